@@ -1,0 +1,36 @@
+"""Distances on the Earth. Latitude before longitude, degrees, WGS84; kilometres."""
+
+import numpy as np
+from pyproj import Geod
+
+EARTH_RADIUS_KM = 6371.0088
+"""Mean radius (IUGG)."""
+
+_WGS84 = Geod(ellps="WGS84")
+
+
+def haversine_km(lat1, lon1, lat2, lon2, radius_km: float = EARTH_RADIUS_KM) -> np.ndarray:
+    """Great-circle distance on a sphere. Arrays broadcast against each other; NaN in, NaN out."""
+    lat1, lon1, lat2, lon2 = (np.radians(np.asarray(a, dtype=np.float64)) for a in (lat1, lon1, lat2, lon2))
+    a = np.sin((lat2 - lat1) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
+    return 2 * radius_km * np.arcsin(np.sqrt(np.clip(a, 0, 1)))
+
+
+def geodesic_km(lat1, lon1, lat2, lon2) -> np.ndarray:
+    """Distance along the WGS84 ellipsoid (Karney's algorithm, by PROJ). Arrays broadcast; NaN in, NaN out."""
+    arrays = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (lat1, lon1, lat2, lon2)))
+    lat1, lon1, lat2, lon2 = (np.array(a) for a in arrays)
+    return np.asarray(_WGS84.inv(lon1, lat1, lon2, lat2)[2]) / 1000
+
+
+def unit_vectors(lat, lon) -> np.ndarray:
+    """Points on the unit sphere, (..., 3): nearest in space is nearest on the sphere."""
+    lat, lon = np.radians(np.asarray(lat, dtype=np.float64)), np.radians(np.asarray(lon, dtype=np.float64))
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
+
+
+def valid_coordinates(lat, lon) -> np.ndarray:
+    """True where (lat, lon) is a place on the Earth. (0, 0), what cameras write when they know nothing, is not."""
+    lat, lon = np.asarray(lat, dtype=np.float64), np.asarray(lon, dtype=np.float64)
+    inside = (np.abs(lat) <= 90) & (np.abs(lon) <= 180)  # NaN compares false
+    return inside & ~((lat == 0) & (lon == 0))

@@ -1,0 +1,157 @@
+"""From a file's bytes to the pixels a model looks at, and not one pixel more."""
+
+import io
+import math
+import re
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pillow_heif
+import simplejpeg
+from PIL import Image, UnidentifiedImageError
+
+from geoloc.errors import PhotoError
+from geoloc.photos.exif import Exif, read_exif
+
+# Formats of archives, and the old ones that turn up in them; none that runs another program (EPS) or reads other files.
+FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "HEIF", "AVIF"]
+FORMATS += ["JPEG2000", "PPM", "TGA", "ICO", "PCX", "SGI", "PSD", "QOI", "DDS"]
+
+Image.init()
+pillow_heif.register_heif_opener()
+Image.MAX_IMAGE_PIXELS = None  # PhotoFile has its own limit, checked before any pixel is decoded
+
+# Damage in the compressed data itself. libjpeg's other complaints (stray bytes between segments) leave the picture whole.
+_JPEG_DAMAGE = re.compile(r"premature end|bad huffman|corrupt jpeg data(?!: \d+ extraneous)", re.IGNORECASE)
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """What a model wants to see: ``size`` x ``size`` pixels (open_clip's ``preprocess_cfg``)."""
+
+    size: int
+    mode: str = "shortest"
+    """``shortest``: scale the shortest side to ``size``, cut the middle; ``squash``: ignore the aspect ratio."""
+    interpolation: str = "bicubic"
+
+    def scale(self, width: int, height: int) -> float:
+        """The part of a photo's resolution that this view needs."""
+        return self.size / min(width, height)
+
+    def of(self, image: Image.Image) -> Image.Image:
+        """The view, equal to open_clip's resize and centre crop, but scaling only what is kept."""
+        width, height = image.size
+        box = (0.0, 0.0, width, height)
+        if self.mode == "shortest":
+            side = min(width, height)
+            resized_w, resized_h = (int(self.size * length / side) for length in (width, height))
+            left, top = round((resized_w - self.size) / 2), round((resized_h - self.size) / 2)
+            scale_x, scale_y = width / resized_w, height / resized_h
+            box = (left * scale_x, top * scale_y, (left + self.size) * scale_x, (top + self.size) * scale_y)
+            box = (box[0], box[1], min(box[2], width), min(box[3], height))
+        return image.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()], box=box)
+
+
+class PhotoFile:
+    """An image file, opened: its header and EXIF are read, its pixels are not.
+
+    Raises PhotoError of the kinds ``not_an_image``, ``corrupt`` and ``too_many_pixels``.
+    """
+
+    def __init__(self, data: bytes, max_pixels: int = 200_000_000) -> None:
+        self._data = data
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                self._image = Image.open(io.BytesIO(data), formats=FORMATS)
+                self.exif: Exif = read_exif(self._image)
+        except UnidentifiedImageError as error:
+            raise PhotoError("not_an_image", "no known image format") from error
+        except Exception as error:  # an image decoder fed with arbitrary bytes raises arbitrary exceptions
+            raise PhotoError("corrupt", f"{type(error).__name__}: {error}") from error
+        width, height = self._image.size
+        if width * height > max_pixels:
+            raise PhotoError(
+                "too_many_pixels", f"{width * height / 1e6:.0f} megapixels, the limit is {max_pixels / 1e6:g}"
+            )
+        turned = self.exif.orientation >= 5
+        self.width, self.height = (height, width) if turned else (width, height)
+
+    def pixels(self, scale: float = 1.0) -> Image.Image:
+        """The picture as RGB, upright, at ``scale`` of its resolution or more.
+
+        A JPEG is decoded at the smallest DCT scale (1/8 … 8/8) that is not below ``scale``; other formats whole.
+        Raises PhotoError of the kinds ``truncated`` and ``corrupt``.
+        """
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                image = self._scaled_jpeg(min(scale, 1.0)) if self._image.format in ("JPEG", "MPO") else None
+                image = to_rgb(self._image) if image is None else image
+        except PhotoError:
+            raise
+        except Exception as error:  # as above
+            kind = "truncated" if re.search(r"truncated|premature|not enough data|EOF", str(error), re.IGNORECASE) else "corrupt"
+            raise PhotoError(kind, f"{type(error).__name__}: {error}") from error
+        turn = _TRANSPOSE.get(self.exif.orientation)
+        return image if turn is None else image.transpose(turn)
+
+    def _scaled_jpeg(self, scale: float) -> Image.Image | None:
+        """None where the picture is Pillow's to decode, which then starts from a DCT scale of its own."""
+        width, height = self._image.size
+        least = (math.ceil(width * scale), math.ceil(height * scale))
+        if self._image.mode in ("RGB", "L"):
+            try:
+                array = simplejpeg.decode_jpeg(self._data, "RGB", min_width=least[0], min_height=least[1])
+                return Image.fromarray(array)
+            except ValueError as error:
+                if _JPEG_DAMAGE.search(str(error)):
+                    kind = "truncated" if "premature end" in str(error).lower() else "corrupt"
+                    raise PhotoError(kind, str(error)) from error
+        self._image.draft(None, least)
+        return None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """First frame, 8 bits, on white where it is transparent."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray) -> np.ndarray:
+    """16-bit data by its full range, 8-bit and unit-range data as they are, anything else by its own range."""
+    top = float(np.nanmax(values, initial=0))
+    if values.dtype == np.uint16:
+        return (values >> 8).astype(np.uint8)
+    if values.dtype.kind == "f" and top <= 1:
+        factor = 255.0
+    else:
+        factor = 1.0 if top <= 255 else 255 / 65535 if top <= 65535 else 255 / top
+    return np.clip(np.nan_to_num(values) * factor, 0, 255).astype(np.uint8)
+
+
+def thumbnail_scale(width: int, height: int, longest: int) -> float:
+    """The part of a photo's resolution that ``thumbnail`` needs."""
+    return longest / max(width, height)
+
+
+def thumbnail(image: Image.Image, longest: int) -> bytes:
+    """A JPEG whose longest side has at most ``longest`` pixels."""
+    small = image.copy()
+    small.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()

@@ -1,0 +1,88 @@
+"""Fetch and decode, photo by photo, into the batches that models take."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from geoloc.errors import PhotoError
+from geoloc.photos.decode import PhotoFile, View, thumbnail, thumbnail_scale
+from geoloc.photos.fetch import Fetched, Fetcher, FetchOptions
+from geoloc.schema import LOADED
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    view: View
+    """What the encoder looks at."""
+    fetch: FetchOptions = field(default_factory=FetchOptions)
+    max_pixels: int = 200_000_000
+    keep_located: bool = False
+    """Leave a photo that carries GPS alone: it is ``kept``, and its pixels are not decoded."""
+    thumbnail_px: int = 0
+    """Longest side of the JPEG thumbnail made on the way; 0 for none."""
+
+
+class PhotoLoader:
+    def __init__(self, options: LoadOptions) -> None:
+        self._options = options
+        self._fetcher = Fetcher(options.fetch)
+
+    def load(self, photos: pa.Table, batch_rows: int = 64) -> Iterator[pa.Table]:
+        """Batches of LOADED for rows of the manifest, in their order; one row a photo, whatever is wrong with it."""
+        rows = []
+        for photo, fetched in self._fetcher.stream(photos.to_pylist()):
+            rows.append(self._row(photo, fetched))
+            if len(rows) == batch_rows:
+                yield _table(rows)
+                rows = []
+        if rows:
+            yield _table(rows)
+
+    def _row(self, photo: dict, fetched: Fetched) -> dict:
+        row = {name: photo[name] for name in ("id", "uri", "lat", "lon", "city", "region", "country")}
+        row["fetch_s"] = fetched.seconds
+        start = time.perf_counter()
+        try:
+            if isinstance(fetched.data, PhotoError):
+                raise fetched.data
+            self._look(fetched.data, row)
+        except PhotoError as error:
+            row |= {"status": "failed", "error_kind": error.kind, "error": error.message}
+        row["decode_s"] = time.perf_counter() - start
+        return row
+
+    def _look(self, data: bytes, row: dict) -> None:
+        options = self._options
+        photo = PhotoFile(data, options.max_pixels)
+        exif = photo.exif
+        row |= {"width": photo.width, "height": photo.height, "taken_at": exif.taken_at, "camera": exif.camera}
+        row |= {"exif_lat": exif.lat, "exif_lon": exif.lon}
+        if options.keep_located and exif.lat is not None:
+            row["status"] = "kept"
+            return
+        scale = options.view.scale(photo.width, photo.height)
+        if options.thumbnail_px:
+            scale = max(scale, thumbnail_scale(photo.width, photo.height, options.thumbnail_px))
+        image = photo.pixels(scale)
+        row["pixels"] = options.view.of(image).tobytes()
+        if options.thumbnail_px:
+            row["thumbnail"] = thumbnail(image, options.thumbnail_px)
+
+
+def _table(rows: list[dict]) -> pa.Table:
+    return pa.Table.from_pylist(rows, LOADED)
+
+
+def pixel_array(batch: pa.Table, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The photos of a batch that still want an answer: their pixels (n, size, size, 3) uint8, read-only and not
+    copied, and their row numbers (n,)."""
+    column = batch["pixels"].combine_chunks()
+    present = np.flatnonzero(np.asarray(column.is_valid()))
+    if not len(present):
+        return np.empty((0, size, size, 3), np.uint8), present
+    offsets = np.frombuffer(column.buffers()[1], np.int64, len(column) + 1, column.offset * 8)
+    data = np.frombuffer(column.buffers()[2], np.uint8, offsets[-1] - offsets[0], offsets[0])
+    return data.reshape(len(present), size, size, 3), present

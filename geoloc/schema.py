@@ -1,0 +1,101 @@
+"""The fixed Arrow schemas: the manifest, the batches between stages, the result row."""
+
+import pyarrow as pa
+
+MANIFEST = pa.schema(
+    {
+        "id": pa.int64(),  # row number: unique, and stable for the life of the run folder
+        "uri": pa.string(),  # absolute local path, or s3://bucket/key with the key as it stands
+        "size": pa.int64(),  # bytes; null where the source does not tell
+        "etag": pa.string(),  # changes with the content; null where the source does not tell
+        "modified": pa.timestamp("us", "UTC"),
+        "lat": pa.float64(),  # truth, where the source has it
+        "lon": pa.float64(),
+        "city": pa.string(),  # place names, where the source has them
+        "region": pa.string(),
+        "country": pa.string(),
+        "replaces": pa.int64(),  # id of the row of an older version of the same photo
+    }
+)
+
+LOADED = pa.schema(
+    {
+        **{name: MANIFEST.field(name).type for name in ("id", "uri", "lat", "lon", "city", "region", "country")},
+        "status": pa.string(),  # null while the photo is on its way; "failed" or "kept" once it has been settled
+        "error_kind": pa.string(),
+        "error": pa.string(),
+        "width": pa.int32(),  # as seen: after the EXIF orientation
+        "height": pa.int32(),
+        "taken_at": pa.timestamp("s"),  # the camera's clock, no time zone
+        "camera": pa.string(),
+        "exif_lat": pa.float64(),
+        "exif_lon": pa.float64(),
+        "pixels": pa.large_binary(),  # the encoder's view, size x size x 3 uint8; null if settled
+        "thumbnail": pa.binary(),  # JPEG, only when an index is built
+        "fetch_s": pa.float32(),  # seconds this photo took, for the report
+        "decode_s": pa.float32(),
+    }
+)
+
+CANDIDATE = pa.struct(
+    {
+        "lat": pa.float64(),
+        "lon": pa.float64(),
+        "score": pa.float32(),  # the chooser's; highest is chosen
+        "similarity": pa.float32(),  # inner product with the photo's vector
+        "source": pa.string(),  # retrieved | generated | exif
+        "reference_id": pa.int64(),  # row of the index
+        "reference": pa.string(),  # uri of the reference photo; null in a gallery
+        "place": pa.string(),
+    }
+)
+
+PLACE = pa.struct(
+    {
+        "country_code": pa.string(),
+        "country": pa.string(),
+        "region": pa.string(),
+        "city": pa.string(),
+        "city_km": pa.float32(),
+    }
+)
+
+RESULT = pa.schema(
+    {
+        "id": pa.int64(),
+        "uri": pa.string(),
+        "status": pa.string(),  # located | kept | failed
+        "lat": pa.float64(),
+        "lon": pa.float64(),
+        "geometry": pa.binary(),  # WKB point
+        "radius_km": pa.float32(),
+        "confidence": pa.float32(),
+        "method": pa.string(),  # exif, or the chooser
+        "place": PLACE,
+        "candidates": pa.list_(CANDIDATE),
+        "error_kind": pa.string(),
+        "error": pa.string(),
+        "taken_at": pa.timestamp("s"),
+        "camera": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "true_lat": pa.float64(),  # from the source's lat/lon, or from EXIF when relocating
+        "true_lon": pa.float64(),
+    }
+)
+
+SECONDS = ("fetch_s", "decode_s", "embed_s", "retrieve_s")
+"""Per-photo timings that travel with the batches and end in the report."""
+
+LOCATED = pa.schema([*RESULT, *(pa.field(name, pa.float32()) for name in SECONDS)])
+
+REFERENCE = pa.schema(
+    {
+        **{name: LOADED.field(name).type for name in ("id", "uri", "status", "error_kind", "error")},
+        "lat": pa.float64(),
+        "lon": pa.float64(),
+        "place": PLACE,
+        "vector": pa.list_(pa.float32()),
+        "thumbnail": pa.binary(),
+    }
+)

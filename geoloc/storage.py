@@ -1,0 +1,149 @@
+"""Where files are: a local folder or an S3 bucket, reached the way the AWS tools reach it."""
+
+import functools
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.config
+import botocore.exceptions
+import fsspec
+import s3fs
+
+from geoloc.errors import UsageError
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """How to reach S3. What is not given comes from the standard AWS environment, profile or instance role."""
+
+    profile: str | None = None
+    """Named profile of the AWS configuration files (default: AWS_PROFILE)."""
+    region: str | None = None
+    """Region (default: AWS_REGION, AWS_DEFAULT_REGION or the profile's)."""
+    endpoint: str | None = None
+    """URL of an S3-compatible store such as MinIO or Ceph (default: AWS_ENDPOINT_URL or the profile's)."""
+    anonymous: bool = False
+    """Send unsigned requests, for public buckets."""
+
+    def session(self) -> boto3.session.Session:
+        try:
+            return boto3.session.Session(profile_name=self.profile, region_name=self.region)
+        except botocore.exceptions.ProfileNotFound as error:
+            raise UsageError(f"--s3.profile {self.profile}: {error}") from error
+
+    def client(self) -> Any:
+        """A boto3 S3 client. Also the authority on which endpoint and region the environment means."""
+        config = botocore.config.Config(
+            retries={"max_attempts": 8, "mode": "standard"},
+            connect_timeout=10,
+            read_timeout=60,
+            signature_version=botocore.UNSIGNED if self.anonymous else None,
+        )
+        return self.session().client("s3", endpoint_url=self.endpoint, config=config)
+
+    def filesystem(self) -> s3fs.S3FileSystem:
+        return s3fs.S3FileSystem(
+            profile=self.profile,
+            anon=self.anonymous,
+            endpoint_url=self.endpoint,
+            client_kwargs={"region_name": self.region} if self.region else {},
+            use_listings_cache=False,
+            skip_instance_cache=True,
+        )
+
+
+def is_s3(uri: str) -> bool:
+    return uri.startswith("s3://")
+
+
+def split_s3(uri: str) -> tuple[str, str]:
+    """``s3://bucket/some/key`` as (bucket, key); the key is taken as it stands, whatever characters it has."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that a run or an index lives in. A file is seen whole or not at all: writes are atomic."""
+
+    uri: str
+    s3: S3Options = field(default_factory=S3Options)
+
+    def __post_init__(self) -> None:
+        if not is_s3(self.uri) and "://" in self.uri:
+            raise UsageError(f"{self.uri}: only s3:// and local paths are understood")
+        root = self.uri.rstrip("/") if is_s3(self.uri) else os.path.abspath(self.uri)  # noqa: PTH100 (must not resolve links)
+        object.__setattr__(self, "uri", root)
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(f"{self.uri}/{name}", self.s3)
+
+    def path(self, name: str = "") -> str:
+        """The file's path as ``filesystem`` wants it."""
+        root = self.uri.removeprefix("s3://")
+        return f"{root}/{name}" if name else root
+
+    @functools.cached_property
+    def filesystem(self) -> fsspec.AbstractFileSystem:
+        return self.s3.filesystem() if is_s3(self.uri) else fsspec.filesystem("file")
+
+    @property
+    def is_local(self) -> bool:
+        return not is_s3(self.uri)
+
+    def names(self) -> list[str]:
+        """Names of the files directly in the folder, sorted; empty where there is no such folder."""
+        try:
+            entries = self.filesystem.ls(self.path(), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(e["name"].rsplit("/", 1)[-1] for e in entries if e["type"] == "file")
+
+    def exists(self, name: str) -> bool:
+        return self.filesystem.exists(self.path(name))
+
+    def read(self, name: str) -> bytes:
+        """The file's bytes. Raises FileNotFoundError."""
+        return self.filesystem.cat_file(self.path(name))
+
+    def write(self, name: str, data: bytes) -> None:
+        if self.is_local:
+            target = Path(self.path(name))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+            draft.write_bytes(data)
+            draft.replace(target)
+        else:
+            self.filesystem.pipe_file(self.path(name), data)
+
+    def delete(self, name: str) -> None:
+        """Remove the file; one that is not there is no error."""
+        try:
+            self.filesystem.rm_file(self.path(name))
+        except FileNotFoundError:
+            pass
+
+    def upload(self, local: Path, name: str) -> None:
+        """Move a finished local file into the folder."""
+        if self.is_local:
+            Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(local, self.path(name))  # noqa: PTH105
+        else:
+            self.filesystem.put_file(str(local), self.path(name))
+            local.unlink()
+
+    def check_writable(self, option: str) -> None:
+        """Raises UsageError, naming the option, where files cannot be written."""
+        try:
+            self.write(".geoloc-write-test", b"")
+            self.delete(".geoloc-write-test")
+        except Exception as error:  # whatever the store says, it says that this folder cannot be used
+            raise UsageError(f"{option} {self.uri}: cannot write there ({describe(error)})") from error
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
