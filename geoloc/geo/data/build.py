@@ -50,8 +50,8 @@ def write_countries(topology: dict) -> None:
             print(f"no ISO country for {name!r}: left out", file=sys.stderr)
             continue
         polygons = feature["arcs"] if feature["type"] == "MultiPolygon" else [feature["arcs"]]
-        shapes = [shapely.Polygon(rings[0], rings[1:]) for rings in ([_ring(r, arcs) for r in p] for p in polygons)]
-        outline = shapely.make_valid(shapely.MultiPolygon(shapes))
+        shapes = [_polygon([_ring(indices, arcs) for indices in polygon]) for polygon in polygons]
+        outline = shapely.make_valid(shapely.MultiPolygon(shapes), method="structure", keep_collapsed=False)
         rows.append((known["iso"], known["name"], known["continentcode"], shapely.to_wkb(outline)))
     drawn = {row[0] for row in rows}
     rows += [(c["iso"], c["name"], c["continentcode"], None) for c in countries if c["iso"] not in drawn]
@@ -67,6 +67,16 @@ def _decode_arc(arc: list, transform: dict) -> np.ndarray:
 def _ring(indices: list[int], arcs: list[np.ndarray]) -> np.ndarray:
     parts = [arcs[i] if i >= 0 else arcs[~i][::-1] for i in indices]
     return np.concatenate([parts[0], *(part[1:] for part in parts[1:])])
+
+
+def _polygon(rings: list[np.ndarray]) -> shapely.Polygon:
+    """world-atlas draws Antarctica's shell as a line along the pole, and its coast as that shell's longest hole."""
+    if shapely.Polygon(rings[0]).area > 0:
+        return shapely.Polygon(rings[0], rings[1:])
+    coast = max(rings[1:], key=len)[:-1]
+    start = np.argmax(np.abs(np.diff(coast[:, 0], append=coast[0, 0]))) + 1  # where it crosses the antimeridian
+    coast = np.roll(coast, -start, axis=0)
+    return shapely.Polygon([*coast, (np.sign(coast[-1, 0]) * 180, -90), (np.sign(coast[0, 0]) * 180, -90)])
 
 
 def write_places(named: pd.DataFrame) -> None:
