@@ -10,6 +10,7 @@ class PhotoError(Exception):
 
     Kinds from fetching: ``empty``, ``too_large``, ``not_found``, ``forbidden``, ``changed``, ``network``.
     Kinds from decoding: ``not_an_image``, ``truncated``, ``corrupt``, ``too_many_pixels``.
+    Kind from building an index: ``no_position``.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -1,5 +1,6 @@
 """Where files are: a local folder or an S3 bucket, reached the way the AWS tools reach it."""
 
+import contextlib
 import functools
 import os
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class Folder:
     def __post_init__(self) -> None:
         if not is_s3(self.uri) and "://" in self.uri:
             raise UsageError(f"{self.uri}: only s3:// and local paths are understood")
-        root = self.uri.rstrip("/") if is_s3(self.uri) else os.path.abspath(self.uri)  # noqa: PTH100 (must not resolve links)
+        root = self.uri.rstrip("/") if is_s3(self.uri) else os.path.abspath(self.uri)  # must not resolve links
         object.__setattr__(self, "uri", root)
 
     def __truediv__(self, name: str) -> "Folder":
@@ -121,16 +122,14 @@ class Folder:
 
     def delete(self, name: str) -> None:
         """Remove the file; one that is not there is no error."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm_file(self.path(name))
-        except FileNotFoundError:
-            pass
 
     def upload(self, local: Path, name: str) -> None:
         """Move a finished local file into the folder."""
         if self.is_local:
             Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(local, self.path(name))  # noqa: PTH105
+            os.replace(local, self.path(name))
         else:
             self.filesystem.put_file(str(local), self.path(name))
             local.unlink()

@@ -100,7 +100,11 @@ class PhotoFile:
         except PhotoError:
             raise
         except Exception as error:  # as above
-            kind = "truncated" if re.search(r"truncated|premature|not enough data|EOF", str(error), re.IGNORECASE) else "corrupt"
+            kind = (
+                "truncated"
+                if re.search(r"truncated|premature|not enough data|EOF", str(error), re.IGNORECASE)
+                else "corrupt"
+            )
             raise PhotoError(kind, f"{type(error).__name__}: {error}") from error
         turn = _TRANSPOSE.get(self.exif.orientation)
         return image if turn is None else image.transpose(turn)

@@ -137,7 +137,9 @@ class Fetcher:
             except (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError) as error:
                 raise PhotoError("forbidden", _reason(error)) from error
             except obstore.exceptions.PreconditionError as error:
-                raise PhotoError("changed", "the object is not the one that was listed; the next run takes it up") from error
+                raise PhotoError(
+                    "changed", "the object is not the one that was listed; the next run takes it up"
+                ) from error
             except (obstore.exceptions.BaseError, OSError) as error:
                 # A body that breaks off mid-way is not retried below us; a request that failed has been.
                 attempt += 1
@@ -164,7 +166,11 @@ class Fetcher:
                 retry_config={
                     "max_retries": options.attempts,
                     "retry_timeout": timedelta(seconds=options.retry_s),
-                    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=10), "base": 2},
+                    "backoff": {
+                        "init_backoff": timedelta(milliseconds=200),
+                        "max_backoff": timedelta(seconds=10),
+                        "base": 2,
+                    },
                 },
             )
         return self._stores[bucket]

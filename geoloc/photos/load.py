@@ -1,5 +1,6 @@
 """Fetch and decode, photo by photo, into the batches that models take."""
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from geoloc.errors import PhotoError
+from geoloc.geo.distance import valid_coordinates
 from geoloc.photos.decode import PhotoFile, View, thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetched, Fetcher, FetchOptions
 from geoloc.schema import LOADED
@@ -21,6 +23,8 @@ class LoadOptions:
     max_pixels: int = 200_000_000
     keep_located: bool = False
     """Leave a photo that carries GPS alone: it is ``kept``, and its pixels are not decoded."""
+    need_position: bool = False
+    """A photo without coordinates, from its source or its EXIF, fails as ``no_position``."""
     thumbnail_px: int = 0
     """Longest side of the JPEG thumbnail made on the way; 0 for none."""
 
@@ -63,6 +67,8 @@ class PhotoLoader:
         if options.keep_located and exif.lat is not None:
             row["status"] = "kept"
             return
+        if options.need_position and exif.lat is None and not valid_coordinates(_nan(row["lat"]), _nan(row["lon"])):
+            raise PhotoError("no_position", "no valid coordinates, neither in the source's table nor in the EXIF")
         scale = options.view.scale(photo.width, photo.height)
         if options.thumbnail_px:
             scale = max(scale, thumbnail_scale(photo.width, photo.height, options.thumbnail_px))
@@ -70,6 +76,10 @@ class PhotoLoader:
         row["pixels"] = options.view.of(image).tobytes()
         if options.thumbnail_px:
             row["thumbnail"] = thumbnail(image, options.thumbnail_px)
+
+
+def _nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _table(rows: list[dict]) -> pa.Table:

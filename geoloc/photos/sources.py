@@ -46,7 +46,7 @@ class Source:
         return wanted
 
     def _folder(self) -> Iterator[dict]:
-        root = os.path.abspath(self.uri)  # noqa: PTH100 (must not resolve links)
+        root = os.path.abspath(self.uri)  # must not resolve links
         if not Path(root).is_dir():
             raise UsageError(f"SOURCE {self.uri}: no such folder")
         seen = set()  # a folder is visited once, so a loop of links ends
@@ -117,7 +117,9 @@ class Source:
                 raise UsageError(f"SOURCE {self.uri}: column `{field.name}`: {describe(error)}") from error
         if columns["uri"].null_count:
             raise UsageError(f"SOURCE {self.uri}: {columns['uri'].null_count} rows have no uri")
-        columns["uri"] = pa.array([uri if "://" in uri else _join(folder.uri, uri) for uri in columns["uri"].to_pylist()])
+        columns["uri"] = pa.array(
+            [uri if "://" in uri else _join(folder.uri, uri) for uri in columns["uri"].to_pylist()]
+        )
         table = pa.table(columns, schema=LISTING)
         first = pc.index_in(table["uri"], table["uri"].combine_chunks())
         fresh = table.filter(pc.equal(first, pa.array(range(table.num_rows), pa.int32())))

@@ -51,12 +51,17 @@ def write_countries(topology: dict) -> None:
             continue
         polygons = feature["arcs"] if feature["type"] == "MultiPolygon" else [feature["arcs"]]
         shapes = [_polygon([_ring(indices, arcs) for indices in polygon]) for polygon in polygons]
-        outline = shapely.make_valid(shapely.MultiPolygon(shapes), method="structure", keep_collapsed=False)
+        outline = shapely.make_valid(shapely.union_all(shapes), method="structure", keep_collapsed=False)
         rows.append((known["iso"], known["name"], known["continentcode"], shapely.to_wkb(outline)))
     drawn = {row[0] for row in rows}
     rows += [(c["iso"], c["name"], c["continentcode"], None) for c in countries if c["iso"] not in drawn]
     names = ["country_code", "country", "continent", "outline"]
-    table = pa.table({n: list(column) for n, column in zip(names, zip(*sorted(rows, key=lambda row: row[0]), strict=True), strict=True)})
+    table = pa.table(
+        {
+            n: list(column)
+            for n, column in zip(names, zip(*sorted(rows, key=lambda row: row[0]), strict=True), strict=True)
+        }
+    )
     pq.write_table(table, HERE / "countries.parquet", compression="zstd", compression_level=19)
 
 
@@ -69,14 +74,23 @@ def _ring(indices: list[int], arcs: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([parts[0], *(part[1:] for part in parts[1:])])
 
 
-def _polygon(rings: list[np.ndarray]) -> shapely.Polygon:
-    """world-atlas draws Antarctica's shell as a line along the pole, and its coast as that shell's longest hole."""
-    if shapely.Polygon(rings[0]).area > 0:
-        return shapely.Polygon(rings[0], rings[1:])
-    coast = max(rings[1:], key=len)[:-1]
-    start = np.argmax(np.abs(np.diff(coast[:, 0], append=coast[0, 0]))) + 1  # where it crosses the antimeridian
-    coast = np.roll(coast, -start, axis=0)
-    return shapely.Polygon([*coast, (np.sign(coast[-1, 0]) * 180, -90), (np.sign(coast[0, 0]) * 180, -90)])
+def _polygon(rings: list[np.ndarray]) -> shapely.Geometry:
+    """One TopoJSON polygon, cut at the antimeridian where its rings run across it."""
+    if shapely.Polygon(rings[0]).area == 0:
+        # Antarctica's shell is a line along the pole, and its coast that shell's longest hole.
+        coast = max(rings[1:], key=len)[:-1]
+        start = np.argmax(np.abs(np.diff(coast[:, 0], append=coast[0, 0]))) + 1
+        coast = np.roll(coast, -start, axis=0)
+        return shapely.Polygon([*coast, (np.sign(coast[-1, 0]) * 180, -90), (np.sign(coast[0, 0]) * 180, -90)])
+    rings = [np.column_stack([np.unwrap(ring[:, 0], period=360), ring[:, 1]]) for ring in rings]
+    whole = shapely.make_valid(shapely.Polygon(rings[0], rings[1:]), method="structure", keep_collapsed=False)
+    worlds = [shapely.box(west, -90, west + 360, 90) for west in (-540, -180, 180)]
+    pieces = [shapely.transform(shapely.intersection(whole, world), _shift(world)) for world in worlds]
+    return shapely.union_all(pieces)
+
+
+def _shift(world: shapely.Polygon):
+    return lambda points: points - [shapely.bounds(world)[0] + 180, 0]
 
 
 def write_places(named: pd.DataFrame) -> None:

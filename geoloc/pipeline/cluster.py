@@ -1,0 +1,102 @@
+"""The Ray cluster a job runs on, and how the job is laid out over it."""
+
+import logging
+import os
+import time
+import warnings
+from dataclasses import dataclass
+
+import ray
+
+from geoloc.errors import UsageError
+
+LOADER_CPUS = 0.5
+"""Of a loading task: half its time it waits for the store."""
+MIN_CPUS = 1
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    gpus: int | None = None
+    """GPUs to use in all (default: those the cluster has; 0: run the models on CPUs)."""
+    gpus_per_actor: int = 1
+    """GPUs that share one copy of the index, where it does not fit on one."""
+    batch_size: int | None = None
+    """Photos the models take at once (default: 256 on a GPU, 32 on a CPU)."""
+    wait_minutes: float = 0
+    """How long to wait for the cluster to grow to what the plan needs, minutes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    actors: int
+    """Processes that hold the models."""
+    gpus_each: int
+    cpus_each: float
+    threads_each: int
+    batch_size: int
+    loaders: int
+    """Loading tasks that find room beside them."""
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus_each else "cpu"
+
+    def describe(self) -> str:
+        where = f"{self.gpus_each} GPU each" if self.gpus_each else f"CPU, {self.threads_each} threads each"
+        models = f"{self.actors} model {'actor' if self.actors == 1 else 'actors'}"
+        return f"{models} ({where}, batches of {self.batch_size}), room for {self.loaders} loading tasks"
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS, or ``ray job submit``, or a running ``ray start`` names; else start one here."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do anyway, and warns of until then
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own remarks on Ray Data's actors
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.enable_auto_log_stats = False
+    context.target_max_block_size = 32 << 20
+    context.max_errored_blocks = 0
+    context.actor_init_retry_on_errors = True
+    context.max_consecutive_actor_init_deaths = 3
+    context.retried_io_errors = [*context.retried_io_errors, "HTTP error", "Connection reset"]
+
+
+def make_plan(options: ClusterOptions) -> Plan:
+    """Lay the job out over the cluster.
+
+    Raises UsageError, instead of hanging, where the cluster lacks what the plan needs and does not grow to it within
+    ``wait_minutes``.
+    """
+    each = options.gpus_per_actor
+    if each < 1 or (options.gpus or 0) % each:
+        raise UsageError(f"--gpus-per-actor {each}: must be at least 1 and divide --gpus {options.gpus}")
+    if options.batch_size is not None and options.batch_size < 1:
+        raise UsageError(f"--batch-size {options.batch_size}: must be at least 1")
+    deadline = time.monotonic() + 60 * options.wait_minutes
+    while True:
+        have = ray.cluster_resources()
+        cpus, gpus = have.get("CPU", 0), int(have.get("GPU", 0))
+        wanted = gpus // each * each if options.gpus is None else options.gpus
+        if cpus >= MIN_CPUS and gpus >= wanted:
+            break
+        if time.monotonic() >= deadline:
+            raise UsageError(
+                f"the plan needs at least {MIN_CPUS:g} CPU and {wanted} GPU (--gpus), and the cluster has {cpus:g} CPU "
+                f"and {gpus} GPU: add nodes, ask for fewer GPUs, or give it time to grow (--wait-minutes)"
+            )
+        time.sleep(2)
+    if wanted:
+        return Plan(wanted // each, each, 0, 4, options.batch_size or 256, int(cpus / LOADER_CPUS))
+    # Without GPUs the models take most of the CPUs, and one loading task at least has room beside them.
+    actors = max(1, int(cpus) // 8)
+    cpus_each = min(0.75 * cpus, cpus - LOADER_CPUS) / actors
+    if cpus_each == LOADER_CPUS:  # Ray Data fuses a task into an actor that asks for the same, and loads nothing ahead
+        cpus_each -= 0.01
+    loaders = int((cpus - actors * cpus_each) / LOADER_CPUS)
+    return Plan(actors, 0, cpus_each, max(1, int(cpus / actors)), options.batch_size or 32, loaders)

@@ -1,0 +1,68 @@
+"""The models as Ray runs them: on actors that load them once.
+
+torch and what builds on it take many seconds to import. They are imported where models live, not here: the driver,
+the loading tasks and ``--help`` do without them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+
+from geoloc.encoders.presets import Preset
+from geoloc.errors import UsageError
+from geoloc.estimate.options import LocatorOptions
+from geoloc.photos.decode import View
+
+
+class ModelActor:
+    """Turns batches of LOADED into rows to be written, with the model that ``build`` makes for its device."""
+
+    def __init__(self, build: Callable[[str], Callable[[pa.Table], pa.Table]], device: str, threads: int) -> None:
+        import faiss
+        import torch
+
+        torch.set_num_threads(threads)  # Ray gives a worker one
+        faiss.omp_set_num_threads(threads)
+        self._answer = build(device)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return self._answer(batch)
+
+
+def build_locator(options: LocatorOptions, device: str) -> Callable[[pa.Table], pa.Table]:
+    from geoloc.estimate.locator import Locator
+
+    return Locator(options, device).locate
+
+
+def build_referencer(models: Preset, device: str) -> Callable[[pa.Table], pa.Table]:
+    from geoloc.index.reference import Referencer
+
+    return Referencer(models, device).refer
+
+
+@dataclass(frozen=True)
+class EncoderFacts:
+    view: View
+    dimension: int
+    fingerprint: str
+
+
+def probe_encoder(models: Preset) -> EncoderFacts:
+    """Load the image model once on the cluster, before any photo is read. Raises UsageError where it cannot be had."""
+    try:
+        return ray.get(_probe.remote(models))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UsageError):
+            raise UsageError(str(error.cause)) from error
+        raise
+
+
+@ray.remote(num_cpus=0)
+def _probe(models: Preset) -> EncoderFacts:
+    from geoloc.encoders.image import ImageEncoder
+
+    encoder = ImageEncoder(models)
+    return EncoderFacts(encoder.view, encoder.dimension, encoder.fingerprint)

@@ -1,0 +1,43 @@
+"""How far a run is, on the console: one line that is redrawn in a terminal, a line now and then in a log."""
+
+import sys
+import time
+from collections import Counter
+from datetime import timedelta
+
+
+class Progress:
+    def __init__(self, total: int, every_s: float | None = None) -> None:
+        self._total, self._done, self._statuses = total, 0, Counter()
+        self._terminal = sys.stderr.isatty()
+        self._every_s = every_s if every_s is not None else (0.5 if self._terminal else 10)
+        self._start = self._shown = time.monotonic()
+        self._first: tuple[float, int] | None = None
+
+    def add(self, statuses: dict[str, int]) -> None:
+        """Count rows that have been written."""
+        self._statuses.update(statuses)
+        self._done = self._statuses.total()
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, self._done)  # the rate is taken from here, so that start-up does not count
+        if now - self._shown >= self._every_s or self._done >= self._total:
+            self._shown = now
+            print(self._line(now), end="\r" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._terminal:
+            print(file=sys.stderr)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def _line(self, now: float) -> str:
+        first_time, first_done = self._first
+        rate = (self._done - first_done) / (now - first_time) if now > first_time else self._done / (now - self._start)
+        left = timedelta(seconds=round((self._total - self._done) / rate)) if rate else "?"
+        share = 100 * self._done / max(self._total, 1)
+        counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self._statuses.items()))
+        elapsed = timedelta(seconds=round(now - self._start))
+        return f"[{elapsed}] {self._done:,} of {self._total:,} ({share:.0f} %) · {rate:.1f} photos/s · {left} left · {counts}"

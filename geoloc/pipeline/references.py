@@ -1,0 +1,167 @@
+"""The index run: reference photos through the archive's own loading and encoding, then one pass into an index folder."""
+
+import functools
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tyro
+
+from geoloc.encoders.presets import Preset, preset
+from geoloc.errors import UsageError
+from geoloc.index.build import write_index
+from geoloc.index.rows import in_order, indexed_rows
+from geoloc.index.store import IndexInfo, read_info
+from geoloc.photos.sources import Source
+from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
+from geoloc.pipeline.lock import held
+from geoloc.pipeline.models import EncoderFacts, build_referencer, probe_encoder
+from geoloc.pipeline.run import Run
+from geoloc.pipeline.stages import PhotoOptions, Stream, Work, part_rows, work_through
+from geoloc.results.parts import Parts
+from geoloc.storage import Folder, S3Options
+
+log = logging.getLogger("geoloc")
+
+THUMBNAIL_PX = 448
+GALLERY = "gallery"
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Geotagged photos: s3://bucket/prefix or a local folder (EXIF GPS), a .csv/.parquet file with columns uri, lat, lon
+    [, city, region, country], or the word `gallery` for the preset's own coordinates."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Index folder, s3:// or local. The same command on the same folder goes on after a crash."""
+    preset: Literal["geoclip", "lite"] = "geoclip"
+    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space) or lite (a weak encoder that runs on any CPU)."""
+    model: str | None = None
+    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    ann: Literal["ivfpq", "hnsw"] | None = None
+    """Add an approximate index for searching on CPUs, and measure its recall against exact search."""
+    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
+    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    s3: S3Options = field(default_factory=S3Options)
+
+
+def build_index(options: IndexOptions) -> int:
+    """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
+    options.photos.check()
+    folder = Folder(options.output, options.s3)
+    folder.check_writable("OUTPUT")
+    with held(folder):
+        if folder.exists("index.json"):
+            info = read_info(folder)
+            log.info(
+                "The index is complete: %s rows in %s. To build it anew, use another folder",
+                f"{info.rows:,}",
+                folder.uri,
+            )
+            return 0
+        models = preset(options.preset, options.model)
+        if options.source == GALLERY:
+            return _publish(folder, Counter(), lambda draft: _gallery(draft, models))
+        return _run(options, models, folder)
+
+
+def _gallery(draft: Path, models: Preset) -> IndexInfo:
+    if not models.geoclip_head:
+        raise UsageError(f"SOURCE gallery: preset {models.name} has none")
+    from geoloc.index.gallery import write_gallery  # needs torch (geoloc.pipeline.models)
+
+    return write_gallery(draft, models)
+
+
+def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
+    connect()
+    plan = make_plan(options.cluster)
+    encoder = probe_encoder(models)
+    run = Run(folder / "build", "references")
+    run.settle(
+        {
+            "source": options.source,
+            "preset": options.preset,
+            "model": options.model,
+            "encoder": encoder.fingerprint,
+            "max_photo_mb": options.photos.max_photo_mb,
+            "max_megapixels": options.photos.max_megapixels,
+        }
+    )
+    log.info("Reference photos: %s", run.list_photos(Source(options.source, options.s3)))
+    units, left = run.pending()
+    work = Work()
+    if left:
+        log.info("To do: %s photos; %s", f"{left:,}", plan.describe())
+        stream = Stream(
+            manifest=run.manifest,
+            load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=THUMBNAIL_PX),
+            build_model=functools.partial(build_referencer, models),
+            finish=_as_it_is,
+            parts=run.parts,
+            part_rows=min(part_rows(left), 4_096),  # a part is held in memory, vectors and thumbnails and all
+            plan=plan,
+        )
+        work = work_through(stream, units, left)
+    missing = run.reconcile()
+    if missing:
+        log.error("%s photos were not read; run the same command again to go on", f"{missing:,}")
+        return 1
+    rows = indexed_rows(run.parts)
+    failed = _failed(run.parts)
+    if not rows:
+        raise UsageError(f"SOURCE {options.source}: no photo could be indexed: {_kinds(failed)}")
+    status = _publish(
+        folder,
+        Counter(failed["error_kind"].to_pylist()),
+        lambda draft: _assemble(draft, options, models, encoder, run.parts, failed, rows),
+    )
+    for line in work.lines():
+        log.info("%s", line)
+    folder.filesystem.rm(run.folder.path(), recursive=True)
+    return status
+
+
+def _as_it_is(table: pa.Table) -> pa.Table:
+    return table
+
+
+def _failed(parts: Parts) -> pa.Table:
+    tables = parts.tables(["id", "uri", "status", "error_kind", "error"])
+    return pa.concat_tables(table.filter(pc.equal(table["status"], "failed")) for table in tables).sort_by("id")
+
+
+def _kinds(failed: pa.Table) -> str:
+    return ", ".join(f"{kind} {count:,}" for kind, count in Counter(failed["error_kind"].to_pylist()).most_common())
+
+
+def _assemble(
+    draft: Path, options: IndexOptions, models: Preset, encoder: EncoderFacts, parts: Parts, failed: pa.Table, rows: int
+) -> IndexInfo:
+    if failed.num_rows:
+        pq.write_table(failed.drop_columns(["id", "status"]), draft / "skipped.parquet", compression="zstd")
+    info = IndexInfo("photos", encoder.fingerprint, models.name, models.model, rows, encoder.dimension)
+    return write_index(draft, info, in_order(parts), options.ann)
+
+
+def _publish(folder: Folder, skipped: Counter, write: Callable[[Path], IndexInfo]) -> int:
+    """Write the index beside its place, or on this machine for a bucket, and move it there, index.json last."""
+    parent = folder.path() if folder.is_local else None
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".draft-") as name:
+        info = write(Path(name))
+        for file in sorted(Path(name).iterdir(), key=lambda file: (file.name == "index.json", file.name)):
+            folder.upload(file, file.name)
+    log.info("Index: %s rows of %s dimensions in %s", f"{info.rows:,}", info.dimension, folder.uri)
+    if info.ann:
+        log.info("Approximate search: %s", ", ".join(f"{key} {value}" for key, value in info.ann.items()))
+    if skipped:
+        kinds = ", ".join(f"{kind} {count:,}" for kind, count in skipped.most_common())
+        log.info("Skipped %s photos (%s): see skipped.parquet there", f"{skipped.total():,}", kinds)
+    return 0

@@ -1,0 +1,154 @@
+"""The stages as Ray Data runs them, and the stream that joins them. What they do is in Ray-free objects.
+
+Loading tasks and the writer import this module in processes of their own, so it does without torch.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+
+from geoloc.errors import UsageError
+from geoloc.photos.decode import View
+from geoloc.photos.fetch import FetchOptions
+from geoloc.photos.load import LoadOptions, PhotoLoader
+from geoloc.photos.manifest import Manifest
+from geoloc.pipeline.cluster import LOADER_CPUS, Plan
+from geoloc.pipeline.models import ModelActor
+from geoloc.pipeline.progress import Progress
+from geoloc.pipeline.run import Unit
+from geoloc.results.parts import Parts
+from geoloc.schema import SECONDS
+from geoloc.storage import S3Options
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotoOptions:
+    max_photo_mb: float = 64
+    """Largest file that is fetched, MB (2^20 bytes); a larger one fails as too_large."""
+    max_megapixels: float = 200
+    """Largest picture that is decoded, millions of pixels; a larger one fails as too_many_pixels."""
+    fetch_concurrency: int = 32
+    """Requests under way at once, a loading task."""
+
+    def check(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) <= 0:
+                raise UsageError(f"--{field.name.replace('_', '-')} {getattr(self, field.name)}: must be above 0")
+
+    def load_options(self, view: View, s3: S3Options, **others: object) -> LoadOptions:
+        fetch = FetchOptions(int(self.max_photo_mb * 2**20), self.fetch_concurrency, s3=s3)
+        return LoadOptions(view, fetch, int(self.max_megapixels * 1e6), **others)
+
+
+@dataclasses.dataclass
+class Work:
+    """What a run did in this process's life."""
+
+    photos: int = 0
+    seconds: float = 0.0
+    stage_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Seconds that all workers together spent, by stage."""
+
+    def lines(self) -> list[str]:
+        if not self.photos:
+            return []
+        stages = ", ".join(f"{name.removesuffix('_s')} {s:.1f} s" for name, s in self.stage_seconds.items())
+        rate = self.photos / self.seconds
+        return [f"{self.photos:,} photos in {self.seconds:.1f} s ({rate:.1f} photos/s); summed over workers: {stages}"]
+
+
+def work_through(stream: "Stream", units: list[Unit], photos: int) -> Work:
+    """Run the stream to its end, showing progress."""
+    progress, work = Progress(photos), Work()
+    try:
+        for receipt in stream.run(units):
+            statuses = receipt.pop("statuses")
+            progress.add(statuses)
+            work.photos += sum(statuses.values())
+            for name, seconds in receipt.items():
+                work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
+    finally:
+        progress.close()
+        work.seconds = progress.seconds
+    return work
+
+
+def part_rows(photos: int) -> int:
+    """Rows a results file: what a crash can lose, and, in a large archive, files worth opening."""
+    return int(np.clip(photos // 64, 64, 25_000))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """From units of the manifest to rows on storage."""
+
+    manifest: Manifest
+    load: LoadOptions
+    build_model: Callable[[str], Callable[[pa.Table], pa.Table]]
+    """Called once an actor, with its device; what it returns turns a batch of LOADED into rows to be written."""
+    finish: Callable[[pa.Table], pa.Table]
+    """Last touch before a part is written."""
+    parts: Parts
+    part_rows: int
+    plan: Plan
+
+    def run(self, units: list[Unit]) -> Iterator[dict]:
+        """Yields a receipt for every part written: ``statuses``, its rows by status, and the seconds by stage.
+
+        Whatever dies on the way (a task, an actor, a node), Ray runs again; a receipt means that rows are on storage.
+        """
+        rows = [dataclasses.asdict(unit) for unit in units]
+        plan = self.plan
+        photos = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            functools.partial(_load, manifest=ray.put(self.manifest), options=self.load),
+            batch_format="pyarrow",
+            num_cpus=LOADER_CPUS,
+        )
+        answers = photos.map_batches(
+            ModelActor,
+            fn_constructor_args=(self.build_model, plan.device, plan.threads_each),
+            batch_format="pyarrow",
+            batch_size=plan.batch_size,
+            compute=ray.data.ActorPoolStrategy(size=plan.actors),
+            num_cpus=plan.cpus_each,
+            num_gpus=plan.gpus_each or None,
+        )
+        receipts = answers.map_batches(
+            _Writer,
+            fn_constructor_args=(self.parts, self.finish),
+            batch_format="pyarrow",
+            batch_size=self.part_rows,
+            compute=ray.data.ActorPoolStrategy(size=1 + plan.actors // 8),
+            num_cpus=0,
+        )
+        for receipt in receipts.iter_rows():
+            yield receipt | {"statuses": json.loads(receipt["statuses"])}
+
+
+def _load(units: pa.Table, manifest: ray.ObjectRef, options: LoadOptions) -> Iterator[pa.Table]:
+    listing = ray.get(manifest)
+    for unit in units.to_pylist():
+        yield from _loader(options).load(Unit(**unit).pending(listing))
+
+
+@functools.lru_cache(maxsize=1)
+def _loader(options: LoadOptions) -> PhotoLoader:
+    """The worker process keeps it, with its connections, from task to task."""
+    return PhotoLoader(options)
+
+
+class _Writer:
+    def __init__(self, parts: Parts, finish: Callable[[pa.Table], pa.Table]) -> None:
+        self._parts, self._finish = parts, finish
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        self._parts.add(self._finish(batch))
+        statuses = {entry["values"]: entry["counts"] for entry in batch["status"].value_counts().to_pylist()}
+        seconds = {name: [float(np.nansum(batch[name].to_numpy()))] for name in SECONDS if name in batch.column_names}
+        return pa.table({"statuses": [json.dumps(statuses)]} | seconds)

@@ -1,0 +1,33 @@
+"""GeoParquet 1.1: points as WKB, longitude before latitude in the geometry alone."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from geoloc.schema import RESULT
+
+
+def wkb_points(lat: np.ndarray, lon: np.ndarray) -> pa.Array:
+    """Little-endian WKB points (n,); null where a coordinate is NaN."""
+    points = np.zeros(len(lat), [("order", "u1"), ("type", "<u4"), ("x", "<f8"), ("y", "<f8")])
+    points["order"], points["type"], points["x"], points["y"] = 1, 1, lon, lat
+    missing = np.isnan(lat) | np.isnan(lon)
+    size = points.dtype.itemsize
+    offsets = pa.py_buffer(np.arange(0, (len(points) + 1) * size, size, dtype=np.int32))
+    array = pa.Array.from_buffers(pa.binary(), len(points), [None, offsets, pa.py_buffer(points.tobytes())])
+    return pc.if_else(pa.array(missing), None, array)
+
+
+def with_geometry(table: pa.Table) -> pa.Table:
+    """A table of RESULT without ``geometry``, completed by it and by the file metadata that makes it GeoParquet."""
+    lat, lon = (table[name].to_numpy() for name in ("lat", "lon"))
+    columns = {name: table[name] for name in table.column_names} | {"geometry": wkb_points(lat, lon)}
+    known = np.isfinite(lat) & np.isfinite(lon)
+    column = {"encoding": "WKB", "geometry_types": ["Point"]}
+    if known.any():
+        column["bbox"] = [float(f(a[known])) for f in (np.min, np.max) for a in (lon, lat)]
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    schema = RESULT.with_metadata({"geo": json.dumps(geo)})
+    return pa.table({name: columns[name] for name in RESULT.names}, schema=schema)

@@ -1,0 +1,53 @@
+"""A folder of Parquet files that rows are added to, by many processes at once, and never half."""
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from geoloc.storage import Folder
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Every row has an ``id``."""
+
+    folder: Folder
+
+    def names(self) -> list[str]:
+        return [name for name in self.folder.names() if name.endswith(".parquet")]
+
+    def add(self, table: pa.Table) -> None:
+        """The file is named by its ids, so a task that is run twice writes the same file twice."""
+        name = hashlib.blake2b(np.sort(table["id"].to_numpy()).tobytes(), digest_size=8).hexdigest()
+        self.write(f"part-{name}.parquet", table)
+
+    def write(self, name: str, table: pa.Table) -> None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd", row_group_size=65_536)
+        self.folder.write(name, sink.getvalue().to_pybytes())
+
+    def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        with self.folder.filesystem.open(self.folder.path(name), "rb") as file:
+            return pq.read_table(file, columns=columns)
+
+    def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """All rows, a file at a time."""
+        return (self.read(name, columns) for name in self.names())
+
+    def ids(self) -> dict[str, np.ndarray]:
+        """The ids in each file."""
+        names = self.names()
+        with ThreadPoolExecutor(16) as pool:
+            return dict(zip(names, pool.map(lambda name: self.read(name, ["id"])["id"].to_numpy(), names), strict=True))
+
+    def remove_drafts(self) -> None:
+        """Delete what a killed process left half-written on a local disk."""
+        if self.folder.is_local:
+            for name in self.folder.names():
+                if name.endswith(".tmp"):
+                    self.folder.delete(name)

@@ -1,0 +1,179 @@
+"""``report.html``: one file that opens anywhere, without network: a map, the counts, what failed and why."""
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+
+import jinja2
+import numpy as np
+import pyarrow as pa
+import shapely
+from bokeh.embed import components
+from bokeh.models import ColorBar, ColumnDataSource, HoverTool, LinearColorMapper
+from bokeh.plotting import figure
+from bokeh.resources import INLINE
+
+from geoloc.errors import PhotoError
+from geoloc.geo.places import place_text, read_data
+from geoloc.photos.decode import PhotoFile, thumbnail, thumbnail_scale
+from geoloc.photos.fetch import Fetcher, FetchOptions
+from geoloc.results.parts import Parts
+from geoloc.results.summary import THRESHOLDS_KM, Summary
+from geoloc.storage import Folder
+
+SINGLE_POINTS = 20_000
+"""More located photos than this are drawn as cells of a grid."""
+CELL_DEGREES = 0.5
+GALLERY = 240
+"""Photos shown with a thumbnail: all of a small archive, a spread of a large one."""
+THUMBNAIL_PX = 200
+PALETTE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#b8de29"]
+KEPT_COLOUR = "#d1495b"
+COLUMNS = ["id", "uri", "status", "lat", "lon", "radius_km", "confidence", "method", "place"]
+
+
+def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -> None:
+    """Draw the run's results into ``folder``. ``record`` is its run.json."""
+    points = _Points.of(parts)
+    script, chart = components(_map(points))
+    template = jinja2.Environment(autoescape=True).from_string(
+        (resources.files("geoloc.results") / "report.html").read_text("utf-8")
+    )
+    page = template.render(
+        resources=INLINE.render(),
+        script=script,
+        chart=chart,
+        summary=summary,
+        thresholds=THRESHOLDS_KM,
+        record=record,
+        gallery=_gallery(parts, summary.rows, Fetcher(FetchOptions(s3=folder.s3))),
+        aggregated=len(points.lat) > SINGLE_POINTS,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+    folder.write("report.html", page.encode())
+
+
+@dataclass(frozen=True)
+class _Points:
+    lat: np.ndarray
+    lon: np.ndarray
+    confidence: np.ndarray
+    """NaN for a photo that was kept."""
+    labels: list[dict]
+    """What hovering shows; empty where there are too many to show singly."""
+
+    @classmethod
+    def of(cls, parts: Parts) -> "_Points":
+        lat, lon, confidence, labels = [], [], [], []
+        for table in parts.tables(COLUMNS):
+            table = table.filter(table["lat"].is_valid())
+            lat.append(table["lat"].to_numpy())
+            lon.append(table["lon"].to_numpy())
+            confidence.append(table["confidence"].to_numpy())
+            if len(labels) <= SINGLE_POINTS:
+                labels += [_label(row) for row in table.drop_columns(["lat", "lon"]).to_pylist()]
+        arrays = (np.concatenate([np.zeros(0), *column]) for column in (lat, lon, confidence))
+        return cls(*arrays, labels)
+
+
+def _label(row: dict) -> dict:
+    kept = row["status"] == "kept"
+    return {
+        "name": row["uri"].rsplit("/", 1)[-1],
+        "place": place_text(row["place"]) or "open sea",
+        "sure": "own GPS" if kept else f"confidence {row['confidence']:.2f}, radius {row['radius_km']:,.0f} km",
+    }
+
+
+def _map(points: _Points) -> figure:
+    plot = figure(
+        sizing_mode="stretch_width",
+        height=560,
+        x_range=(-180, 180),
+        y_range=(-75, 85),
+        tools="pan,wheel_zoom,box_zoom,reset",
+        active_scroll="wheel_zoom",
+        background_fill_color="#eaf0f4",
+        toolbar_location="above",
+    )
+    plot.grid.visible = False
+    plot.axis.visible = False
+    xs, ys = _outlines()
+    plot.patches(xs, ys, fill_color="#fbfbf8", line_color="#9fb0ba", line_width=0.6)
+    mapper = LinearColorMapper(PALETTE, low=0, high=1, nan_color=KEPT_COLOUR)
+    many = len(points.lat) > SINGLE_POINTS
+    data = _cells(points) if many else _singles(points)
+    colour = {"field": "confidence", "transform": mapper}
+    dots = plot.scatter(
+        "lon",
+        "lat",
+        source=ColumnDataSource(data),
+        size="size",
+        color=colour,
+        line_color="white",
+        line_width=0.4,
+        alpha=0.85,
+    )
+    tips = [("photos", "@count"), ("mean confidence", "@confidence{0.00}")] if many else None
+    tips = tips or "<b>@name</b><br>@place<br>@sure<br>@lat{0.0000}, @lon{0.0000}"
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
+    plot.add_layout(ColorBar(color_mapper=mapper, title="confidence", height=14, width=220), "below")
+    return plot
+
+
+def _outlines() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    outlines = shapely.from_wkb(read_data("countries.parquet")["outline"].drop_null().to_numpy(zero_copy_only=False))
+    rings = shapely.get_exterior_ring(shapely.get_parts(shapely.simplify(outlines, 0.05)))
+    rings = rings[shapely.area(shapely.polygons(rings)) > 0.02]
+    coordinates = [np.round(shapely.get_coordinates(ring), 2) for ring in rings]
+    return [ring[:, 0] for ring in coordinates], [ring[:, 1] for ring in coordinates]
+
+
+def _singles(points: _Points) -> dict:
+    labels = {key: [label[key] for label in points.labels] for key in ("name", "place", "sure")}
+    size = np.full(len(points.lat), 9 if len(points.lat) < 2_000 else 6)
+    return {"lat": points.lat, "lon": points.lon, "confidence": points.confidence, "size": size} | labels
+
+
+def _cells(points: _Points) -> dict:
+    """One dot a grid cell: at the mean of its photos, as large as they are many, as bright as they are sure."""
+    row = np.floor((points.lat + 90) / CELL_DEGREES).astype(np.int64)
+    cell = row * int(360 / CELL_DEGREES + 1) + np.floor((points.lon + 180) / CELL_DEGREES).astype(np.int64)
+    _, cell, count = np.unique(cell, return_inverse=True, return_counts=True)
+    sure = np.isfinite(points.confidence)
+    known = np.bincount(cell, sure, len(count))
+    total = np.bincount(cell, np.where(sure, points.confidence, 0), len(count))
+    return {
+        "lat": np.bincount(cell, points.lat) / count,
+        "lon": np.bincount(cell, points.lon) / count,
+        "confidence": np.divide(total, known, out=np.full(len(count), np.nan), where=known > 0),
+        "count": count,
+        "size": 3 + 2.5 * np.log10(count + 1),
+    }
+
+
+def _gallery(parts: Parts, rows: int, fetcher: Fetcher) -> list[dict]:
+    step = max(1, rows // GALLERY)
+    chosen, seen = [], 0
+    for table in parts.tables([*COLUMNS, "error_kind", "error"]):
+        wanted = np.arange(-seen % step, table.num_rows, step)
+        chosen += table.take(pa.array(wanted)).to_pylist()
+        seen += table.num_rows
+    chosen = sorted(chosen[:GALLERY], key=lambda row: row["id"])
+    photos = [{"uri": row["uri"], "size": None, "etag": None} for row in chosen]
+    for row, (_, fetched) in zip(chosen, fetcher.stream(photos), strict=True):
+        row["name"], row["where"] = row["uri"].rsplit("/", 1)[-1], place_text(row["place"]) or "open sea"
+        row["thumbnail"] = _data_uri(fetched.data)
+    return chosen
+
+
+def _data_uri(data: bytes | PhotoError) -> str | None:
+    try:
+        if isinstance(data, PhotoError):
+            raise data
+        photo = PhotoFile(data)
+        small = thumbnail(photo.pixels(thumbnail_scale(photo.width, photo.height, THUMBNAIL_PX)), THUMBNAIL_PX)
+    except PhotoError:
+        return None
+    return "data:image/jpeg;base64," + base64.b64encode(small).decode()

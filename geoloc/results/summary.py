@@ -1,0 +1,85 @@
+"""What a run came to: counts, accuracy where the truth is known, and what went wrong."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from geoloc.geo.distance import geodesic_km
+
+THRESHOLDS_KM = (1, 25, 200, 750, 2500)
+"""Street, city, region, country, continent."""
+MAX_ERRORS = 1_000
+COLUMNS = ["id", "uri", "status", "lat", "lon", "true_lat", "true_lon", "place", "error_kind", "error"]
+
+
+@dataclass
+class Summary:
+    statuses: Counter = field(default_factory=Counter)
+    countries: Counter = field(default_factory=Counter)
+    error_kinds: Counter = field(default_factory=Counter)
+    errors: list[dict] = field(default_factory=list)
+    """The first MAX_ERRORS failed photos: uri, error_kind, error."""
+    judged: int = 0
+    """Photos with a known position that were to be located; one that failed counts as wrong at every threshold."""
+    within: Counter = field(default_factory=Counter)
+    """Of those, how many lie nearer to the truth than each of THRESHOLDS_KM (strictly, WGS84 geodesic)."""
+    errors_km: list[np.ndarray] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, tables: Iterable[pa.Table]) -> "Summary":
+        """Of batches of RESULT with COLUMNS."""
+        summary = cls()
+        for table in tables:
+            summary._add(table)
+        return summary
+
+    def _add(self, table: pa.Table) -> None:
+        status = np.array(table["status"].to_pylist(), object)
+        self.statuses.update(status.tolist())
+        country = table["place"].combine_chunks().field("country").to_pylist()
+        self.countries.update(name or "(open sea)" for name, s in zip(country, status, strict=True) if s != "failed")
+        failed = table.filter(pa.array(status == "failed"))
+        self.error_kinds.update(failed["error_kind"].to_pylist())
+        room = MAX_ERRORS - len(self.errors)
+        self.errors += failed.select(["uri", "error_kind", "error"]).slice(0, room).to_pylist()
+        lat, lon, true_lat, true_lon = (table[name].to_numpy() for name in ("lat", "lon", "true_lat", "true_lon"))
+        judged = np.isfinite(true_lat) & np.isfinite(true_lon) & (status != "kept")
+        km = np.full(int(judged.sum()), np.inf)
+        answered = np.isfinite(lat[judged])
+        km[answered] = geodesic_km(*(a[judged][answered] for a in (lat, lon, true_lat, true_lon)))
+        self.judged += len(km)
+        self.errors_km.append(km)
+        for threshold in THRESHOLDS_KM:
+            self.within[threshold] += int((km < threshold).sum())
+
+    @property
+    def rows(self) -> int:
+        return self.statuses.total()
+
+    @property
+    def median_km(self) -> float:
+        """Of the judged photos; infinite where most have no answer, NaN where there are none."""
+        return float(np.median(np.concatenate(self.errors_km))) if self.judged else float("nan")
+
+    def lines(self) -> list[str]:
+        """For the console."""
+        counts = ", ".join(f"{count:,} {name}" for name, count in self.statuses.most_common())
+        lines = [f"{self.rows:,} photos: {counts}"]
+        if self.countries:
+            lines.append(
+                "Countries: " + ", ".join(f"{name} {count:,}" for name, count in self.countries.most_common(5))
+            )
+        if self.error_kinds:
+            lines.append(
+                "Failures: " + ", ".join(f"{name} {count:,}" for name, count in self.error_kinds.most_common())
+            )
+        if self.judged:
+            shares = ", ".join(f"{t} km {100 * self.within[t] / self.judged:.1f} %" for t in THRESHOLDS_KM)
+            lines.append(
+                f"Accuracy on the {self.judged:,} photos whose place is known (error < threshold, WGS84 geodesic, "
+                f"failures count as wrong): {shares}; median {self.median_km:,.0f} km"
+            )
+        return lines
