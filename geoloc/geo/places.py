@@ -28,9 +28,7 @@ class Places:
         codes = countries["country_code"].to_pylist()
         self._names = dict(zip(codes, countries["country"].to_pylist(), strict=True))
         drawn = countries.filter(pc.is_valid(countries["outline"]))
-        parts, owner = shapely.get_parts(shapely.from_wkb(drawn["outline"].to_numpy()), return_index=True)
-        polygon = shapely.get_type_id(parts) == shapely.GeometryType.POLYGON
-        self._polygons, owner = parts[polygon], owner[polygon]
+        self._polygons, owner = shapely.get_parts(shapely.from_wkb(drawn["outline"].to_numpy()), return_index=True)
         self._polygon_code = np.array(drawn["country_code"].to_pylist(), object)[owner]
         shapely.prepare(self._polygons)
         self._polygon_tree = shapely.STRtree(self._polygons)

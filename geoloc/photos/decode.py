@@ -16,7 +16,7 @@ from geoloc.photos.exif import Exif, read_exif
 
 # Formats of archives, and the old ones that turn up in them; none that runs another program (EPS) or reads other files.
 FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "HEIF", "AVIF"]
-FORMATS += ["JPEG2000", "PPM", "TGA", "ICO", "PCX", "SGI", "PSD", "QOI", "DDS"]
+FORMATS += ["JPEG2000", "PPM", "TGA", "ICO", "CUR", "PCX", "SGI", "PSD", "QOI", "DDS", "XPM", "MSP"]
 
 Image.init()
 pillow_heif.register_heif_opener()
@@ -84,8 +84,9 @@ class PhotoFile:
             raise PhotoError(
                 "too_many_pixels", f"{width * height / 1e6:.0f} megapixels, the limit is {max_pixels / 1e6:g}"
             )
-        turned = self.exif.orientation >= 5
-        self.width, self.height = (height, width) if turned else (width, height)
+        # Pillow turns a TIFF upright itself, and so do the decoders of HEIF, which clear the tag.
+        self._orientation = 1 if self._image.format == "TIFF" else self.exif.orientation
+        self.width, self.height = (height, width) if self._orientation >= 5 else (width, height)
 
     def pixels(self, scale: float = 1.0) -> Image.Image:
         """The picture as RGB, upright, at ``scale`` of its resolution or more.
@@ -106,7 +107,7 @@ class PhotoFile:
                 else "corrupt"
             )
             raise PhotoError(kind, f"{type(error).__name__}: {error}") from error
-        turn = _TRANSPOSE.get(self.exif.orientation)
+        turn = _TRANSPOSE.get(self._orientation)
         return image if turn is None else image.transpose(turn)
 
     def _scaled_jpeg(self, scale: float) -> Image.Image | None:

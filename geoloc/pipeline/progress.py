@@ -35,9 +35,10 @@ class Progress:
 
     def _line(self, now: float) -> str:
         first_time, first_done = self._first
-        rate = (self._done - first_done) / (now - first_time) if now > first_time else self._done / (now - self._start)
-        left = timedelta(seconds=round((self._total - self._done) / rate)) if rate else "?"
+        rate = (self._done - first_done) / (now - first_time) if now > first_time else 0
+        left = timedelta(seconds=round((self._total - self._done) / rate)) if rate else None
+        speed = f"{rate:.1f} photos/s · {left} left" if rate else "warming up"
         share = 100 * self._done / max(self._total, 1)
         counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self._statuses.items()))
         elapsed = timedelta(seconds=round(now - self._start))
-        return f"[{elapsed}] {self._done:,} of {self._total:,} ({share:.0f} %) · {rate:.1f} photos/s · {left} left · {counts}"
+        return f"[{elapsed}] {self._done:,} of {self._total:,} ({share:.0f} %) · {speed} · {counts}"

@@ -51,7 +51,8 @@ def write_countries(topology: dict) -> None:
             continue
         polygons = feature["arcs"] if feature["type"] == "MultiPolygon" else [feature["arcs"]]
         shapes = [_polygon([_ring(indices, arcs) for indices in polygon]) for polygon in polygons]
-        outline = shapely.make_valid(shapely.union_all(shapes), method="structure", keep_collapsed=False)
+        parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(shapely.union_all(shapes))))
+        outline = shapely.multipolygons(parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON])
         rows.append((known["iso"], known["name"], known["continentcode"], shapely.to_wkb(outline)))
     drawn = {row[0] for row in rows}
     rows += [(c["iso"], c["name"], c["continentcode"], None) for c in countries if c["iso"] not in drawn]

@@ -1,0 +1,85 @@
+"""What tests share: one Ray cluster, one S3 server, one small planet."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+
+REPOSITORY = Path(__file__).parent.parent
+SHARED = REPOSITORY.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    import logging
+
+    import ray
+
+    ray.init(num_cpus=4, logging_level=logging.ERROR, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """A boto3 client of an S3 server on this machine, which the environment names as every AWS tool expects."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    names = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = dict(os.environ)
+    os.environ.update(names)
+    yield boto3.client("s3")
+    server.stop()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def planet():
+    from geoloc.toy.planet import Planet
+
+    return Planet(cities=12, countries=4, continents=3)
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory, planet) -> Path:
+    """``references/`` (60), ``archive/`` (40) and ``truth.csv`` of a planet of 12 cities."""
+    from geoloc.toy.archive import write_archive, write_references
+
+    folder = tmp_path_factory.mktemp("toy")
+    write_references(folder / "references", planet, 60)
+    write_archive(folder / "archive", folder / "truth.csv", planet, 40)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_index(toy, ray_cluster) -> Path:
+    from geoloc.pipeline.references import IndexOptions, build_index
+
+    assert build_index(IndexOptions(str(toy / "references"), str(toy / "index"), preset="lite")) == 0
+    return toy / "index"
+
+
+@pytest.fixture()
+def random() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    if not SHARED.exists():
+        pytest.skip("needs the shared data beside the repository")
+    return SHARED / "data"

@@ -1,0 +1,177 @@
+import http.server
+import socket
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from geoloc.errors import PhotoError
+from geoloc.photos.fetch import Fetcher, FetchOptions
+from geoloc.photos.sources import local_etag
+from geoloc.storage import S3Options
+
+
+class FaultyS3(http.server.BaseHTTPRequestHandler):
+    """The key says what goes wrong."""
+
+    seen: Counter = Counter()
+    methods: Counter = Counter()
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self.methods["HEAD"] += 1
+        self.send_error(405)
+
+    def do_GET(self):
+        self.methods["GET"] += 1
+        key = self.path.rsplit("/", 1)[-1]
+        self.seen[key] += 1
+        if key.startswith("throttled") and self.seen[key] <= 2:
+            return self._answer(503, b"<Error><Code>SlowDown</Code><Message>Reduce your request rate</Message></Error>")
+        if key.startswith("reset") and self.seen[key] <= 1:
+            return self._hang_up()
+        if key.startswith("cut") and self.seen[key] <= 1:
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"half")
+            self.wfile.flush()
+            return self._hang_up()
+        if key.startswith("down"):
+            return self._answer(503, b"<Error><Code>SlowDown</Code></Error>")
+        if key.startswith("forbidden"):
+            return self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+        if key.startswith("missing"):
+            return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+        if self.headers.get("If-Match") not in (None, '"v1"'):
+            return self._answer(412, b"<Error><Code>PreconditionFailed</Code></Error>")
+        if key.startswith("slow"):
+            time.sleep(0.2)
+        return self._answer(200, b"x" * 100_000 if key.startswith("large") else f"bytes of {key}".encode())
+
+    def _hang_up(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"v1"')
+        self.send_header("Last-Modified", "Sat, 01 Jan 2022 00:00:00 GMT")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def fetcher():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), FaultyS3)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    s3 = S3Options(endpoint=f"http://127.0.0.1:{server.server_port}", region="us-east-1", anonymous=True)
+    yield Fetcher(FetchOptions(max_bytes=50_000, concurrency=8, attempts=3, retry_s=5, s3=s3))
+    server.shutdown()
+
+
+@pytest.mark.parametrize("key", ["plain", "throttled", "reset", "cut"])
+def test_passing_trouble_is_retried(fetcher, key):
+    assert fetcher.get(f"s3://bucket/{key}") == f"bytes of {key}".encode()
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"), [("missing", "not_found"), ("forbidden", "forbidden"), ("down", "network"), ("large", "too_large")]
+)
+def test_lasting_trouble_has_a_kind(fetcher, key, kind):
+    with pytest.raises(PhotoError) as caught:
+        fetcher.get(f"s3://bucket/{key}")
+    assert caught.value.kind == kind
+    assert "Debug source" not in caught.value.message
+
+
+def test_an_object_that_is_not_the_listed_one_is_changed(fetcher):
+    assert fetcher.get("s3://bucket/plain", 14, '"v1"') == b"bytes of plain"
+    with pytest.raises(PhotoError) as caught:
+        fetcher.get("s3://bucket/plain", 14, '"v0"')
+    assert caught.value.kind == "changed"
+
+
+def test_one_request_a_photo_and_none_for_what_the_manifest_rules_out(fetcher):
+    FaultyS3.methods.clear()
+    fetcher.get("s3://bucket/counted", 16, '"v1"')
+    for size, kind in ((0, "empty"), (50_001, "too_large")):
+        with pytest.raises(PhotoError) as caught:
+            fetcher.get("s3://bucket/counted", size, '"v1"')
+        assert caught.value.kind == kind
+    assert FaultyS3.methods == {"GET": 1}
+
+
+def test_stream_keeps_the_order_fetches_side_by_side_and_fails_singly(fetcher):
+    keys = [f"slow{i}" for i in range(8)]
+    keys[3] = "missing3"
+    photos = [{"uri": f"s3://bucket/{key}", "size": None, "etag": None} for key in keys]
+    start = time.perf_counter()
+    results = list(fetcher.stream(photos))
+    assert time.perf_counter() - start < 8 * 0.2
+    assert [photo["uri"] for photo, _ in results] == [photo["uri"] for photo in photos]
+    assert isinstance(results[3][1].data, PhotoError)
+    assert [r.data for i, (_, r) in enumerate(results) if i != 3] == [f"bytes of {k}".encode() for k in keys if k != "missing3"]
+
+
+def test_look_ahead_is_bounded_in_bytes(tmp_path):
+    for i in range(6):
+        (tmp_path / f"{i}.jpg").write_bytes(bytes(1000))
+    fetcher = Fetcher(FetchOptions(concurrency=6, look_ahead_bytes=2_500))
+    taken = []
+
+    def photos():
+        for i in range(6):
+            taken.append(i)
+            yield {"uri": str(tmp_path / f"{i}.jpg"), "size": 1000, "etag": None}
+
+    stream = fetcher.stream(photos())
+    next(stream)
+    assert len(taken) == 3
+    assert len(list(stream)) == 5
+
+
+@pytest.mark.parametrize("name", ["a b.jpg", "ü.jpg", "50%.jpg", "a%20b.jpg", "#1.jpg", "q?.jpg", "日本.jpg", "a+b.jpg"])
+def test_local_names_are_taken_as_they_are(tmp_path, name):
+    (tmp_path / name).write_bytes(b"data")
+    assert Fetcher(FetchOptions()).get(str(tmp_path / name)) == b"data"
+
+
+def test_local_trouble(tmp_path):
+    fetcher = Fetcher(FetchOptions(max_bytes=10))
+    path = tmp_path / "x.jpg"
+    path.write_bytes(b"data")
+    etag = local_etag(path.stat())
+    assert fetcher.get(str(path), 4, etag) == b"data"
+    path.write_bytes(b"other")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "big.jpg").write_bytes(bytes(11))
+    cases = {str(path): "changed", str(tmp_path / "no.jpg"): "not_found", str(tmp_path): "forbidden"}
+    for uri, kind in (cases | {str(tmp_path / "empty.jpg"): "empty", str(tmp_path / "big.jpg"): "too_large"}).items():
+        with pytest.raises(PhotoError) as caught:
+            fetcher.get(uri, None, etag if kind == "changed" else None)
+        assert caught.value.kind == kind
+
+
+def test_other_addresses_are_never_fetched():
+    with pytest.raises(PhotoError) as caught:
+        Fetcher(FetchOptions()).get("http://127.0.0.1/secret.jpg")
+    assert caught.value.kind == "forbidden"
+
+
+def test_keys_that_the_fast_client_refuses(s3):
+    s3.create_bucket(Bucket="odd-keys")
+    keys = ["double//slash.jpg", "a b/é#1 50%.jpg", "q?.jpg", "plus+.jpg", "back\\slash.jpg"]
+    for key in keys:
+        s3.put_object(Bucket="odd-keys", Key=key, Body=key.encode())
+    fetcher = Fetcher(FetchOptions())
+    for key in keys:
+        assert fetcher.get(f"s3://odd-keys/{key}") == key.encode()
+    with pytest.raises(PhotoError) as caught:
+        fetcher.get("s3://odd-keys/no//thing.jpg")
+    assert caught.value.kind == "not_found"
