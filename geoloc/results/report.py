@@ -12,7 +12,7 @@ import shapely
 from bokeh.embed import components
 from bokeh.models import ColorBar, ColumnDataSource, HoverTool, LinearColorMapper
 from bokeh.plotting import figure
-from bokeh.resources import INLINE
+from bokeh.resources import Resources
 
 from geoloc.errors import PhotoError
 from geoloc.geo.places import place_text, read_data
@@ -41,7 +41,7 @@ def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -
         (resources.files("geoloc.results") / "report.html").read_text("utf-8")
     )
     page = template.render(
-        resources=INLINE.render(),
+        resources=Resources(mode="inline", components=["bokeh"]).render(),
         script=script,
         chart=chart,
         summary=summary,

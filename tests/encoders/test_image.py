@@ -1,0 +1,116 @@
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from geoloc.encoders.geoclip import geoclip_gallery, geoclip_weights
+from geoloc.encoders.image import ImageEncoder
+from geoloc.encoders.presets import GEOCLIP_SCALE, lite, preset
+from geoloc.errors import UsageError
+from geoloc.photos.decode import View
+from geoloc.toy.models import write_clip
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory) -> str:
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def encoder() -> ImageEncoder:
+    return ImageEncoder(lite())
+
+
+def test_vectors_have_unit_length_whatever_the_batch(encoder, random):
+    pixels = random.integers(0, 255, (37, 224, 224, 3), dtype=np.uint8)
+    vectors = encoder.encode(pixels)
+    assert vectors.shape == (37, encoder.dimension) == (37, 1280)
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    assert np.abs(encoder.encode(pixels[5:6]) - vectors[5]).max() < 1e-5
+
+
+def test_an_open_clip_folder_encodes_as_open_clip_does(clip, random):
+    """Against open_clip's own preprocessing and model, before GeoCLIP's head."""
+    photo = Image.fromarray(random.integers(0, 255, (90, 130, 3), dtype=np.uint8))
+    encoder = ImageEncoder(preset("lite", clip))
+    model, _, transform = open_clip.create_model_and_transforms(clip)
+    with torch.inference_mode():
+        expected = model.eval().encode_image(transform(photo)[None], normalize=True)[0].numpy()
+    ours = encoder.encode(np.asarray(encoder.view.of(photo))[None])[0]
+    assert encoder.view == View(64)
+    assert ours @ expected > 0.9999
+
+
+def test_geoclips_head_gives_its_location_space(clip, random):
+    """Against the package's own layers."""
+    from geoclip.model.image_encoder import ImageEncoder as Peer
+
+    peer = Peer.__new__(Peer)
+    torch.nn.Module.__init__(peer)
+    peer.mlp = torch.nn.Sequential(torch.nn.Linear(768, 768), torch.nn.ReLU(), torch.nn.Linear(768, 512))
+    peer.mlp.load_state_dict(geoclip_weights("image_encoder_mlp_weights.pth"))
+    pixels = random.integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    headless = open_clip.create_model(clip).eval()
+    mean, std = (np.array(v) for v in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
+    images = torch.from_numpy(((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)).float()
+    with torch.inference_mode():
+        expected = torch.nn.functional.normalize(peer.mlp(headless.encode_image(images)), dim=1).numpy()
+    assert np.abs(ImageEncoder(preset("geoclip", clip)).encode(pixels) - expected).max() < 1e-5
+
+
+def test_lite_is_the_same_network_as_the_shared_folder(encoder, shared_data, random):
+    other = ImageEncoder(preset("lite", f"local-dir:{shared_data.parent}/models/lite-clip"))
+    pixels = random.integers(0, 255, (4, 224, 224, 3), dtype=np.uint8)
+    assert (encoder.encode(pixels) * other.encode(pixels)).sum(axis=1).min() > 0.9999
+
+
+def test_scaled_decoding_keeps_the_embedding(encoder, shared_data):
+    """12-megapixel photos, decoded at the scale needed and whole: mean cosine of at least 0.99."""
+    import io
+
+    from geoloc.photos.decode import PhotoFile
+
+    cosines = []
+    for path in sorted((shared_data / "photos" / "im2gps3k").rglob("*.jpg"))[:8]:
+        buffer = io.BytesIO()
+        Image.open(path).convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+        photo = PhotoFile(buffer.getvalue())
+        views = [encoder.view.of(photo.pixels(scale)) for scale in (encoder.view.scale(4000, 3000), 1.0)]
+        scaled, whole = encoder.encode(np.stack([np.asarray(view) for view in views]))
+        cosines.append(scaled @ whole)
+    assert np.mean(cosines) >= 0.99
+
+
+def test_fingerprint_tells_weights_apart(tmp_path, clip):
+    same, other = write_clip(tmp_path / "same"), write_clip(tmp_path / "other", seed=1)
+    prints = [ImageEncoder(preset("lite", model)).fingerprint for model in (clip, same, other)]
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_weights_that_cannot_be_had_are_named(tmp_path):
+    for model in (f"local-dir:{tmp_path}/none", "ViT-L-14-quickgelu@openai", "no-such-model"):
+        with pytest.raises(UsageError, match="cannot load the image model") as caught:
+            ImageEncoder(preset("geoclip", model))
+        assert model.split("@")[0] in str(caught.value)
+        assert "--model local-dir:" in str(caught.value)
+
+
+def test_a_head_that_does_not_fit_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="needs 768-d image features, this gives 32"):
+        ImageEncoder(preset("geoclip", write_clip(tmp_path / "small", dimension=32)))
+
+
+def test_presets():
+    with pytest.raises(UsageError, match="--preset tiny: there is geoclip, lite"):
+        preset("tiny")
+    assert preset("geoclip").pretrained == "openai"
+    assert preset("geoclip", "ViT-B-32@laion2b_s34b_b79k").pretrained == "laion2b_s34b_b79k"
+    assert torch.tensor(GEOCLIP_SCALE).log() == pytest.approx(float(geoclip_weights("logit_scale_weights.pth")), abs=1e-6)
+
+
+def test_gallery_names_each_place_once():
+    lat, lon = geoclip_gallery()
+    assert len(lat) == len(lon) == 94_123
+    assert len(np.unique(np.stack([lat, lon]), axis=1).T) == 94_123

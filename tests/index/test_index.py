@@ -1,0 +1,147 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from geoloc.encoders.presets import geoclip, lite
+from geoloc.errors import UsageError
+from geoloc.index.build import write_index
+from geoloc.index.gallery import write_gallery
+from geoloc.index.rows import in_order, indexed_rows
+from geoloc.index.search import CpuSearcher, exact_search
+from geoloc.index.store import Index, IndexInfo, local_copy, read_info
+from geoloc.results.parts import Parts
+from geoloc.schema import PLACE, REFERENCE
+from geoloc.storage import Folder
+
+
+def references(vectors: np.ndarray, first: int = 0, failed: tuple[int, ...] = ()) -> pa.Table:
+    rows = []
+    for number, vector in enumerate(vectors, first):
+        row = {"id": number, "uri": f"/photos/{number}.jpg", "lat": number / 100, "lon": -number / 100}
+        row |= {"status": "failed" if number in failed else "indexed", "place": {"country": "X", "city": f"c{number}"}}
+        row |= {"vector": None if number in failed else vector, "thumbnail": None if number % 3 else b"jpeg%d" % number}
+        rows.append(row)
+    return pa.Table.from_pylist(rows, REFERENCE)
+
+
+def unit(random, rows: int, dimension: int = 16) -> np.ndarray:
+    vectors = random.normal(size=(rows, dimension)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture()
+def vectors(random):
+    return unit(random, 300)
+
+
+def write(path, vectors, **options) -> IndexInfo:
+    info = IndexInfo("photos", "encoder-1", "lite", "m", len(vectors), vectors.shape[1])
+    return write_index(path, info, (references(vectors[i : i + 70], i) for i in range(0, len(vectors), 70)), **options)
+
+
+def test_what_is_written_is_read(tmp_path, vectors):
+    info = write(tmp_path, vectors)
+    index = Index(local_copy(Folder(str(tmp_path)), verify=True))
+    assert index.info == info == read_info(Folder(str(tmp_path)))
+    assert np.array_equal(index.vectors, vectors)
+    assert (index.lat[7], index.lon[7], index.uri[7].as_py()) == (0.07, -0.07, "/photos/7.jpg")
+    assert index.place.type == PLACE
+    assert index.place[7]["city"].as_py() == "c7"
+    assert [index.thumbnail(row) for row in (0, 1, 2, 3, 297)] == [b"jpeg0", None, None, b"jpeg3", b"jpeg297"]
+
+
+def test_exact_search_is_the_whole_product(vectors, random):
+    queries = unit(random, 11)
+    scores, rows = CpuSearcher(vectors).search(queries, 20)
+    product = queries @ vectors.T
+    assert np.array_equal(rows, np.argsort(-product, axis=1)[:, :20])
+    assert np.allclose(scores, np.take_along_axis(product, rows, axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ivfpq", "hnsw"])
+def test_approximate_search_tells_its_recall(tmp_path, random, kind):
+    centres = unit(random, 40)
+    vectors = unit(random, 12_000) * 0.3 + centres[random.integers(0, 40, 12_000)]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    info = write(tmp_path, vectors, ann=kind)
+    assert info.ann["kind"] == kind
+    searcher = CpuSearcher(vectors, tmp_path / "ann.faiss", info.ann["parameters"])
+    queries = np.ascontiguousarray(vectors[:200])
+    exact, found = exact_search(vectors, queries, 20)[1], searcher.search(queries, 20)[1]
+    recall = np.mean([len(np.intersect1d(a, b)) / 20 for a, b in zip(exact, found, strict=True)])
+    assert recall == pytest.approx(info.ann["recall@20"], abs=0.1)
+    assert recall > (0.9 if kind == "hnsw" else 0.2)
+
+
+def test_damage_is_found_and_named(tmp_path, vectors):
+    write(tmp_path, vectors)
+    folder = Folder(str(tmp_path))
+    file = tmp_path / "vectors.npy"
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    local_copy(folder)
+    with pytest.raises(UsageError, match=r"vectors\.npy is damaged"):
+        local_copy(folder, verify=True)
+    file.write_bytes(data[:-4])
+    with pytest.raises(UsageError, match=r"vectors\.npy is damaged"):
+        local_copy(folder)
+    file.unlink()
+    with pytest.raises(UsageError, match=r"vectors\.npy is missing"):
+        local_copy(folder)
+
+
+def test_what_is_no_index_is_refused(tmp_path):
+    folder = Folder(str(tmp_path))
+    with pytest.raises(UsageError, match=r"no index\.json there; make one"):
+        read_info(folder)
+    (tmp_path / "index.json").write_text("{")
+    with pytest.raises(UsageError, match=r"cannot read index\.json"):
+        read_info(folder)
+    (tmp_path / "index.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(UsageError, match="format 99"):
+        read_info(folder)
+
+
+def test_a_buckets_index_is_copied_once_and_checked(tmp_path, vectors, s3, monkeypatch):
+    monkeypatch.setenv("GEOLOC_CACHE", str(tmp_path / "cache"))
+    write(tmp_path / "index", vectors)
+    s3.create_bucket(Bucket="indexes")
+    for file in (tmp_path / "index").iterdir():
+        s3.upload_file(str(file), "indexes", f"one/{file.name}")
+    folder = Folder("s3://indexes/one")
+    path = local_copy(folder)
+    assert np.array_equal(Index(path).vectors, vectors)
+    s3.put_object(Bucket="indexes", Key="one/vectors.npy", Body=b"gone")
+    assert local_copy(folder) == path
+    s3.put_object(Bucket="indexes", Key="one/index.json", Body=read_info(Folder(str(path))).to_json().replace(b"encoder-1", b"encoder-2"))
+    with pytest.raises(UsageError, match=r"vectors\.npy is damaged"):
+        local_copy(folder)
+    assert len([p for p in (tmp_path / "cache" / "index").iterdir() if p.is_dir()]) == 1
+
+
+def test_rows_come_in_order_from_overlapping_parts(tmp_path, random):
+    parts = Parts(Folder(str(tmp_path)))
+    table = references(unit(random, 100), failed=(3, 50, 99))
+    order = np.minimum(np.arange(100) // 10 * 10 + random.integers(0, 25, 100), 10_000).argsort(kind="stable")
+    for start in range(0, 100, 9):
+        parts.add(table.take(order[start : start + 9]))
+    assert indexed_rows(parts) == 97
+    batches = list(in_order(parts))
+    ids = np.concatenate([batch["id"].to_numpy() for batch in batches])
+    assert np.array_equal(ids, np.setdiff1d(np.arange(100), [3, 50, 99]))
+    assert max(batch.num_rows for batch in batches) < 60
+
+
+def test_gallery_is_an_index_of_coordinates(tmp_path):
+    info = write_gallery(tmp_path, geoclip())
+    index = Index(tmp_path)
+    assert (info.kind, info.rows, info.dimension) == ("gallery", 94_123, 512)
+    scores, rows = exact_search(index.vectors, np.array(index.vectors[500:503]), 1)
+    assert rows[:, 0].tolist() == [500, 501, 502]
+    assert scores[:, 0] == pytest.approx(1, abs=1e-5)
+    assert index.uri[0].as_py() is None
+    assert index.place[500]["country"].as_py()
+    assert lite().geoclip_head is False

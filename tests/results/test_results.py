@@ -1,0 +1,155 @@
+import csv
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+
+import duckdb
+import geopandas
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from geoloc.results.export import export
+from geoloc.results.geoparquet import with_geometry
+from geoloc.results.parts import Parts
+from geoloc.results.report import write_report
+from geoloc.results.summary import COLUMNS, Summary
+from geoloc.schema import RESULT
+from geoloc.storage import Folder
+
+PARIS = {"country_code": "FR", "country": "France", "region": "Ile-de-France", "city": "Paris", "city_km": 1.0}
+
+
+def row(number: int, **values) -> dict:
+    base = {"id": number, "uri": f"/photos/é #{number}.jpg", "status": "located", "lat": 48.85837, "lon": 2.294481}
+    base |= {"radius_km": 12.5, "confidence": 0.75, "method": "top1", "place": PARIS, "candidates": []}
+    return base | values
+
+
+ROWS = [
+    row(0),
+    row(1, lat=-33.8568, lon=-151.2153, place={**PARIS, "city": '<O\'Brien & "sons">'}),
+    row(2, status="kept", method="exif", radius_km=None, confidence=None, candidates=None),
+    {"id": 3, "uri": "/photos/bad.jpg", "status": "failed", "error_kind": "truncated", "error": "<b>cut</b> short"},
+]
+
+
+def results(rows: list[dict] = ROWS) -> pa.Table:
+    schema = pa.schema([field for field in RESULT if field.name != "geometry"])
+    return with_geometry(pa.Table.from_pylist(rows, schema))
+
+
+@pytest.fixture()
+def parts(tmp_path) -> Parts:
+    parts = Parts(Folder(str(tmp_path / "geotags")))
+    parts.add(results(ROWS[:2]))
+    parts.add(results(ROWS[2:]))
+    return parts
+
+
+def test_geoparquet_is_read_by_geopandas_and_duckdb(parts, tmp_path):
+    frame = geopandas.read_parquet(tmp_path / "geotags" / parts.names()[0])
+    assert frame.crs.to_epsg() == 4326 or frame.crs.to_string() == "OGC:CRS84"
+    everything = duckdb.sql(f"select id, status, lat, place.city as city, geometry is null from '{tmp_path}/geotags/*.parquet' order by id").fetchall()
+    assert [(r[0], r[1]) for r in everything] == [(0, "located"), (1, "located"), (2, "kept"), (3, "failed")]
+    assert [r[4] for r in everything] == [False, False, False, True]
+    points = {r["id"]: r["geometry"] for name in parts.names() for r in geopandas.read_parquet(tmp_path / "geotags" / name).to_dict("records")}
+    assert (points[1].x, points[1].y) == (-151.2153, -33.8568)
+    assert points[3] is None
+
+
+def test_geoparquet_metadata():
+    geo = json.loads(results().schema.metadata[b"geo"])
+    assert geo["version"] == "1.1.0"
+    assert geo["columns"]["geometry"]["encoding"] == "WKB"
+    assert geo["columns"]["geometry"]["bbox"] == pytest.approx([-151.2153, -33.8568, 2.294481, 48.85837])
+    assert "bbox" not in json.loads(results(ROWS[3:]).schema.metadata[b"geo"])["columns"]["geometry"]
+
+
+def test_a_part_is_named_by_its_rows(parts):
+    before = parts.names()
+    parts.add(results(ROWS[:2][::-1]))
+    assert parts.names() == before
+    assert sorted(np.concatenate(list(parts.ids().values()))) == [0, 1, 2, 3]
+
+
+def test_geojson(parts, tmp_path):
+    export("geojson", parts.tables(), tmp_path, "/photos")
+    collection = json.loads((tmp_path / "geotags.geojson").read_text())
+    features = {feature["id"]: feature for feature in collection["features"]}
+    assert features[0]["geometry"] == {"type": "Point", "coordinates": [2.294481, 48.85837]}
+    assert features[3]["geometry"] is None
+    assert features[3]["properties"]["error_kind"] == "truncated"
+
+
+def test_csv_has_exiftools_headings(parts, tmp_path):
+    export("csv", parts.tables(), tmp_path, "/photos")
+    with (tmp_path / "geotags.csv").open() as file:
+        lines = {line["SourceFile"]: line for line in csv.DictReader(file)}
+    assert set(lines) == {"/photos/é #0.jpg", "/photos/é #1.jpg"}
+    line = lines["/photos/é #1.jpg"]
+    assert (line["GPSLatitude"], line["GPSLatitudeRef"]) == ("33.8568000", "S")
+    assert (line["GPSLongitude"], line["GPSLongitudeRef"], line["GPSHPositioningError"]) == ("151.2153000", "W", "12500")
+
+
+def test_sidecars_hold_the_estimate_and_overwrite_nothing(parts, tmp_path):
+    (tmp_path / "xmp").mkdir()
+    (tmp_path / "xmp" / "é #0.jpg.xmp").write_text("mine")
+    export("xmp", parts.tables(), tmp_path, "/photos")
+    assert (tmp_path / "xmp" / "é #0.jpg.xmp").read_text() == "mine"
+    text = (tmp_path / "xmp" / "é #1.jpg.xmp").read_text()
+    description = ET.fromstring(text.split("?>", 1)[1].rsplit("<?xpacket", 1)[0])[0][0]
+    values = {key.split("}")[-1]: value for key, value in description.attrib.items()}
+    assert values["GPSLatitude"] == "33,51.4080000S"
+    assert values["GPSLongitude"] == "151,12.9180000W"
+    assert values["City"] == '<O\'Brien & "sons">'
+    assert "estimate" in values["GPSProcessingMethod"]
+    assert sorted(path.name for path in (tmp_path / "xmp").iterdir()) == ["é #0.jpg.xmp", "é #1.jpg.xmp"]
+    if shutil.which("exiftool"):
+        read = subprocess.run(["exiftool", "-n", "-json", tmp_path / "xmp" / "é #1.jpg.xmp"], capture_output=True, check=True)
+        tags = json.loads(read.stdout)[0]
+        assert (tags["GPSLatitude"], tags["GPSLongitude"], tags["GPSHPositioningError"]) == (-33.8568, -151.2153, 12500)
+
+
+def test_summary_counts_and_judges(parts):
+    rows = [
+        row(0, true_lat=48.85837, true_lon=2.294481),
+        row(1, lat=0.0, lon=0.0, true_lat=0.2255, true_lon=0.0),  # 24.93 km by geodesic, 25.07 by haversine
+        row(2, lat=0.0, lon=0.0, true_lat=45.0, true_lon=0.0),
+        row(3, status="kept", true_lat=1.0, true_lon=1.0),
+        {"id": 4, "uri": "x", "status": "failed", "error_kind": "empty", "error": "", "true_lat": 1.0, "true_lon": 1.0},
+        {"id": 5, "uri": "y", "status": "failed", "error_kind": "empty", "error": ""},
+    ]
+    summary = Summary.of([results(rows[:2]).select(COLUMNS), results(rows[2:]).select(COLUMNS)])
+    assert summary.statuses == {"located": 3, "kept": 1, "failed": 2}
+    assert summary.error_kinds == {"empty": 2}
+    assert summary.judged == 4
+    assert [summary.within[t] for t in (1, 25, 200, 750, 2500)] == [1, 2, 2, 2, 2]
+    assert summary.median_km == pytest.approx((24.9345 + 4984.94) / 2, rel=1e-3)
+    assert "25 km 50.0 %" in "\n".join(summary.lines())
+
+
+def test_report_is_one_file_that_needs_no_network(parts, tmp_path):
+    summary = Summary.of(parts.tables(COLUMNS))
+    record = {"settings": {"preset": "lite"}, "options": {"source": "<s3>", "preset": "lite", "chooser": "top1"}, "last_work": {"photos": 0}}
+    write_report(Folder(str(tmp_path)), parts, summary, record)
+    page = (tmp_path / "report.html").read_text()
+    assert "&lt;b&gt;cut&lt;/b&gt; short" in page
+    assert "&lt;s3&gt;" in page
+    assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=.?https?:", page)
+    assert "not calibrated" in page
+
+
+def test_report_of_many_is_no_larger_than_its_grid(tmp_path, random):
+    parts = Parts(Folder(str(tmp_path / "geotags")))
+    lat, lon = random.normal(48, 3, 60_000), random.normal(5, 3, 60_000)
+    for start in range(0, 60_000, 20_000):
+        rows = [row(i, uri="", lat=float(lat[i]), lon=float(lon[i]), candidates=None) for i in range(start, start + 20_000)]
+        parts.add(results(rows))
+    summary = Summary.of(parts.tables(COLUMNS))
+    record = {"settings": {}, "options": {"source": "s", "preset": "lite", "chooser": "top1"}, "last_work": {"photos": 0}}
+    write_report(Folder(str(tmp_path)), parts, summary, record)
+    assert "photos of half a degree" in (tmp_path / "report.html").read_text()
+    assert (tmp_path / "report.html").stat().st_size < 8_000_000
