@@ -2,8 +2,9 @@
 
 import dataclasses
 import sys
+import typing
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import tyro
 import yaml
@@ -42,19 +43,33 @@ def _take_config(arguments: list[str]) -> tuple[dict, list[str]]:
     return config, arguments[:at] + arguments[at + 2 :]
 
 
-def _from_mapping(options: type, values: dict, prefix: str) -> object:
+def _from_mapping(options: type, values: object, prefix: str) -> object:
+    if not isinstance(values, dict):
+        raise UsageError(f"--config: {prefix.rstrip('.')}: is not a mapping of options to values")
     fields = {field.name: field for field in dataclasses.fields(options)}
     given = {}
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in fields:
             raise UsageError(f"--config: unknown option {prefix}{key}; there is {', '.join(sorted(fields))}")
-        kind = getattr(fields[name].type, "__origin__", fields[name].type)  # of Annotated
-        value = tuple(value) if isinstance(value, list) else value
-        given[name] = _from_mapping(kind, value, f"{prefix}{key}.") if dataclasses.is_dataclass(kind) else value
-    missing = {
-        name: tyro.MISSING
-        for name, field in fields.items()
-        if name not in given and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    }
-    return options(**given, **missing)
+        kind = fields[name].type
+        kind = kind.__origin__ if typing.get_origin(kind) is Annotated else kind
+        if dataclasses.is_dataclass(kind):
+            given[name] = _from_mapping(kind, value, f"{prefix}{key}.")
+        else:
+            given[name] = _checked(kind, value, f"{prefix}{key}")
+    for name, field in fields.items():
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            given.setdefault(name, tyro.MISSING)
+    return options(**given)
+
+
+def _checked(kind: type, value: object, name: str) -> object:
+    """The value as the command line would have it, which knows the types."""
+    if value is None:
+        return value
+    words = [str(word) for word in value] if isinstance(value, list) else [str(value)]
+    try:
+        return tyro.cli(kind, args=words, console_outputs=False)
+    except SystemExit as error:
+        raise UsageError(f"--config: {name}: {value!r} does not fit") from error

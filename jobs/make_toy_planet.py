@@ -1,6 +1,6 @@
 """Write photos of a made-up planet: references/ with GPS, archive/ to be geotagged, and truth.csv about it.
 
-    python jobs/make_toy_planet.py demo/planet --references 1000 --photos 300
+python jobs/make_toy_planet.py demo/planet --references 1000 --photos 300
 """
 
 from dataclasses import dataclass

@@ -14,7 +14,8 @@ SHARED = REPOSITORY.parent / "shared"
 
 
 @pytest.fixture(scope="session")
-def ray_cluster():
+def ray_cluster(s3):
+    """After the S3 server, whose environment its workers inherit."""
     import logging
 
     import ray
@@ -73,7 +74,7 @@ def toy_index(toy, ray_cluster) -> Path:
     return toy / "index"
 
 
-@pytest.fixture()
+@pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(0)
 

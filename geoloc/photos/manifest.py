@@ -56,8 +56,9 @@ class Manifest:
             table = table.add_column(0, "id", pa.array(np.arange(first_id, first_id + table.num_rows)))
             if "replaces" not in table.column_names:
                 table = table.append_column("replaces", pa.nulls(table.num_rows, pa.int64()))
-            with self.folder.filesystem.open(self._path(part), "wb") as file:
-                pq.write_table(table.cast(MANIFEST), file, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+            sink = pa.BufferOutputStream()
+            pq.write_table(table.cast(MANIFEST), sink, compression="zstd", row_group_size=ROW_GROUP_ROWS)
+            self.folder.write(part.name, sink.getvalue().to_pybytes())
             first_id += part.rows
             parts.append(part)
         added = sum(part.rows for part in parts)
@@ -69,7 +70,7 @@ class Manifest:
         return added
 
     def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
-        return pq.read_table(self._path(part), filesystem=self.folder.filesystem, columns=columns)
+        return pq.read_table(self.folder.path(part.name), filesystem=self.folder.filesystem, columns=columns)
 
     def replaced(self) -> np.ndarray:
         """Ids of the rows whose photo has a newer row."""
@@ -79,14 +80,10 @@ class Manifest:
     def slice(self, part: Part, start: int, stop: int) -> pa.Table:
         """Rows ``start`` to ``stop`` of a part, reading no more row groups than hold them."""
         first = start // ROW_GROUP_ROWS
-        with self.folder.filesystem.open(self._path(part), "rb") as file:
+        with self.folder.filesystem.open(self.folder.path(part.name), "rb") as file:
             groups = range(first, (stop - 1) // ROW_GROUP_ROWS + 1)
             table = pq.ParquetFile(file).read_row_groups(list(groups))
         return table.slice(start - first * ROW_GROUP_ROWS, stop - start)
-
-    def _path(self, part: Part) -> str:
-        self.folder.filesystem.makedirs(self.folder.path(), exist_ok=True)
-        return self.folder.path(part.name)
 
     def _new_or_changed(self, listing: pa.Table) -> pa.Table:
         known = pa.concat_tables([self.read(part, ["id", "uri", "size", "etag"]) for part in self.parts])

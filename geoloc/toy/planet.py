@@ -70,7 +70,9 @@ class Planet:
 
 
 class _Painter:
-    def __init__(self, planet: Planet, city: City, number: int, fields: np.ndarray, random: np.random.Generator) -> None:
+    def __init__(
+        self, planet: Planet, city: City, number: int, fields: np.ndarray, random: np.random.Generator
+    ) -> None:
         self._fields, self._random = fields, random
         self._country, self._city = planet.style("country", city.country), planet.style("city", number)
         self._continent, self._name = city.continent, city.name
@@ -98,7 +100,9 @@ class _Painter:
         phase = self._random.uniform(0, 6.3)
         y = self._horizon - height * (0.5 + 0.5 * np.sin(x / (18 + 40 * self._fields[4]) + phase))
         fill = _colour(0.2 + 0.5 * self._fields[5], 0.35, 0.35 + 0.3 * self._fields[4])
-        self._draw.polygon([(0, self._horizon), *zip(x.tolist(), y.tolist(), strict=True), (SIZE[0], self._horizon)], fill=fill)
+        self._draw.polygon(
+            [(0, self._horizon), *zip(x.tolist(), y.tolist(), strict=True), (SIZE[0], self._horizon)], fill=fill
+        )
 
     def _ground(self) -> None:
         soil = _colour(0.05 + 0.3 * self._fields[6], 0.2 + 0.6 * self._fields[7], 0.35 + 0.4 * self._fields[5])
@@ -156,7 +160,9 @@ class _Painter:
     def _camera(self) -> None:
         """Exposure, a random framing, and noise."""
         left, top = (int(self._random.integers(0, 24)) for _ in range(2))
-        pixels = np.asarray(self.image.crop((left, top, SIZE[0] - 24 + left, SIZE[1] - 24 + top)).resize(SIZE), np.float32)
+        pixels = np.asarray(
+            self.image.crop((left, top, SIZE[0] - 24 + left, SIZE[1] - 24 + top)).resize(SIZE), np.float32
+        )
         pixels = pixels * self._random.uniform(0.75, 1.2) + self._random.normal(0, 7, pixels.shape)
         self.image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 

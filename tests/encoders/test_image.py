@@ -107,7 +107,9 @@ def test_presets():
         preset("tiny")
     assert preset("geoclip").pretrained == "openai"
     assert preset("geoclip", "ViT-B-32@laion2b_s34b_b79k").pretrained == "laion2b_s34b_b79k"
-    assert torch.tensor(GEOCLIP_SCALE).log() == pytest.approx(float(geoclip_weights("logit_scale_weights.pth")), abs=1e-6)
+    assert torch.tensor(GEOCLIP_SCALE).log() == pytest.approx(
+        float(geoclip_weights("logit_scale_weights.pth")), abs=1e-6
+    )
 
 
 def test_gallery_names_each_place_once():

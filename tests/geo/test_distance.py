@@ -23,12 +23,16 @@ def test_worked_examples(a, b, geodesic, sphere):
 
 @given(latitudes, longitudes, latitudes, longitudes)
 def test_haversine_is_the_haversine_packages(lat1, lon1, lat2, lon2):
-    assert haversine_km(lat1, lon1, lat2, lon2) == pytest.approx(haversine.haversine((lat1, lon1), (lat2, lon2)), abs=1e-3)
+    assert haversine_km(lat1, lon1, lat2, lon2) == pytest.approx(
+        haversine.haversine((lat1, lon1), (lat2, lon2)), abs=1e-3
+    )
 
 
 @given(latitudes, longitudes, latitudes, longitudes)
 def test_the_two_agree_within_the_earths_flattening(lat1, lon1, lat2, lon2):
-    assert geodesic_km(lat1, lon1, lat2, lon2) == pytest.approx(haversine_km(lat1, lon1, lat2, lon2), rel=0.006, abs=0.01)
+    assert geodesic_km(lat1, lon1, lat2, lon2) == pytest.approx(
+        haversine_km(lat1, lon1, lat2, lon2), rel=0.006, abs=0.01
+    )
 
 
 def test_arrays_broadcast_and_unknown_stays_unknown():

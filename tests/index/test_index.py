@@ -31,7 +31,7 @@ def unit(random, rows: int, dimension: int = 16) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-@pytest.fixture()
+@pytest.fixture
 def vectors(random):
     return unit(random, 300)
 
@@ -116,7 +116,11 @@ def test_a_buckets_index_is_copied_once_and_checked(tmp_path, vectors, s3, monke
     assert np.array_equal(Index(path).vectors, vectors)
     s3.put_object(Bucket="indexes", Key="one/vectors.npy", Body=b"gone")
     assert local_copy(folder) == path
-    s3.put_object(Bucket="indexes", Key="one/index.json", Body=read_info(Folder(str(path))).to_json().replace(b"encoder-1", b"encoder-2"))
+    s3.put_object(
+        Bucket="indexes",
+        Key="one/index.json",
+        Body=read_info(Folder(str(path))).to_json().replace(b"encoder-1", b"encoder-2"),
+    )
     with pytest.raises(UsageError, match=r"vectors\.npy is damaged"):
         local_copy(folder)
     assert len([p for p in (tmp_path / "cache" / "index").iterdir() if p.is_dir()]) == 1

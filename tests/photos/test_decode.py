@@ -144,7 +144,9 @@ def test_any_shape_gives_the_view(size):
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
 def test_view_is_open_clips_own(size, mode):
     """Against open_clip's transform (torchvision's resize and crop)."""
-    transform = image_transform(224, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=mode, interpolation="bicubic")
+    transform = image_transform(
+        224, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=mode, interpolation="bicubic"
+    )
     expected = transform(scene(*size)).permute(1, 2, 0).numpy() * 255
     ours = np.asarray(View(224, mode).of(scene(*size)), np.float32)
     assert np.abs(ours - expected).mean() < 1.0

@@ -116,7 +116,9 @@ def test_stream_keeps_the_order_fetches_side_by_side_and_fails_singly(fetcher):
     assert time.perf_counter() - start < 8 * 0.2
     assert [photo["uri"] for photo, _ in results] == [photo["uri"] for photo in photos]
     assert isinstance(results[3][1].data, PhotoError)
-    assert [r.data for i, (_, r) in enumerate(results) if i != 3] == [f"bytes of {k}".encode() for k in keys if k != "missing3"]
+    assert [r.data for i, (_, r) in enumerate(results) if i != 3] == [
+        f"bytes of {k}".encode() for k in keys if k != "missing3"
+    ]
 
 
 def test_look_ahead_is_bounded_in_bytes(tmp_path):
@@ -136,7 +138,9 @@ def test_look_ahead_is_bounded_in_bytes(tmp_path):
     assert len(list(stream)) == 5
 
 
-@pytest.mark.parametrize("name", ["a b.jpg", "ü.jpg", "50%.jpg", "a%20b.jpg", "#1.jpg", "q?.jpg", "日本.jpg", "a+b.jpg"])
+@pytest.mark.parametrize(
+    "name", ["a b.jpg", "ü.jpg", "50%.jpg", "a%20b.jpg", "#1.jpg", "q?.jpg", "日本.jpg", "a+b.jpg"]
+)
 def test_local_names_are_taken_as_they_are(tmp_path, name):
     (tmp_path / name).write_bytes(b"data")
     assert Fetcher(FetchOptions()).get(str(tmp_path / name)) == b"data"

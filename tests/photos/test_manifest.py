@@ -26,7 +26,11 @@ def test_later_listings_add_what_is_new_or_changed(tmp_path):
     assert Manifest(folder).append(listing(b="3")) == 1
     manifest = Manifest(folder)
     assert [row["id"] for row in everything(manifest)] == list(range(6))
-    assert [(r["uri"], r["etag"], r["replaces"]) for r in everything(manifest)[3:]] == [("b", "2", 1), ("d", "1", None), ("b", "3", 3)]
+    assert [(r["uri"], r["etag"], r["replaces"]) for r in everything(manifest)[3:]] == [
+        ("b", "2", 1),
+        ("d", "1", None),
+        ("b", "3", 3),
+    ]
     assert manifest.replaced().tolist() == [1, 3]
 
 
@@ -48,7 +52,9 @@ def test_parts_and_slices(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "PART_ROWS", 100)
     monkeypatch.setattr(module, "ROW_GROUP_ROWS", 7)
     manifest = Manifest(Folder(str(tmp_path)))
-    manifest.append([pa.RecordBatch.from_pylist([{"uri": str(i)} for i in range(n, n + 30)], LISTING) for n in range(0, 240, 30)])
+    manifest.append(
+        [pa.RecordBatch.from_pylist([{"uri": str(i)} for i in range(n, n + 30)], LISTING) for n in range(0, 240, 30)]
+    )
     assert [part.rows for part in manifest.parts] == [100, 100, 40]
     assert [part.first_id for part in manifest.parts] == [0, 100, 200]
     for start, stop in ((0, 1), (5, 40), (93, 100), (0, 100)):

@@ -53,7 +53,9 @@ def test_verification_is_the_cosine_of_image_and_place():
 @pytest.mark.parametrize("chooser", [Top1(40), Density(40), Verification(LocationEncoder.geoclip(), 40)])
 def test_no_candidate_is_never_chosen(chooser, random):
     row = np.array([[4, -1, 2], [-1, -1, 7]])
-    found = Candidates(row, np.full((2, 3), 0.5, np.float32), random.uniform(-80, 80, (2, 3)), random.uniform(-180, 180, (2, 3)))
+    found = Candidates(
+        row, np.full((2, 3), 0.5, np.float32), random.uniform(-80, 80, (2, 3)), random.uniform(-180, 180, (2, 3))
+    )
     scores = chooser.scores(random.normal(size=(2, 512)).astype(np.float32), found)
     assert np.array_equal(np.isneginf(scores), row < 0)
 

@@ -41,7 +41,7 @@ def results(rows: list[dict] = ROWS) -> pa.Table:
     return with_geometry(pa.Table.from_pylist(rows, schema))
 
 
-@pytest.fixture()
+@pytest.fixture
 def parts(tmp_path) -> Parts:
     parts = Parts(Folder(str(tmp_path / "geotags")))
     parts.add(results(ROWS[:2]))
@@ -52,10 +52,16 @@ def parts(tmp_path) -> Parts:
 def test_geoparquet_is_read_by_geopandas_and_duckdb(parts, tmp_path):
     frame = geopandas.read_parquet(tmp_path / "geotags" / parts.names()[0])
     assert frame.crs.to_epsg() == 4326 or frame.crs.to_string() == "OGC:CRS84"
-    everything = duckdb.sql(f"select id, status, lat, place.city as city, geometry is null from '{tmp_path}/geotags/*.parquet' order by id").fetchall()
+    everything = duckdb.sql(
+        f"select id, status, lat, place.city as city, geometry is null from '{tmp_path}/geotags/*.parquet' order by id"
+    ).fetchall()
     assert [(r[0], r[1]) for r in everything] == [(0, "located"), (1, "located"), (2, "kept"), (3, "failed")]
     assert [r[4] for r in everything] == [False, False, False, True]
-    points = {r["id"]: r["geometry"] for name in parts.names() for r in geopandas.read_parquet(tmp_path / "geotags" / name).to_dict("records")}
+    points = {
+        r["id"]: r["geometry"]
+        for name in parts.names()
+        for r in geopandas.read_parquet(tmp_path / "geotags" / name).to_dict("records")
+    }
     assert (points[1].x, points[1].y) == (-151.2153, -33.8568)
     assert points[3] is None
 
@@ -91,7 +97,11 @@ def test_csv_has_exiftools_headings(parts, tmp_path):
     assert set(lines) == {"/photos/é #0.jpg", "/photos/é #1.jpg"}
     line = lines["/photos/é #1.jpg"]
     assert (line["GPSLatitude"], line["GPSLatitudeRef"]) == ("33.8568000", "S")
-    assert (line["GPSLongitude"], line["GPSLongitudeRef"], line["GPSHPositioningError"]) == ("151.2153000", "W", "12500")
+    assert (line["GPSLongitude"], line["GPSLongitudeRef"], line["GPSHPositioningError"]) == (
+        "151.2153000",
+        "W",
+        "12500",
+    )
 
 
 def test_sidecars_hold_the_estimate_and_overwrite_nothing(parts, tmp_path):
@@ -108,7 +118,9 @@ def test_sidecars_hold_the_estimate_and_overwrite_nothing(parts, tmp_path):
     assert "estimate" in values["GPSProcessingMethod"]
     assert sorted(path.name for path in (tmp_path / "xmp").iterdir()) == ["é #0.jpg.xmp", "é #1.jpg.xmp"]
     if shutil.which("exiftool"):
-        read = subprocess.run(["exiftool", "-n", "-json", tmp_path / "xmp" / "é #1.jpg.xmp"], capture_output=True, check=True)
+        read = subprocess.run(
+            ["exiftool", "-n", "-json", tmp_path / "xmp" / "é #1.jpg.xmp"], capture_output=True, check=True
+        )
         tags = json.loads(read.stdout)[0]
         assert (tags["GPSLatitude"], tags["GPSLongitude"], tags["GPSHPositioningError"]) == (-33.8568, -151.2153, 12500)
 
@@ -133,7 +145,11 @@ def test_summary_counts_and_judges(parts):
 
 def test_report_is_one_file_that_needs_no_network(parts, tmp_path):
     summary = Summary.of(parts.tables(COLUMNS))
-    record = {"settings": {"preset": "lite"}, "options": {"source": "<s3>", "preset": "lite", "chooser": "top1"}, "last_work": {"photos": 0}}
+    record = {
+        "settings": {"preset": "lite"},
+        "options": {"source": "<s3>", "preset": "lite", "chooser": "top1"},
+        "last_work": {"photos": 0},
+    }
     write_report(Folder(str(tmp_path)), parts, summary, record)
     page = (tmp_path / "report.html").read_text()
     assert "&lt;b&gt;cut&lt;/b&gt; short" in page
@@ -146,10 +162,16 @@ def test_report_of_many_is_no_larger_than_its_grid(tmp_path, random):
     parts = Parts(Folder(str(tmp_path / "geotags")))
     lat, lon = random.normal(48, 3, 60_000), random.normal(5, 3, 60_000)
     for start in range(0, 60_000, 20_000):
-        rows = [row(i, uri="", lat=float(lat[i]), lon=float(lon[i]), candidates=None) for i in range(start, start + 20_000)]
+        rows = [
+            row(i, uri="", lat=float(lat[i]), lon=float(lon[i]), candidates=None) for i in range(start, start + 20_000)
+        ]
         parts.add(results(rows))
     summary = Summary.of(parts.tables(COLUMNS))
-    record = {"settings": {}, "options": {"source": "s", "preset": "lite", "chooser": "top1"}, "last_work": {"photos": 0}}
+    record = {
+        "settings": {},
+        "options": {"source": "s", "preset": "lite", "chooser": "top1"},
+        "last_work": {"photos": 0},
+    }
     write_report(Folder(str(tmp_path)), parts, summary, record)
     assert "photos of half a degree" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "report.html").stat().st_size < 8_000_000

@@ -1,0 +1,292 @@
+"""The whole job, on a real Ray cluster, from and to a real HTTP S3 server."""
+
+import csv
+import dataclasses
+import json
+import threading
+import time
+
+import duckdb
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from geoloc.errors import UsageError
+from geoloc.geo.distance import haversine_km
+from geoloc.photos.sources import Source
+from geoloc.pipeline.archive import ArchiveOptions, geotag_archive
+from geoloc.pipeline.references import IndexOptions, build_index
+from geoloc.pipeline.run import Run
+from geoloc.storage import Folder, S3Options
+from geoloc.toy.archive import write_archive
+from geoloc.toy.models import write_clip
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture
+def options(toy, toy_index, tmp_path) -> ArchiveOptions:
+    return ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), str(toy_index), "lite", candidates=10)
+
+
+def results(options: ArchiveOptions) -> list[dict]:
+    folder = Folder(options.output)
+    tables = [
+        pq.read_table(folder.path(f"geotags/{n}"), filesystem=folder.filesystem) for n in (folder / "geotags").names()
+    ]
+    return sorted(pa.concat_tables(tables).to_pylist(), key=lambda row: row["id"])
+
+
+def upload(s3, bucket: str, folder, prefix: str) -> None:
+    s3.create_bucket(Bucket=bucket)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            s3.upload_file(str(path), bucket, f"{prefix}{path.relative_to(folder)}")
+
+
+@pytest.fixture(scope="module")
+def bucket(s3, toy, toy_index, tmp_path_factory) -> str:
+    upload(s3, "archive", toy / "archive", "photos/")
+    upload(s3, "indexes", toy_index, "toy/")
+    return "s3://archive/photos/"
+
+
+def test_from_bucket_to_bucket(bucket, s3, toy, toy_index, monkeypatch, tmp_path):
+    """Every photo has one row, and the rows are right; then the bucket changes, and only what changed is done again."""
+    monkeypatch.setenv("GEOLOC_CACHE", str(tmp_path / "cache"))
+    options = ArchiveOptions(
+        bucket, "s3://archive/run", "s3://indexes/toy", "lite", candidates=10, export=("geojson", "xmp")
+    )
+    assert geotag_archive(options) == 0
+    rows = results(options)
+    assert [row["id"] for row in rows] == list(range(40))
+    with (toy / "truth.csv").open() as file:
+        truth = {row["uri"].removeprefix(f"{toy.resolve()}/archive/"): row for row in csv.DictReader(file)}
+    rows_by_name = {row["uri"].removeprefix(bucket): row for row in rows}
+    assert rows_by_name.keys() == truth.keys()
+    near = 0
+    for name, row in rows_by_name.items():
+        place = truth[name]
+        if row["status"] == "failed":
+            assert row["error_kind"] in ("empty", "not_an_image", "truncated", "corrupt")
+            assert row["lat"] is None
+            continue
+        km = haversine_km(row["lat"], row["lon"], float(place["lat"]), float(place["lon"]))
+        if row["status"] == "kept":
+            assert (row["method"], km < 0.01) == ("exif", True)
+        else:
+            near += km < 60
+            assert len(row["candidates"]) == 10
+            assert (row["candidates"][0]["lat"], row["candidates"][0]["lon"]) == (row["lat"], row["lon"])
+            assert row["candidates"][0]["score"] >= row["candidates"][9]["score"]
+            assert 0 < row["confidence"] <= 1.0001
+        assert row["camera"] == "Toy Camera 1"
+        assert (row["width"], row["height"]) == (320, 240)
+    statuses = [row["status"] for row in rows]
+    assert near / statuses.count("located") > 0.8
+    assert {"kept", "located", "failed"} == set(statuses)
+    names = {entry["Key"] for entry in s3.list_objects_v2(Bucket="archive", Prefix="run/")["Contents"]}
+    assert {"run/_SUCCESS", "run/report.html", "run/run.json", "run/geotags.geojson"} <= names
+    assert sum(name.endswith(".xmp") for name in names) == statuses.count("located")
+    assert "run/run.lock" not in names
+    assert (
+        "test"
+        not in json.loads(s3.get_object(Bucket="archive", Key="run/run.json")["Body"].read())["options"]["s3"].values()
+    )
+
+    files = (Folder(options.output) / "geotags").names()
+    assert geotag_archive(options) == 0
+    assert (Folder(options.output) / "geotags").names() == files
+
+    first, second = rows[0]["uri"], next(row["uri"] for row in rows[1:] if row["status"] == "located")
+    s3.copy_object(Bucket="archive", Key="photos/new.jpg", CopySource=second.removeprefix("s3://"))
+    s3.put_object(Bucket="archive", Key=first.removeprefix("s3://archive/"), Body=b"no photo any more")
+    assert geotag_archive(options) == 0
+    rows = results(options)
+    assert len(rows) == len({row["uri"] for row in rows}) == 41
+    assert [row["id"] for row in rows] == [*range(1, 40), 40, 41]
+    by_uri = {row["uri"]: row for row in rows}
+    assert by_uri[first]["error_kind"] == "not_an_image"
+    assert by_uri["s3://archive/photos/new.jpg"]["lat"] == by_uri[second]["lat"]
+
+
+def test_photos_that_vanish_or_change_after_the_listing(options, toy, tmp_path):
+    import shutil
+
+    folder = tmp_path / "vanishing"
+    shutil.copytree(toy / "archive", folder)
+    options = dataclasses.replace(options, source=str(folder), chooser="density")
+    Run(Folder(options.output), "geotags").list_photos(Source(str(folder), S3Options()))
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    paths[0].unlink()
+    paths[1].write_bytes(b"other")
+    assert geotag_archive(options) == 0
+    rows = {row["uri"]: row for row in results(options)}
+    assert len(rows) == 40
+    assert rows[str(paths[0])]["error_kind"] == "not_found"
+    assert rows[str(paths[1])]["error_kind"] == "changed"
+
+
+def test_relocating_reports_its_own_accuracy(options, caplog, toy):
+    options = dataclasses.replace(options, source=str(toy / "truth.csv"), relocate=True)
+    caplog.set_level("INFO", "geoloc")
+    assert geotag_archive(options) == 0
+    rows = results(options)
+    assert "kept" not in {row["status"] for row in rows}
+    assert all(row["true_lat"] is not None for row in rows)
+    assert "Accuracy on the 40 photos whose place is known" in caplog.text
+    assert "Accuracy on photos whose place is known" in (Folder(options.output).read("report.html")).decode()
+    located = duckdb.sql(
+        f"select count(*) from '{options.output}/geotags/*.parquet' where st_x(geometry) = lon"
+    ).fetchone()[0]
+    assert located == sum(row["status"] == "located" for row in rows)
+
+
+def test_an_actor_killed_twice_costs_no_photo(ray_cluster, planet, toy_index, tmp_path):
+    write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 400)
+    options = ArchiveOptions(str(tmp_path / "archive"), str(tmp_path / "out"), str(toy_index), "lite", candidates=10)
+    killed = []
+
+    def kill_models() -> None:
+        parts = tmp_path / "out" / "geotags"
+        while len(killed) < 2:
+            time.sleep(0.2)
+            written = len(list(parts.glob("*.parquet"))) if parts.exists() else 0
+            for process in psutil.process_iter(["cmdline"]):
+                name = " ".join(process.info["cmdline"] or [])
+                if written > len(killed) and "ray::" in name and "ModelActor" in name:
+                    process.kill()
+                    killed.append(process.pid)
+                    break
+
+    thread = threading.Thread(target=kill_models, daemon=True)
+    thread.start()
+    assert geotag_archive(options) == 0
+    assert len(killed) == len(set(killed)) == 2
+    assert [row["id"] for row in results(options)] == list(range(400))
+
+
+def test_all_photos_failing_is_a_failure_with_results(options, tmp_path):
+    (tmp_path / "junk").mkdir()
+    for number in range(5):
+        (tmp_path / "junk" / f"{number}.jpg").write_bytes(b"junk")
+    options = dataclasses.replace(options, source=str(tmp_path / "junk"))
+    assert geotag_archive(options) == 1
+    assert [row["error_kind"] for row in results(options)] == ["not_an_image"] * 5
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_geoclip_needs_no_reference_photos(tmp_path, toy, random):
+    """With its gallery; the weights of the image tower are random here, so only the plumbing is right."""
+    options = ArchiveOptions(
+        str(toy / "archive"), str(tmp_path / "out"), model=write_clip(tmp_path / "clip"), chooser="verification"
+    )
+    assert geotag_archive(options) == 0
+    rows = [row for row in results(options) if row["status"] == "located"]
+    assert len(rows) > 25
+    assert all(row["candidates"][0]["reference"] is None for row in rows)
+    assert all(
+        row["candidates"][0]["similarity"] == pytest.approx(row["candidates"][0]["score"], abs=1e-4) for row in rows
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": "s3://no-such-bucket-at-all/x"}, "no such bucket"),
+        ({"source": "/no/such/folder"}, "no such folder"),
+        ({"index": "/no/such/index"}, r"no index\.json"),
+        ({"index": None}, "preset lite has no gallery"),
+        ({"candidates": 61}, "--candidates 61: the index has only 60 rows"),
+        ({"candidates": 0}, "--candidates 0"),
+        ({"chooser": "verification"}, "no location space"),
+        ({"preset": "geoclip"}, "cannot load the image model ViT-L-14-quickgelu"),
+        ({"export": ("kml",)}, "--export kml"),
+        ({"density_sigma_km": 0}, "--density-sigma-km 0"),
+    ],
+)
+def test_what_cannot_work_stops_before_any_photo(options, change, message, s3):
+    options = dataclasses.replace(options, **change)
+    with pytest.raises(UsageError, match=message):
+        geotag_archive(options)
+    assert not (Folder(options.output) / "geotags").names()
+
+
+def test_wrong_credentials(options, s3, tmp_path, monkeypatch):
+    (tmp_path / "aws").write_text("[nobody]\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "aws"))
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(UsageError, match=r"SOURCE s3://archive/photos.*credentials"):
+        geotag_archive(dataclasses.replace(options, source="s3://archive/photos"))
+
+
+def test_an_output_that_cannot_be_written(options, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"OUTPUT .*/file/out: cannot write there"):
+        geotag_archive(dataclasses.replace(options, output=str(tmp_path / "file" / "out")))
+
+
+def test_an_index_of_another_encoder(options, shared_data):
+    other = f"local-dir:{shared_data.parent}/models/lite-clip"
+    with pytest.raises(UsageError, match=r"was built with preset lite, model pypi:.* not with lite, local-dir"):
+        geotag_archive(dataclasses.replace(options, model=other))
+
+
+def test_a_damaged_index(options, tmp_path, toy_index):
+    import shutil
+
+    shutil.copytree(toy_index, tmp_path / "index")
+    data = bytearray((tmp_path / "index" / "vectors.npy").read_bytes())
+    data[-1] ^= 255
+    (tmp_path / "index" / "vectors.npy").write_bytes(data)
+    with pytest.raises(UsageError, match=r"vectors\.npy is damaged"):
+        geotag_archive(dataclasses.replace(options, index=str(tmp_path / "index")))
+
+
+def test_an_index_is_the_same_however_it_is_built(toy, toy_index, tmp_path):
+    """Against the fixture: other batches, other parts, from a table; same rows, same order, same vectors."""
+    from geoloc.index.store import Index
+    from geoloc.pipeline.cluster import ClusterOptions
+
+    table = tmp_path / "refs.parquet"
+    index = Index(toy_index)
+    columns = {"uri": index.uri, "lat": index.lat, "lon": index.lon, "city": ["Somewhere", *[None] * 59]}
+    broken = {
+        "uri": [str(tmp_path / "none.jpg"), str(toy / "truth.csv")],
+        "lat": [1.0, 1.0],
+        "lon": [2.0, 2.0],
+        "city": [None] * 2,
+    }
+    pq.write_table(pa.concat_tables([pa.table(columns), pa.table(broken).cast(pa.table(columns).schema)]), table)
+    options = IndexOptions(str(table), str(tmp_path / "index"), "lite", cluster=ClusterOptions(batch_size=7))
+    assert build_index(options) == 0
+    again = Index(tmp_path / "index")
+    assert again.uri.equals(index.uri)
+    assert np.abs(again.vectors - index.vectors).max() < 1e-5
+    assert np.allclose(again.lat, index.lat, atol=1e-9)
+    assert again.thumbnail(5) == index.thumbnail(5)
+    assert again.place[0]["city"].as_py() == "Somewhere"
+    skipped = pq.read_table(tmp_path / "index" / "skipped.parquet").to_pylist()
+    assert sorted(row["error_kind"] for row in skipped) == ["not_an_image", "not_found"]
+    assert sorted(path.name for path in (tmp_path / "index").iterdir()) == [
+        "candidates.parquet",
+        "index.json",
+        "skipped.parquet",
+        "thumbnails.bin",
+        "vectors.npy",
+    ]
+    assert build_index(options) == 0
+
+
+def test_photos_without_a_place_make_no_index(tmp_path, toy):
+    write = tmp_path / "plain"
+    write.mkdir()
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(write / "a.jpg")
+    with pytest.raises(UsageError, match="no photo could be indexed: no_position 1"):
+        build_index(IndexOptions(str(write), str(tmp_path / "index"), "lite"))
