@@ -20,9 +20,9 @@ from geoloc.schema import CANDIDATE, LOCATED
 
 
 class Locator:
-    def __init__(self, options: LocatorOptions, device: str = "cpu") -> None:
+    def __init__(self, options: LocatorOptions, device: str = "cpu", threads: int = 1) -> None:
         self._options = options
-        self._encoder = ImageEncoder(options.preset, device)
+        self._encoder = ImageEncoder(options.preset, device, threads)
         self._index = Index(local_copy(options.index))
         self._chooser = make_chooser(options)
         ann = self._index.info.ann

@@ -13,8 +13,8 @@ from geoloc.schema import PLACE, REFERENCE
 
 
 class Referencer:
-    def __init__(self, preset: Preset, device: str = "cpu") -> None:
-        self._encoder = ImageEncoder(preset, device)
+    def __init__(self, preset: Preset, device: str = "cpu", threads: int = 1) -> None:
+        self._encoder = ImageEncoder(preset, device, threads)
 
     def refer(self, batch: pa.Table) -> pa.Table:
         """A batch of LOADED to one of REFERENCE, row for row; ``status`` is ``indexed`` or ``failed``.

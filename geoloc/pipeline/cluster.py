@@ -22,7 +22,7 @@ class ClusterOptions:
     gpus_per_actor: int = 1
     """GPUs that share one copy of the index, where it does not fit on one."""
     batch_size: int | None = None
-    """Photos the models take at once (default: 256 on a GPU, 32 on a CPU)."""
+    """Photos the models take at once (default: 256 on a GPU, 16 a CPU core)."""
     wait_minutes: float = 0
     """How long to wait for the cluster to grow to what the plan needs, minutes."""
 
@@ -99,4 +99,5 @@ def make_plan(options: ClusterOptions) -> Plan:
     if cpus_each == LOADER_CPUS:  # Ray Data fuses a task into an actor that asks for the same, and loads nothing ahead
         cpus_each -= 0.01
     loaders = int((cpus - actors * cpus_each) / LOADER_CPUS)
-    return Plan(actors, 0, cpus_each, max(1, int(cpus / actors)), options.batch_size or 32, loaders)
+    threads = max(1, int(cpus / actors))
+    return Plan(actors, 0, cpus_each, threads, options.batch_size or 16 * threads, loaders)

@@ -15,32 +15,35 @@ from geoloc.errors import UsageError
 from geoloc.estimate.options import LocatorOptions
 from geoloc.photos.decode import View
 
+Answer = Callable[[pa.Table], pa.Table]
+"""From a batch of LOADED to rows to be written."""
+Build = Callable[[str, int], Answer]
+"""Loads the models for a device and so many threads."""
+
 
 class ModelActor:
-    """Turns batches of LOADED into rows to be written, with the model that ``build`` makes for its device."""
-
-    def __init__(self, build: Callable[[str], Callable[[pa.Table], pa.Table]], device: str, threads: int) -> None:
+    def __init__(self, build: Build, device: str, threads: int) -> None:
         import faiss
         import torch
 
-        torch.set_num_threads(threads)  # Ray gives a worker one
+        torch.set_num_threads(1)  # the encoder spreads photos over the threads, not each photo's arithmetic
         faiss.omp_set_num_threads(threads)
-        self._answer = build(device)
+        self._answer = build(device, threads)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return self._answer(batch)
 
 
-def build_locator(options: LocatorOptions, device: str) -> Callable[[pa.Table], pa.Table]:
+def build_locator(options: LocatorOptions, device: str, threads: int) -> Answer:
     from geoloc.estimate.locator import Locator
 
-    return Locator(options, device).locate
+    return Locator(options, device, threads).locate
 
 
-def build_referencer(models: Preset, device: str) -> Callable[[pa.Table], pa.Table]:
+def build_referencer(models: Preset, device: str, threads: int) -> Answer:
     from geoloc.index.reference import Referencer
 
-    return Referencer(models, device).refer
+    return Referencer(models, device, threads).refer
 
 
 @dataclass(frozen=True)

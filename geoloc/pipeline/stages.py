@@ -19,7 +19,7 @@ from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.photos.manifest import Manifest
 from geoloc.pipeline.cluster import LOADER_CPUS, Plan
-from geoloc.pipeline.models import ModelActor
+from geoloc.pipeline.models import Build, ModelActor
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import Unit
 from geoloc.results.parts import Parts
@@ -90,8 +90,8 @@ class Stream:
 
     manifest: Manifest
     load: LoadOptions
-    build_model: Callable[[str], Callable[[pa.Table], pa.Table]]
-    """Called once an actor, with its device; what it returns turns a batch of LOADED into rows to be written."""
+    build_model: Build
+    """Called once an actor."""
     finish: Callable[[pa.Table], pa.Table]
     """Last touch before a part is written."""
     parts: Parts

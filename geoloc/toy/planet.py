@@ -20,7 +20,27 @@ SIZE = (320, 240)
 CITY_RADIUS_KM = 8.0
 _KM_A_DEGREE = 111.2
 _FIELDS = 9
-_SYLLABLES = "ba be do du fa gi ka ke la lo mi mo na nu pa po ra ri sa so ta te vo wa za".split()
+_SYLLABLES = [
+    "ba",
+    "do",
+    "fa",
+    "gi",
+    "ka",
+    "lo",
+    "mi",
+    "na",
+    "nu",
+    "pa",
+    "re",
+    "ri",
+    "sa",
+    "so",
+    "ta",
+    "te",
+    "vo",
+    "wa",
+    "zu",
+]
 
 
 @dataclass(frozen=True)
