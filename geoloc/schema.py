@@ -97,5 +97,6 @@ REFERENCE = pa.schema(
         "place": PLACE,
         "vector": pa.list_(pa.float32()),
         "thumbnail": pa.binary(),
+        **{name: pa.float32() for name in ("fetch_s", "decode_s", "embed_s")},
     }
 )

@@ -45,6 +45,18 @@ class S3Options:
         )
         return self.session().client("s3", endpoint_url=self.endpoint, config=config)
 
+    def address(self, bucket: str) -> tuple[str | None, str]:
+        """Endpoint (None for AWS's own) and region of a bucket, which on AWS need not be the configured one."""
+        client = self.client()
+        region = client.meta.region_name or "us-east-1"
+        if ".amazonaws.com" not in client.meta.endpoint_url:
+            return client.meta.endpoint_url, region
+        try:
+            headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
+        except botocore.exceptions.ClientError as error:  # it tells even those whom it tells nothing else
+            headers = error.response["ResponseMetadata"]["HTTPHeaders"]
+        return None, headers.get("x-amz-bucket-region", region)
+
     def filesystem(self) -> s3fs.S3FileSystem:
         return s3fs.S3FileSystem(
             profile=self.profile,

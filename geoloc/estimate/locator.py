@@ -18,6 +18,9 @@ from geoloc.ranking.choosers import Candidates, Chooser, Density, Top1, check_ch
 from geoloc.ranking.verification import Verification
 from geoloc.schema import CANDIDATE, LOCATED
 
+_NAME_CACHE_ROWS = 200_000
+"""Indexes smaller than this have their place names put into words once, not for every candidate."""
+
 
 class Locator:
     def __init__(self, options: LocatorOptions, device: str = "cpu", threads: int = 1) -> None:
@@ -44,8 +47,8 @@ class Locator:
             vectors = self._encoder.encode(pixels)
             encoded = time.perf_counter()
             self._answer(vectors, rows, columns)
-            _spread_time(columns, "embed_s", rows, encoded - start)
-            _spread_time(columns, "retrieve_s", rows, time.perf_counter() - encoded)
+            columns["embed_s"][rows] = (encoded - start) / len(rows)
+            columns["retrieve_s"][rows] = (time.perf_counter() - encoded) / len(rows)
         lat, lon = columns["lat"], columns["lon"]
         columns["place"] = places().lookup(lat, lon)
         schema = pa.schema([field for field in LOCATED if field.name != "geometry"])
@@ -105,10 +108,6 @@ def make_chooser(options: LocatorOptions) -> Chooser:
     return Top1(scale) if options.chooser == "top1" else Density(scale, options.density_sigma_km)
 
 
-_NAME_CACHE_ROWS = 200_000
-"""Indexes smaller than this have their place names put into words once, not for every candidate."""
-
-
 def _carried_over(batch: pa.Table) -> dict:
     """The result columns as they are before any photo has been located: failed and kept rows are complete."""
     rows = batch.num_rows
@@ -136,7 +135,3 @@ def _carried_over(batch: pa.Table) -> dict:
 def _array(values, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
     """NumPy's NaN and None become null."""
     return pa.array(values, kind, from_pandas=True) if isinstance(values, np.ndarray) else values
-
-
-def _spread_time(columns: dict, name: str, rows: np.ndarray, seconds: float) -> None:
-    columns[name][rows] = seconds / len(rows)

@@ -13,6 +13,7 @@ import json
 import mmap
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -125,6 +126,18 @@ def local_copy(folder: Folder, verify: bool = False) -> Path:
                 Path(draft).rename(cache)
                 Path(draft).mkdir()  # for TemporaryDirectory to remove
     return cache
+
+
+def publish(folder: Folder, write: Callable[[Path], IndexInfo]) -> IndexInfo:
+    """Have an index written beside its place, or on this machine for a bucket, and move it there, index.json last."""
+    parent = folder.path() if folder.is_local else None
+    if parent:
+        Path(parent).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".draft-") as draft:
+        info = write(Path(draft))
+        for file in sorted(Path(draft).iterdir(), key=lambda file: (file.name == "index.json", file.name)):
+            folder.upload(file, file.name)
+    return info
 
 
 def check_files(path: Path, info: IndexInfo, uri: str, content: bool) -> None:

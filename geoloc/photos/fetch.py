@@ -150,16 +150,15 @@ class Fetcher:
     def _store(self, bucket: str) -> S3Store:
         if bucket not in self._stores:
             s3, options = self._options.s3, self._options
-            client = s3.client()
+            endpoint, region = s3.address(bucket)
             self._stores[bucket] = S3Store(
                 bucket,
-                endpoint=client.meta.endpoint_url,
-                region=client.meta.region_name or "us-east-1",
-                virtual_hosted_style_request=False,
+                **({"endpoint": endpoint} if endpoint else {}),
+                region=region,
                 skip_signature=s3.anonymous,
                 credential_provider=None if s3.anonymous else Boto3CredentialProvider(s3.session()),
                 client_options={
-                    "allow_http": client.meta.endpoint_url.startswith("http://"),
+                    "allow_http": (endpoint or "").startswith("http://"),
                     "timeout": "60s",
                     "connect_timeout": "10s",
                 },

@@ -3,6 +3,7 @@
 import functools
 import logging
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ import tyro
 from geoloc.encoders.presets import Preset, preset
 from geoloc.errors import UsageError
 from geoloc.estimate.options import LocatorOptions
-from geoloc.index.store import GALLERY_ENCODER, IndexInfo, local_copy, read_info
+from geoloc.index.store import GALLERY_ENCODER, IndexInfo, local_copy, publish, read_info
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
 from geoloc.pipeline.lock import held
@@ -129,11 +130,7 @@ def _index_folder(options: ArchiveOptions, output: Folder, models: Preset) -> Fo
         log.info("Encoding the preset's gallery of coordinates into %s", gallery.uri)
         from geoloc.index.gallery import write_gallery  # needs torch (geoloc.pipeline.models)
 
-        with tempfile.TemporaryDirectory() as draft:
-            write_gallery(Path(draft), models)
-            files = sorted(Path(draft).iterdir(), key=lambda file: file.name == "index.json")  # which makes it count
-            for file in files:
-                gallery.upload(file, file.name)
+        publish(gallery, lambda draft: write_gallery(draft, models))
     return gallery
 
 
@@ -191,10 +188,13 @@ def _finish(options: ArchiveOptions, run: Run, work: Work) -> int:
 
 
 def _export(name: str, run: Run, source: str) -> None:
-    with tempfile.TemporaryDirectory() as draft:
-        target = Path(run.folder.path()) if run.folder.is_local else Path(draft)
-        export(name, run.parts.tables(), target, Folder(source).uri)
-        if not run.folder.is_local:
-            for file in target.rglob("*"):
-                if file.is_file() and not run.folder.exists(str(file.relative_to(target))):
-                    run.folder.upload(file, str(file.relative_to(target)))
+    folder, root = run.folder, Folder(source).uri
+    if folder.is_local:
+        export(name, run.parts.tables(), Path(folder.path()), root)
+        return
+    with tempfile.TemporaryDirectory() as draft, ThreadPoolExecutor(16) as pool:
+        export(name, run.parts.tables(), Path(draft), root)
+        files = {str(file.relative_to(draft)): file for file in Path(draft).rglob("*") if file.is_file()}
+        sidecars = set(folder.filesystem.find(folder.path("xmp"))) if name == "xmp" else set()
+        new = {file: path for path, file in files.items() if folder.path(path) not in sidecars}
+        list(pool.map(folder.upload, new.keys(), new.values()))

@@ -64,7 +64,6 @@ def connect() -> None:
     context.max_errored_blocks = 0
     context.actor_init_retry_on_errors = True
     context.max_consecutive_actor_init_deaths = 3
-    context.retried_io_errors = [*context.retried_io_errors, "HTTP error", "Connection reset"]
 
 
 def make_plan(options: ClusterOptions) -> Plan:

@@ -2,9 +2,7 @@
 
 import functools
 import logging
-import tempfile
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +16,7 @@ from geoloc.encoders.presets import Preset, preset
 from geoloc.errors import UsageError
 from geoloc.index.build import write_index
 from geoloc.index.rows import in_order, indexed_rows
-from geoloc.index.store import IndexInfo, read_info
+from geoloc.index.store import IndexInfo, publish, read_info
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
 from geoloc.pipeline.lock import held
@@ -68,7 +66,8 @@ def build_index(options: IndexOptions) -> int:
             return 0
         models = preset(options.preset, options.model)
         if options.source == GALLERY:
-            return _publish(folder, Counter(), lambda draft: _gallery(draft, models))
+            _announce(folder, publish(folder, lambda draft: _gallery(draft, models)))
+            return 0
         return _run(options, models, folder)
 
 
@@ -118,15 +117,15 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
     failed = _failed(run.parts)
     if not rows:
         raise UsageError(f"SOURCE {options.source}: no photo could be indexed: {_kinds(failed)}")
-    status = _publish(
-        folder,
-        Counter(failed["error_kind"].to_pylist()),
-        lambda draft: _assemble(draft, options, models, encoder, run.parts, failed, rows),
+    _announce(
+        folder, publish(folder, lambda draft: _assemble(draft, options, models, encoder, run.parts, failed, rows))
     )
+    if failed.num_rows:
+        log.info("Skipped %s photos (%s): see skipped.parquet there", f"{failed.num_rows:,}", _kinds(failed))
     for line in work.lines():
         log.info("%s", line)
     folder.filesystem.rm(run.folder.path(), recursive=True)
-    return status
+    return 0
 
 
 def _as_it_is(table: pa.Table) -> pa.Table:
@@ -151,17 +150,7 @@ def _assemble(
     return write_index(draft, info, in_order(parts), options.ann)
 
 
-def _publish(folder: Folder, skipped: Counter, write: Callable[[Path], IndexInfo]) -> int:
-    """Write the index beside its place, or on this machine for a bucket, and move it there, index.json last."""
-    parent = folder.path() if folder.is_local else None
-    with tempfile.TemporaryDirectory(dir=parent, prefix=".draft-") as name:
-        info = write(Path(name))
-        for file in sorted(Path(name).iterdir(), key=lambda file: (file.name == "index.json", file.name)):
-            folder.upload(file, file.name)
+def _announce(folder: Folder, info: IndexInfo) -> None:
     log.info("Index: %s rows of %s dimensions in %s", f"{info.rows:,}", info.dimension, folder.uri)
     if info.ann:
         log.info("Approximate search: %s", ", ".join(f"{key} {value}" for key, value in info.ann.items()))
-    if skipped:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in skipped.most_common())
-        log.info("Skipped %s photos (%s): see skipped.parquet there", f"{skipped.total():,}", kinds)
-    return 0

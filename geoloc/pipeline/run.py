@@ -64,7 +64,7 @@ class Run:
     def settle(self, settings: dict) -> None:
         """Record the settings that decide the results. Raises UsageError where the folder has others, naming them."""
         before = self.record().get("settings")
-        if before is None:
+        if before is None or not self.manifest.generations:  # nothing has been listed with them
             self.write_record(settings=settings)
             return
         changed = [
@@ -138,4 +138,4 @@ class Run:
 
 def _unit_rows(photos: int) -> int:
     """Photos a loading task: few enough to share out, enough that its first request's latency does not count."""
-    return int(np.clip(photos // 256, 16, 512))
+    return int(np.clip(photos // 256, 16, max(512, photos // 20_000)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from geoloc.geo.distance import geodesic_km
+from geoloc.geo.distance import geodesic_km, valid_coordinates
 
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 """Street, city, region, country, continent."""
@@ -46,7 +46,7 @@ class Summary:
         room = MAX_ERRORS - len(self.errors)
         self.errors += failed.select(["uri", "error_kind", "error"]).slice(0, room).to_pylist()
         lat, lon, true_lat, true_lon = (table[name].to_numpy() for name in ("lat", "lon", "true_lat", "true_lon"))
-        judged = np.isfinite(true_lat) & np.isfinite(true_lon) & (status != "kept")
+        judged = valid_coordinates(true_lat, true_lon) & (status != "kept")
         km = np.full(int(judged.sum()), np.inf)
         answered = np.isfinite(lat[judged])
         km[answered] = geodesic_km(*(a[judged][answered] for a in (lat, lon, true_lat, true_lon)))

@@ -48,7 +48,10 @@ def test_rows_of_replaced_photos_go(tmp_path):
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):
-    Run(Folder(str(tmp_path)), "geotags").settle({"candidates": 20, "chooser": "top1"})
+    run = Run(Folder(str(tmp_path)), "geotags")
+    run.settle({"candidates": 7})
+    run.settle({"candidates": 20, "chooser": "top1"})  # nothing was done with the others
+    run_with(tmp_path, 3)
     run = Run(Folder(str(tmp_path)), "geotags")
     run.settle({"candidates": 20, "chooser": "top1"})
     with pytest.raises(UsageError, match=r"candidates was 20, is now 5; chooser was 'top1', is now 'density'"):
