@@ -5,6 +5,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+MAX_CANDIDATES = 2048
+"""FAISS's limit on a GPU."""
 _GPU_SCRATCH = 512 << 20
 
 

@@ -14,6 +14,7 @@ import tyro
 from geoloc.encoders.presets import Preset, preset
 from geoloc.errors import UsageError
 from geoloc.estimate.options import LocatorOptions
+from geoloc.index.search import MAX_CANDIDATES
 from geoloc.index.store import GALLERY_ENCODER, IndexInfo, local_copy, publish, read_info
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
@@ -62,8 +63,8 @@ class ArchiveOptions:
         self.photos.check()
         check_formats(self.export)
         check_chooser(self.chooser, preset(self.preset, self.model))
-        if self.candidates < 1:
-            raise UsageError(f"--candidates {self.candidates}: must be at least 1")
+        if not 1 <= self.candidates <= MAX_CANDIDATES:
+            raise UsageError(f"--candidates {self.candidates}: must be from 1 to {MAX_CANDIDATES}")
         if self.density_sigma_km <= 0:
             raise UsageError(f"--density-sigma-km {self.density_sigma_km}: must be above 0")
         if self.index is None and not preset(self.preset, self.model).geoclip_head:

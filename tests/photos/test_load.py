@@ -11,7 +11,7 @@ from geoloc.schema import LOADED, MANIFEST
 from geoloc.toy.archive import _exif
 
 
-@pytest.fixture()
+@pytest.fixture
 def listing(tmp_path) -> pa.Table:
     """A plain photo, one with GPS, one that is none, one that is missing, one whose place the source tells."""
     Image.new("RGB", (100, 60), "red").save(tmp_path / "plain.jpg", exif=_exif(None, None, 1).tobytes())

@@ -1,3 +1,6 @@
+import http.server
+import threading
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -68,6 +71,34 @@ def test_a_table_of_uris(tmp_path, kind):
     assert [row["lat"] for row in rows] == [1.5, None, 3.0]
     assert rows[0]["city"] == "Rome"
     assert source.duplicates == 1
+
+
+def test_wrong_keys_are_told_from_missing_rights(monkeypatch):
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        code = ""
+
+        def do_GET(self):
+            body = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>".encode()
+            self.send_response(403)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments):
+            pass
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "wrong")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        cases = {"InvalidAccessKeyId": "access key is not known", "SignatureDoesNotMatch": "secret key is wrong"}
+        for code, message in (cases | {"AccessDenied": "may not list it"}).items():
+            Refusing.code = code
+            with pytest.raises(UsageError, match=message) as caught:
+                listed("s3://bucket/x", endpoint=endpoint, region="us-east-1")
+            assert "very-secret" not in str(caught.value)
+        server.shutdown()
 
 
 def test_what_cannot_be_listed_is_said(tmp_path, s3):
