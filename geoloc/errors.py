@@ -9,8 +9,8 @@ class PhotoError(Exception):
     """One photo cannot be used. It becomes a row with ``status="failed"`` and never stops a run.
 
     Kinds from fetching: ``empty``, ``too_large``, ``not_found``, ``forbidden``, ``changed``, ``network``.
-    Kinds from decoding: ``not_an_image``, ``truncated``, ``corrupt``, ``too_many_pixels``.
-    Kind from building an index: ``no_position``.
+    Kinds from decoding: ``not_an_image``, ``truncated``, ``corrupt``, ``too_many_pixels``,
+    ``crashed``. Kind from building an index: ``no_position``.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -4,12 +4,14 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from geoloc.errors import PhotoError
 from geoloc.geo.distance import valid_coordinates
+from geoloc.photos.crumbs import Crumbs
 from geoloc.photos.decode import PhotoFile, View, thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetched, Fetcher, FetchOptions
 from geoloc.schema import LOADED
@@ -34,24 +36,32 @@ class PhotoLoader:
         self._options = options
         self._fetcher = Fetcher(options.fetch)
 
-    def load(self, photos: pa.Table, batch_rows: int = 64) -> Iterator[pa.Table]:
-        """Batches of LOADED for rows of the manifest, in their order; one row a photo, whatever is wrong with it."""
+    def load(self, photos: pa.Table, crumbs: Path, batch_rows: int = 64) -> Iterator[pa.Table]:
+        """Batches of LOADED for rows of the manifest, in their order; one row a photo, whatever is wrong with it.
+
+        ``crumbs`` names a file of this stretch of photos on this machine: should decoding one of them kill the
+        process, its successors find out there, and give that photo up.
+        """
         rows = []
-        for photo, fetched in self._fetcher.stream(photos.to_pylist()):
-            rows.append(self._row(photo, fetched))
-            if len(rows) == batch_rows:
-                yield _table(rows)
-                rows = []
+        with Crumbs(crumbs) as trail:
+            for photo, fetched in self._fetcher.stream(photos.to_pylist()):
+                trail.at(photo["id"])
+                rows.append(self._row(photo, fetched, photo["id"] in trail.deadly))
+                if len(rows) == batch_rows:
+                    yield _table(rows)
+                    rows = []
         if rows:
             yield _table(rows)
 
-    def _row(self, photo: dict, fetched: Fetched) -> dict:
+    def _row(self, photo: dict, fetched: Fetched, deadly: bool) -> dict:
         row = {name: photo[name] for name in ("id", "uri", "lat", "lon", "city", "region", "country")}
         row["fetch_s"] = fetched.seconds
         start = time.perf_counter()
         try:
             if isinstance(fetched.data, PhotoError):
                 raise fetched.data
+            if deadly:
+                raise PhotoError("crashed", "decoding it killed the process, more than once")
             self._look(fetched.data, row)
         except PhotoError as error:
             row |= {"status": "failed", "error_kind": error.kind, "error": error.message}

@@ -5,8 +5,12 @@ Loading tasks and the writer import this module in processes of their own, so it
 
 import dataclasses
 import functools
+import hashlib
 import json
+import os
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -133,8 +137,13 @@ class Stream:
 
 def _load(units: pa.Table, manifest: ray.ObjectRef, options: LoadOptions) -> Iterator[pa.Table]:
     listing = ray.get(manifest)
-    for unit in units.to_pylist():
-        yield from _loader(options).load(Unit(**unit).pending(listing))
+    for unit in (Unit(**row) for row in units.to_pylist()):
+        yield from _loader(options).load(unit.pending(listing), _crumbs(listing, unit))
+
+
+def _crumbs(manifest: Manifest, unit: Unit) -> Path:
+    name = hashlib.blake2b(f"{manifest.folder.uri} {unit.part} {unit.start}".encode(), digest_size=8).hexdigest()
+    return Path(tempfile.gettempdir()) / f"geoloc-{os.getuid()}" / name
 
 
 @functools.lru_cache(maxsize=1)

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,9 @@ def listing(tmp_path) -> pa.Table:
 
 
 def load(listing: pa.Table, **options) -> pa.Table:
-    batches = list(PhotoLoader(LoadOptions(View(32), **options)).load(listing, batch_rows=2))
+    crumbs = Path(listing["uri"][0].as_py()).parent / "crumbs"
+    batches = list(PhotoLoader(LoadOptions(View(32), **options)).load(listing, crumbs, batch_rows=2))
+    assert not crumbs.exists()
     assert [batch.num_rows for batch in batches] == [2, 2, 1]
     return pa.concat_tables(batches)
 

@@ -1,0 +1,59 @@
+"""The stream on a real cluster, with stand-ins for the models."""
+
+import os
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from geoloc.photos.decode import View
+from geoloc.photos.load import LoadOptions
+from geoloc.photos.sources import Source
+from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
+from geoloc.pipeline.run import Run
+from geoloc.pipeline.stages import Stream
+from geoloc.storage import Folder, S3Options
+
+
+@dataclass(frozen=True)
+class DeadlyView(View):
+    """Decoding a picture 13 pixels wide kills the process, as a broken decoder would."""
+
+    def of(self, image: Image.Image) -> Image.Image:
+        if image.width == 13:
+            os._exit(1)
+        return super().of(image)
+
+
+def statuses(device: str, threads: int):
+    def answer(batch: pa.Table) -> pa.Table:
+        status = [value or "located" for value in batch["status"].to_pylist()]
+        return pa.table({"id": batch["id"], "status": status, "error_kind": batch["error_kind"]})
+
+    return answer
+
+
+def as_it_is(table: pa.Table) -> pa.Table:
+    return table
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for number in range(60):
+        width = 13 if number in (7, 8, 44) else 20
+        Image.new("RGB", (width, 20)).save(tmp_path / "photos" / f"{number:02d}.png")
+    run = Run(Folder(str(tmp_path / "run")), "parts")
+    run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
+    connect()
+    plan = make_plan(ClusterOptions())
+    stream = Stream(run.manifest, LoadOptions(DeadlyView(16)), statuses, as_it_is, run.parts, 64, plan)
+    units, left = run.pending()
+    receipts = list(stream.run(units))
+    assert left == 60
+    assert sum(receipt["statuses"]["located"] for receipt in receipts) == 57
+    rows = [row for table in run.parts.tables() for row in table.to_pylist()]
+    assert sorted(row["id"] for row in rows) == list(range(60))
+    assert {row["id"] for row in rows if row["error_kind"] == "crashed"} == {7, 8, 44}
+    assert run.reconcile() == 0
