@@ -6,11 +6,13 @@ DEMO ?= demo
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/ready
-	$(BIN)/python jobs/make_toy_planet.py $(DEMO)/planet --references 1000 --photos 300
+demo: $(DEMO)/planet/truth.csv
 	$(BIN)/python jobs/build_index.py $(DEMO)/planet/references $(DEMO)/index --preset lite
 	$(BIN)/python jobs/geotag_archive.py $(DEMO)/planet/archive $(DEMO)/geotags --preset lite --index $(DEMO)/index
 	@echo "Report: $(abspath $(DEMO))/geotags/report.html"
+
+$(DEMO)/planet/truth.csv: $(VENV)/ready
+	$(BIN)/python jobs/make_toy_planet.py $(DEMO)/planet --references 1000 --photos 300
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest

@@ -1,6 +1,7 @@
 """Get photos' bytes, many at a time: one GET a photo, retried, checked against the manifest, bounded in memory."""
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -50,6 +51,7 @@ class Fetcher:
         self._options = options
         self._stores: dict[str, S3Store] = {}
         self._client: Any = None
+        self._opening = threading.Lock()
 
     def stream(self, photos: Iterable[dict]) -> Iterator[tuple[dict, Fetched]]:
         """The photos (dicts with ``uri``, ``size``, ``etag``) in their order, each with its bytes or its error.
@@ -148,35 +150,15 @@ class Fetcher:
                 time.sleep(0.2 * 2**attempt)
 
     def _store(self, bucket: str) -> S3Store:
-        if bucket not in self._stores:
-            s3, options = self._options.s3, self._options
-            endpoint, region = s3.address(bucket)
-            self._stores[bucket] = S3Store(
-                bucket,
-                **({"endpoint": endpoint} if endpoint else {}),
-                region=region,
-                skip_signature=s3.anonymous,
-                credential_provider=None if s3.anonymous else Boto3CredentialProvider(s3.session()),
-                client_options={
-                    "allow_http": (endpoint or "").startswith("http://"),
-                    "timeout": "60s",
-                    "connect_timeout": "10s",
-                },
-                retry_config={
-                    "max_retries": options.attempts,
-                    "retry_timeout": timedelta(seconds=options.retry_s),
-                    "backoff": {
-                        "init_backoff": timedelta(milliseconds=200),
-                        "max_backoff": timedelta(seconds=10),
-                        "base": 2,
-                    },
-                },
-            )
-        return self._stores[bucket]
+        with self._opening:  # once, however many threads come first
+            if bucket not in self._stores:
+                self._stores[bucket] = _open_store(bucket, self._options)
+            return self._stores[bucket]
 
     def _get_odd_key(self, bucket: str, key: str, etag: str | None) -> bytes:
-        if self._client is None:
-            self._client = self._options.s3.client()
+        with self._opening:
+            if self._client is None:
+                self._client = self._options.s3.client()
         try:
             match = {"IfMatch": etag} if etag else {}
             response = self._client.get_object(Bucket=bucket, Key=key, **match)
@@ -188,6 +170,32 @@ class Fetcher:
             raise PhotoError(kind, describe(error)) from error
         except botocore.exceptions.BotoCoreError as error:
             raise PhotoError("network", describe(error)) from error
+
+
+def _open_store(bucket: str, options: FetchOptions) -> S3Store:
+    s3 = options.s3
+    endpoint, region = s3.address(bucket)
+    return S3Store(
+        bucket,
+        **({"endpoint": endpoint} if endpoint else {}),
+        region=region,
+        skip_signature=s3.anonymous,
+        credential_provider=None if s3.anonymous else Boto3CredentialProvider(s3.session()),
+        client_options={
+            "allow_http": (endpoint or "").startswith("http://"),
+            "timeout": "60s",
+            "connect_timeout": "10s",
+        },
+        retry_config={
+            "max_retries": options.attempts,
+            "retry_timeout": timedelta(seconds=options.retry_s),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=200),
+                "max_backoff": timedelta(seconds=10),
+                "base": 2,
+            },
+        },
+    )
 
 
 def _reason(error: Exception) -> str:

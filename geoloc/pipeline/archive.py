@@ -169,7 +169,7 @@ def _finish(options: ArchiveOptions, run: Run, work: Work) -> int:
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         counts=dict(summary.statuses),
         missing=missing,
-        last_work=asdict(work),
+        last_work=asdict(work) if work.photos else run.record().get("last_work", asdict(work)),
     )
     for name in options.export:
         _export(name, run, options.source)

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
@@ -45,7 +45,8 @@ def held(folder: Folder) -> Iterator[None]:
 
     def beat() -> None:
         while not stop.wait(BEAT_S):
-            _beat(folder, mine)
+            with suppress(Exception):  # a storage that answers again before STALE_S has done no harm
+                _beat(folder, mine)
 
     thread = threading.Thread(target=beat, daemon=True, name="run-lock")
     thread.start()
