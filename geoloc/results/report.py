@@ -25,7 +25,7 @@ from geoloc.storage import Folder
 SINGLE_POINTS = 20_000
 """More located photos than this are drawn as cells of a grid."""
 CELL_DEGREES = 0.5
-GALLERY = 240
+GALLERY = 300
 """Photos shown with a thumbnail: all of a small archive, a spread of a large one."""
 THUMBNAIL_PX = 200
 PALETTE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#b8de29"]
