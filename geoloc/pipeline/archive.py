@@ -99,6 +99,8 @@ def _run(options: ArchiveOptions, run: Run) -> int:
         )
     run.settle(_settings(options, encoder.fingerprint, info))
     log.info("Photos: %s", run.list_photos(Source(options.source, options.s3)))
+    if again := run.forget_passing_failures():
+        log.info("Trying %s photos again that the network failed", f"{again:,}")
     units, left = run.pending()
     work = Work()
     if left:

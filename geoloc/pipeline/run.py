@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from geoloc.errors import UsageError
 from geoloc.photos.manifest import Manifest
@@ -21,6 +22,8 @@ from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 
 SUCCESS = "_SUCCESS"
+PASSING = ["network"]
+"""Kinds of failure that another run may not meet again."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,18 @@ class Run:
                 if not stretch.all():
                     units.append(Unit(number, start, start + len(stretch), np.packbits(stretch).tobytes()))
         return units, int((~done).sum())
+
+    def forget_passing_failures(self) -> int:
+        """Take the photos out of the results that failed for reasons that may have passed; returns how many."""
+        forgotten = 0
+        for name in self.parts.names():
+            passing = pc.is_in(self.parts.read(name, ["error_kind"])["error_kind"], pa.array(PASSING))
+            count = pc.sum(passing).as_py()
+            if count:
+                self.folder.delete(SUCCESS)
+                self.parts.write(name, self.parts.read(name).filter(pc.invert(passing)))
+                forgotten += count
+        return forgotten
 
     def reconcile(self) -> int:
         """Make the results hold each live photo at most once, and count the live photos that have none.

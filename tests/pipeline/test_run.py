@@ -47,6 +47,19 @@ def test_rows_of_replaced_photos_go(tmp_path):
     assert sorted(np.concatenate(list(run.parts.ids().values()))) == [0, 2, 3]
 
 
+def test_what_the_network_failed_is_tried_again(tmp_path):
+    run = run_with(tmp_path, 4)
+    kinds = [None, "network", "truncated", "network"]
+    run.parts.add(rows(range(4)).append_column("error_kind", pa.array(kinds)))
+    run.folder.write("_SUCCESS", b"")
+    assert run.forget_passing_failures() == 2
+    assert not run.succeeded
+    units, left = run.pending()
+    assert (left, units[0].pending(run.manifest)["id"].to_pylist()) == (2, [1, 3])
+    run.parts.add(rows([1, 3]).append_column("error_kind", pa.array([None, None], pa.string())))
+    assert (run.forget_passing_failures(), run.reconcile()) == (0, 0)
+
+
 def test_other_settings_are_refused_with_the_difference(tmp_path):
     run = Run(Folder(str(tmp_path)), "geotags")
     run.settle({"candidates": 7})
