@@ -21,7 +21,7 @@ from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_locator, probe_encoder
 from geoloc.pipeline.run import SUCCESS, Run
-from geoloc.pipeline.stages import PhotoOptions, Stream, Work, part_rows, work_through
+from geoloc.pipeline.stages import PhotoOptions, Stream, Work
 from geoloc.ranking.choosers import check_chooser
 from geoloc.results.export import check_formats, export
 from geoloc.results.geoparquet import with_geometry
@@ -101,22 +101,16 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     log.info("Photos: %s", run.list_photos(Source(options.source, options.s3)))
     if again := run.forget_passing_failures():
         log.info("Trying %s photos again that the network failed", f"{again:,}")
-    units, left = run.pending()
-    work = Work()
-    if left:
-        log.info("To do: %s photos; %s", f"{left:,}", plan.describe())
-        stream = Stream(
-            manifest=run.manifest,
-            load=options.photos.load_options(encoder.view, options.s3, keep_located=not options.relocate),
-            build_model=functools.partial(build_locator, _locator_options(options, models, index)),
-            finish=with_geometry,
-            parts=run.parts,
-            part_rows=part_rows(left),
-            plan=plan,
-        )
-        work = work_through(stream, units, left)
-    elif run.succeeded:
-        log.info("Nothing new: every photo has its result")
+    stream = Stream(
+        run,
+        load=options.photos.load_options(encoder.view, options.s3, keep_located=not options.relocate),
+        build_model=functools.partial(build_locator, _locator_options(options, models, index)),
+        finish=with_geometry,
+        plan=plan,
+    )
+    work = stream.work()
+    if not work.photos:
+        log.info("Nothing to do: every photo has its result")
     return _finish(options, run, work)
 
 

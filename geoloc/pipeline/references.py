@@ -22,7 +22,7 @@ from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import EncoderFacts, build_referencer, probe_encoder
 from geoloc.pipeline.run import Run
-from geoloc.pipeline.stages import PhotoOptions, Stream, Work, part_rows, work_through
+from geoloc.pipeline.stages import PhotoOptions, Stream
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 
@@ -95,20 +95,15 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
         }
     )
     log.info("Reference photos: %s", run.list_photos(Source(options.source, options.s3)))
-    units, left = run.pending()
-    work = Work()
-    if left:
-        log.info("To do: %s photos; %s", f"{left:,}", plan.describe())
-        stream = Stream(
-            manifest=run.manifest,
-            load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=THUMBNAIL_PX),
-            build_model=functools.partial(build_referencer, models),
-            finish=_as_it_is,
-            parts=run.parts,
-            part_rows=min(part_rows(left), 4_096),  # a part is held in memory, vectors and thumbnails and all
-            plan=plan,
-        )
-        work = work_through(stream, units, left)
+    stream = Stream(
+        run,
+        load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=THUMBNAIL_PX),
+        build_model=functools.partial(build_referencer, models),
+        finish=_as_it_is,
+        plan=plan,
+        max_part_rows=4_096,  # a part is held in memory, vectors and thumbnails and all
+    )
+    work = stream.work()
     missing = run.reconcile()
     if missing:
         log.error("%s photos were not read; run the same command again to go on", f"{missing:,}")

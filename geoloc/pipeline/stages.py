@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,10 +26,12 @@ from geoloc.photos.manifest import Manifest
 from geoloc.pipeline.cluster import LOADER_CPUS, Plan
 from geoloc.pipeline.models import Build, ModelActor
 from geoloc.pipeline.progress import Progress
-from geoloc.pipeline.run import Unit
+from geoloc.pipeline.run import Run, Unit
 from geoloc.results.parts import Parts
 from geoloc.schema import SECONDS
 from geoloc.storage import S3Options
+
+log = logging.getLogger("geoloc")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,50 +70,49 @@ class Work:
         return [f"{self.photos:,} photos in {self.seconds:.1f} s ({rate:.1f} photos/s); summed over workers: {stages}"]
 
 
-def work_through(stream: "Stream", units: list[Unit], photos: int) -> Work:
-    """Run the stream to its end, showing progress."""
-    progress, work = Progress(photos), Work()
-    try:
-        for receipt in stream.run(units):
-            statuses = receipt.pop("statuses")
-            progress.add(statuses)
-            work.photos += sum(statuses.values())
-            for name, seconds in receipt.items():
-                work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
-    finally:
-        progress.close()
-        work.seconds = progress.seconds
-    return work
-
-
-def part_rows(photos: int) -> int:
-    """Rows a results file: what a crash can lose, and, in a large archive, files worth opening."""
-    return int(np.clip(photos // 64, 64, 25_000))
-
-
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """From units of the manifest to rows on storage."""
+    """What is left of a run, from its manifest to its parts."""
 
-    manifest: Manifest
+    run: Run
     load: LoadOptions
     build_model: Build
     """Called once an actor."""
     finish: Callable[[pa.Table], pa.Table]
     """Last touch before a part is written."""
-    parts: Parts
-    part_rows: int
     plan: Plan
+    max_part_rows: int = 25_000
+    """Rows of the largest results file; a small archive has smaller ones."""
 
-    def run(self, units: list[Unit]) -> Iterator[dict]:
-        """Yields a receipt for every part written: ``statuses``, its rows by status, and the seconds by stage.
+    def work(self) -> Work:
+        """Do it, showing progress."""
+        units, left = self.run.pending()
+        work = Work()
+        if not left:
+            return work
+        log.info("To do: %s photos; %s", f"{left:,}", self.plan.describe())
+        progress = Progress(left)
+        try:
+            for receipt in self._receipts(units, part_rows=int(np.clip(left // 64, 64, self.max_part_rows))):
+                statuses = json.loads(receipt.pop("statuses"))
+                progress.add(statuses)
+                work.photos += sum(statuses.values())
+                for name, seconds in receipt.items():
+                    work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
+        finally:
+            progress.close()
+            work.seconds = progress.seconds
+        return work
+
+    def _receipts(self, units: list[Unit], part_rows: int) -> Iterator[dict]:
+        """One for every part written: its rows by status, and the seconds its photos took by stage.
 
         Whatever dies on the way (a task, an actor, a node), Ray runs again; a receipt means that rows are on storage.
         """
         rows = [dataclasses.asdict(unit) for unit in units]
         plan = self.plan
         photos = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            functools.partial(_load, manifest=ray.put(self.manifest), options=self.load),
+            functools.partial(_load, manifest=ray.put(self.run.manifest), options=self.load),
             batch_format="pyarrow",
             num_cpus=LOADER_CPUS,
         )
@@ -125,14 +127,13 @@ class Stream:
         )
         receipts = answers.map_batches(
             _Writer,
-            fn_constructor_args=(self.parts, self.finish),
+            fn_constructor_args=(self.run.parts, self.finish),
             batch_format="pyarrow",
-            batch_size=self.part_rows,
+            batch_size=part_rows,
             compute=ray.data.ActorPoolStrategy(size=1 + plan.actors // 8),
             num_cpus=0,
         )
-        for receipt in receipts.iter_rows():
-            yield receipt | {"statuses": json.loads(receipt["statuses"])}
+        return receipts.iter_rows()
 
 
 def _load(units: pa.Table, manifest: ray.ObjectRef, options: LoadOptions) -> Iterator[pa.Table]:

@@ -78,11 +78,11 @@ class Planet:
     def fields(self, lat: float, lon: float) -> np.ndarray:
         """The smooth fields at a place, (9,) in 0 … 1: what can be learned of places with no city seen near."""
         angles = self._waves @ unit_vectors(lat, lon) + self._phases
-        return 0.5 + 0.5 * np.sin(angles).mean(axis=1) * 2 / np.sqrt(6) * 1.7
+        return np.clip(0.5 + 0.7 * np.sin(angles).mean(axis=1), 0, 1)
 
     def photo(self, city: int, lat: float, lon: float, random: np.random.Generator) -> Image.Image:
         """A picture taken there; another draw of ``random`` is another picture of the same place."""
-        return _Painter(self, self.cities[city], city, np.clip(self.fields(lat, lon), 0, 1), random).image
+        return _Painter(self, self.cities[city], city, self.fields(lat, lon), random).image
 
     def style(self, kind: str, number: int) -> np.random.Generator:
         """The fixed tastes of a country or a city."""

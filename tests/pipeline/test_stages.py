@@ -48,11 +48,8 @@ def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
     run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
     connect()
     plan = make_plan(ClusterOptions())
-    stream = Stream(run.manifest, LoadOptions(DeadlyView(16)), statuses, as_it_is, run.parts, 64, plan)
-    units, left = run.pending()
-    receipts = list(stream.run(units))
-    assert left == 60
-    assert sum(receipt["statuses"]["located"] for receipt in receipts) == 57
+    stream = Stream(run, LoadOptions(DeadlyView(16)), statuses, as_it_is, plan)
+    assert stream.work().photos == 60
     rows = [row for table in run.parts.tables() for row in table.to_pylist()]
     assert sorted(row["id"] for row in rows) == list(range(60))
     assert {row["id"] for row in rows if row["error_kind"] == "crashed"} == {7, 8, 44}
