@@ -25,6 +25,8 @@ Image.MAX_IMAGE_PIXELS = None  # PhotoFile has its own limit, checked before any
 # Damage in the compressed data itself. libjpeg's other complaints (stray bytes between segments) leave the picture whole.
 _JPEG_DAMAGE = re.compile(r"premature end|bad huffman|corrupt jpeg data(?!: \d+ extraneous)", re.IGNORECASE)
 
+_TRUNCATED = re.compile(r"truncated|premature|not enough data|EOF", re.IGNORECASE)
+
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -101,12 +103,7 @@ class PhotoFile:
         except PhotoError:
             raise
         except Exception as error:  # as above
-            kind = (
-                "truncated"
-                if re.search(r"truncated|premature|not enough data|EOF", str(error), re.IGNORECASE)
-                else "corrupt"
-            )
-            raise PhotoError(kind, f"{type(error).__name__}: {error}") from error
+            raise PhotoError(_damage(error), f"{type(error).__name__}: {error}") from error
         turn = _TRANSPOSE.get(self._orientation)
         return image if turn is None else image.transpose(turn)
 
@@ -120,10 +117,14 @@ class PhotoFile:
                 return Image.fromarray(array)
             except ValueError as error:
                 if _JPEG_DAMAGE.search(str(error)):
-                    kind = "truncated" if "premature end" in str(error).lower() else "corrupt"
-                    raise PhotoError(kind, str(error)) from error
+                    raise PhotoError(_damage(error), str(error)) from error
         self._image.draft(None, least)
         return None
+
+
+def _damage(error: Exception) -> str:
+    """The kind of a decoder's complaint."""
+    return "truncated" if _TRUNCATED.search(str(error)) else "corrupt"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

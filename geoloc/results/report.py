@@ -48,7 +48,7 @@ def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -
         thresholds=THRESHOLDS_KM,
         record=record,
         gallery=_gallery(parts, summary.rows, Fetcher(FetchOptions(s3=folder.s3))),
-        aggregated=len(points.lat) > SINGLE_POINTS,
+        aggregated=points.many,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
     folder.write("report.html", page.encode())
@@ -76,6 +76,11 @@ class _Points:
         arrays = (np.concatenate([np.zeros(0), *column]) for column in (lat, lon, confidence))
         return cls(*arrays, labels)
 
+    @property
+    def many(self) -> bool:
+        """Too many to draw singly."""
+        return len(self.lat) > SINGLE_POINTS
+
 
 def _label(row: dict) -> dict:
     kept = row["status"] == "kept"
@@ -102,8 +107,7 @@ def _map(points: _Points) -> figure:
     xs, ys = _outlines()
     plot.patches(xs, ys, fill_color="#fbfbf8", line_color="#9fb0ba", line_width=0.6)
     mapper = LinearColorMapper(PALETTE, low=0, high=1, nan_color=KEPT_COLOUR)
-    many = len(points.lat) > SINGLE_POINTS
-    data = _cells(points) if many else _singles(points)
+    data = _cells(points) if points.many else _singles(points)
     colour = {"field": "confidence", "transform": mapper}
     dots = plot.scatter(
         "lon",
@@ -115,7 +119,7 @@ def _map(points: _Points) -> figure:
         line_width=0.4,
         alpha=0.85,
     )
-    tips = [("photos", "@count"), ("mean confidence", "@confidence{0.00}")] if many else None
+    tips = [("photos", "@count"), ("mean confidence", "@confidence{0.00}")] if points.many else None
     tips = tips or "<b>@name</b><br>@place<br>@sure<br>@lat{0.0000}, @lon{0.0000}"
     plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
     plot.add_layout(ColorBar(color_mapper=mapper, title="confidence", height=14, width=220), "below")
