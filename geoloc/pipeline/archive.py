@@ -143,7 +143,7 @@ def _check_index(options: ArchiveOptions, info: IndexInfo) -> None:
 def _settings(options: ArchiveOptions, encoder: str, info: IndexInfo) -> dict:
     """What decides the results; a run goes on only with the same."""
     settings = {
-        "source": options.source,
+        "source": Folder(options.source).uri,
         "preset": options.preset,
         "model": options.model,
         "encoder": encoder,

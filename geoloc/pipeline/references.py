@@ -86,7 +86,7 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
     run = Run(folder / "build", "references")
     run.settle(
         {
-            "source": options.source,
+            "source": Folder(options.source).uri,
             "preset": options.preset,
             "model": options.model,
             "encoder": encoder.fingerprint,
