@@ -14,7 +14,8 @@ from geoloc.geo.places import place_text, places
 from geoloc.index.search import CpuSearcher, GpuSearcher
 from geoloc.index.store import Index, local_copy
 from geoloc.photos.load import pixel_array
-from geoloc.ranking.choosers import Candidates, Chooser, Density, Top1, check_chooser
+from geoloc.ranking.candidates import Candidates
+from geoloc.ranking.choosers import Chooser, Density, Top1, check_chooser
 from geoloc.ranking.verification import Verification
 from geoloc.schema import CANDIDATE, LOCATED
 

@@ -6,6 +6,9 @@ from pyproj import Geod
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius (IUGG)."""
 
+THRESHOLDS_KM = (1, 25, 200, 750, 2500)
+"""Street, city, region, country, continent: the field's levels of accuracy."""
+
 _WGS84 = Geod(ellps="WGS84")
 
 

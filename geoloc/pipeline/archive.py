@@ -17,11 +17,12 @@ from geoloc.estimate.options import LocatorOptions
 from geoloc.index.search import MAX_CANDIDATES
 from geoloc.index.store import GALLERY_ENCODER, IndexInfo, local_copy, publish, read_info
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
+from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_locator, probe_encoder
+from geoloc.pipeline.options import ClusterOptions, PhotoOptions
 from geoloc.pipeline.run import SUCCESS, Run
-from geoloc.pipeline.stages import PhotoOptions, Stream, Work
+from geoloc.pipeline.stages import Stream, Work
 from geoloc.ranking.choosers import check_chooser
 from geoloc.results.export import check_formats, export
 from geoloc.results.geoparquet import with_geometry

@@ -9,22 +9,11 @@ from dataclasses import dataclass
 import ray
 
 from geoloc.errors import UsageError
+from geoloc.pipeline.options import ClusterOptions
 
 LOADER_CPUS = 0.5
 """Of a loading task: half its time it waits for the store."""
 MIN_CPUS = 1
-
-
-@dataclass(frozen=True)
-class ClusterOptions:
-    gpus: int | None = None
-    """GPUs to use in all (default: those the cluster has; 0: run the models on CPUs)."""
-    gpus_per_actor: int = 1
-    """GPUs that share one copy of the index, where it does not fit on one."""
-    batch_size: int | None = None
-    """Photos the models take at once (default: 256 on a GPU, 16 a CPU core)."""
-    wait_minutes: float = 0
-    """How long to wait for the cluster to grow to what the plan needs, minutes."""
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,12 @@ from geoloc.index.build import write_index
 from geoloc.index.rows import in_order, indexed_rows
 from geoloc.index.store import IndexInfo, publish, read_info
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
+from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import EncoderFacts, build_referencer, probe_encoder
+from geoloc.pipeline.options import ClusterOptions, PhotoOptions
 from geoloc.pipeline.run import Run
-from geoloc.pipeline.stages import PhotoOptions, Stream
+from geoloc.pipeline.stages import Stream
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 

@@ -18,9 +18,6 @@ import pyarrow as pa
 import ray
 import ray.data
 
-from geoloc.errors import UsageError
-from geoloc.photos.decode import View
-from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.photos.manifest import Manifest
 from geoloc.pipeline.cluster import LOADER_CPUS, Plan
@@ -29,28 +26,8 @@ from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import Run, Unit
 from geoloc.results.parts import Parts
 from geoloc.schema import SECONDS
-from geoloc.storage import S3Options
 
 log = logging.getLogger("geoloc")
-
-
-@dataclasses.dataclass(frozen=True)
-class PhotoOptions:
-    max_photo_mb: float = 64
-    """Largest file that is fetched, MB (2^20 bytes); a larger one fails as too_large."""
-    max_megapixels: float = 200
-    """Largest picture that is decoded, millions of pixels; a larger one fails as too_many_pixels."""
-    fetch_concurrency: int = 32
-    """Requests under way at once, a loading task."""
-
-    def check(self) -> None:
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) <= 0:
-                raise UsageError(f"--{field.name.replace('_', '-')} {getattr(self, field.name)}: must be above 0")
-
-    def load_options(self, view: View, s3: S3Options, **others: object) -> LoadOptions:
-        fetch = FetchOptions(int(self.max_photo_mb * 2**20), self.fetch_concurrency, s3=s3)
-        return LoadOptions(view, fetch, int(self.max_megapixels * 1e6), **others)
 
 
 @dataclasses.dataclass

@@ -1,6 +1,5 @@
 """Which of a photo's candidates is it? Choosers score them; the highest score is the answer."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -8,16 +7,7 @@ import numpy as np
 from geoloc.encoders.presets import Preset
 from geoloc.errors import UsageError
 from geoloc.geo.distance import haversine_km
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Retrieved for n photos, k each, best first: all arrays (n, k). Row -1 is no candidate."""
-
-    row: np.ndarray
-    similarity: np.ndarray
-    lat: np.ndarray
-    lon: np.ndarray
+from geoloc.ranking.candidates import Candidates
 
 
 class Chooser(Protocol):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from geoloc.encoders.location import LocationEncoder
-from geoloc.ranking.choosers import Candidates
+from geoloc.ranking.candidates import Candidates
 
 
 class Verification:

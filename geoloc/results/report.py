@@ -2,24 +2,20 @@
 
 import base64
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import resources
 
-import jinja2
 import numpy as np
 import pyarrow as pa
-import shapely
-from bokeh.embed import components
 from bokeh.models import ColorBar, ColumnDataSource, HoverTool, LinearColorMapper
 from bokeh.plotting import figure
-from bokeh.resources import Resources
 
 from geoloc.errors import PhotoError
-from geoloc.geo.places import place_text, read_data
+from geoloc.geo.distance import THRESHOLDS_KM
+from geoloc.geo.places import place_text
 from geoloc.photos.decode import PhotoFile, thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetcher, FetchOptions
+from geoloc.results.page import grid_cells, render, world_map
 from geoloc.results.parts import Parts
-from geoloc.results.summary import THRESHOLDS_KM, Summary
+from geoloc.results.summary import Summary
 from geoloc.storage import Folder
 
 SINGLE_POINTS = 20_000
@@ -36,22 +32,17 @@ COLUMNS = ["id", "uri", "status", "lat", "lon", "radius_km", "confidence", "meth
 def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -> None:
     """Draw the run's results into ``folder``. ``record`` is its run.json."""
     points = _Points.of(parts)
-    script, chart = components(_map(points))
-    template = jinja2.Environment(autoescape=True).from_string(
-        (resources.files("geoloc.results") / "report.html").read_text("utf-8")
-    )
-    page = template.render(
-        resources=Resources(mode="inline", components=["bokeh"]).render(),
-        script=script,
-        chart=chart,
+    page = render(
+        "results",
+        "report.html",
+        {"chart": _map(points)},
         summary=summary,
         thresholds=THRESHOLDS_KM,
         record=record,
         gallery=_gallery(parts, summary.rows, Fetcher(FetchOptions(s3=folder.s3))),
         aggregated=points.many,
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
-    folder.write("report.html", page.encode())
+    folder.write("report.html", page)
 
 
 @dataclass(frozen=True)
@@ -92,20 +83,7 @@ def _label(row: dict) -> dict:
 
 
 def _map(points: _Points) -> figure:
-    plot = figure(
-        sizing_mode="stretch_width",
-        height=560,
-        x_range=(-180, 180),
-        y_range=(-75, 85),
-        tools="pan,wheel_zoom,box_zoom,reset",
-        active_scroll="wheel_zoom",
-        background_fill_color="#eaf0f4",
-        toolbar_location="above",
-    )
-    plot.grid.visible = False
-    plot.axis.visible = False
-    xs, ys = _outlines()
-    plot.patches(xs, ys, fill_color="#fbfbf8", line_color="#9fb0ba", line_width=0.6)
+    plot = world_map()
     mapper = LinearColorMapper(PALETTE, low=0, high=1, nan_color=KEPT_COLOUR)
     data = _cells(points) if points.many else _singles(points)
     colour = {"field": "confidence", "transform": mapper}
@@ -126,14 +104,6 @@ def _map(points: _Points) -> figure:
     return plot
 
 
-def _outlines() -> tuple[list[np.ndarray], list[np.ndarray]]:
-    outlines = shapely.from_wkb(read_data("countries.parquet")["outline"].drop_null().to_numpy(zero_copy_only=False))
-    rings = shapely.get_exterior_ring(shapely.get_parts(shapely.simplify(outlines, 0.05)))
-    rings = rings[shapely.area(shapely.polygons(rings)) > 0.02]
-    coordinates = [np.round(shapely.get_coordinates(ring), 2) for ring in rings]
-    return [ring[:, 0] for ring in coordinates], [ring[:, 1] for ring in coordinates]
-
-
 def _singles(points: _Points) -> dict:
     labels = {key: [label[key] for label in points.labels] for key in ("name", "place", "sure")}
     size = np.full(len(points.lat), 9 if len(points.lat) < 2_000 else 6)
@@ -142,19 +112,8 @@ def _singles(points: _Points) -> dict:
 
 def _cells(points: _Points) -> dict:
     """One dot a grid cell: at the mean of its photos, as large as they are many, as bright as they are sure."""
-    row = np.floor((points.lat + 90) / CELL_DEGREES).astype(np.int64)
-    cell = row * int(360 / CELL_DEGREES + 1) + np.floor((points.lon + 180) / CELL_DEGREES).astype(np.int64)
-    _, cell, count = np.unique(cell, return_inverse=True, return_counts=True)
-    sure = np.isfinite(points.confidence)
-    known = np.bincount(cell, sure, len(count))
-    total = np.bincount(cell, np.where(sure, points.confidence, 0), len(count))
-    return {
-        "lat": np.bincount(cell, points.lat) / count,
-        "lon": np.bincount(cell, points.lon) / count,
-        "confidence": np.divide(total, known, out=np.full(len(count), np.nan), where=known > 0),
-        "count": count,
-        "size": 3 + 2.5 * np.log10(count + 1),
-    }
+    cells = grid_cells(points.lat, points.lon, points.confidence, CELL_DEGREES)
+    return cells | {"confidence": cells.pop("value")}
 
 
 def _gallery(parts: Parts, rows: int, fetcher: Fetcher) -> list[dict]:

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from geoloc.geo.distance import geodesic_km, valid_coordinates
+from geoloc.geo.distance import THRESHOLDS_KM, geodesic_km, valid_coordinates
 
-THRESHOLDS_KM = (1, 25, 200, 750, 2500)
-"""Street, city, region, country, continent."""
 MAX_ERRORS = 1_000
 COLUMNS = ["id", "uri", "status", "lat", "lon", "true_lat", "true_lon", "place", "error_kind", "error"]
 

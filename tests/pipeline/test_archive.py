@@ -248,7 +248,7 @@ def test_a_damaged_index(options, tmp_path, toy_index):
 def test_an_index_is_the_same_however_it_is_built(toy, toy_index, tmp_path):
     """Against the fixture: other batches, other parts, from a table; same rows, same order, same vectors."""
     from geoloc.index.store import Index
-    from geoloc.pipeline.cluster import ClusterOptions
+    from geoloc.pipeline.options import ClusterOptions
 
     table = tmp_path / "refs.parquet"
     index = Index(toy_index)

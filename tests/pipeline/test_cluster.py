@@ -2,7 +2,8 @@ import pytest
 import ray
 
 from geoloc.errors import UsageError
-from geoloc.pipeline.cluster import LOADER_CPUS, ClusterOptions, make_plan
+from geoloc.pipeline.cluster import LOADER_CPUS, make_plan
+from geoloc.pipeline.options import ClusterOptions
 
 
 @pytest.fixture

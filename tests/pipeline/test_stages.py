@@ -10,7 +10,8 @@ from PIL import Image
 from geoloc.photos.decode import View
 from geoloc.photos.load import LoadOptions
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import ClusterOptions, connect, make_plan
+from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.options import ClusterOptions
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.storage import Folder, S3Options

@@ -4,7 +4,8 @@ import pytest
 from geoloc.encoders.location import LocationEncoder
 from geoloc.encoders.presets import geoclip, lite
 from geoloc.errors import UsageError
-from geoloc.ranking.choosers import Candidates, Density, Top1, check_chooser
+from geoloc.ranking.candidates import Candidates
+from geoloc.ranking.choosers import Density, Top1, check_chooser
 from geoloc.ranking.verification import Verification
 
 

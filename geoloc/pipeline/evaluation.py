@@ -1,0 +1,112 @@
+"""The evaluation as its user starts it: predictions, or photos and models, in; tables and a report out.
+
+Judging files needs no Ray, so nothing here imports it; locating photos does, and imports it then.
+"""
+
+import io
+import logging
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Annotated
+
+import tyro
+
+from geoloc.errors import UsageError
+from geoloc.evaluation.datasets import find, read_retrieved, read_truth, recognise
+from geoloc.evaluation.evaluation import Evaluation, evaluate
+from geoloc.evaluation.metrics import ACCURACIES
+from geoloc.evaluation.positions import Columns, Positions, read_positions
+from geoloc.evaluation.protocol import Protocol
+from geoloc.evaluation.report import write_report
+from geoloc.evaluation.tables import candidates_csv, differences_csv, table_csv, table_md, write_results
+from geoloc.geo.distance import THRESHOLDS_KM
+from geoloc.storage import Folder, S3Options
+
+log = logging.getLogger("geoloc")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PREDICTIONS …] TRUTH OUTPUT")]
+    """Any number of predictions, the truth, and the folder for the results. Predictions and truth are .csv or .parquet
+    files, or run folders of geotag_archive.py; NAME=FILE names a run in the tables. A run folder as the truth means its
+    photos that carried GPS. I.npy of G3 and GeoRanker is understood with --database."""
+    dataset: str | None = None
+    """The benchmark that the truth is, to print published figures beside ours: im2gps, im2gps3k, yfcc4k, yfcc26k, gws15k,
+    osv5m (default: by the truth's file name)."""
+    database: str | None = None
+    """Table of coordinates that .npy predictions are row numbers of."""
+    protocol: Annotated[Protocol, tyro.conf.OmitArgPrefixes] = field(default_factory=Protocol)
+    predictions: Columns = field(default_factory=Columns)
+    truth: Columns = field(default_factory=Columns)
+    s3: S3Options = field(default_factory=S3Options)
+
+
+def evaluate_runs(options: EvaluationOptions) -> int:
+    """Judge, write and tell; returns the process's exit status. Raises UsageError where something is to be put right."""
+    options.protocol.check()
+    *named, truth_path, output = _at_least_two(options.paths)
+    folder = Folder(output, options.s3)
+    folder.check_writable("OUTPUT")
+    dataset = find(options.dataset) if options.dataset else recognise(truth_path)
+    truth = read_truth(truth_path, dataset, options.truth, options.s3)
+    runs = _read_runs(named, truth, options)
+    write_evaluation(folder, evaluate(runs, truth, options.protocol, dataset))
+    return 0
+
+
+def _at_least_two(paths: tuple[str, ...]) -> tuple[str, ...]:
+    if len(paths) < 3:
+        raise UsageError(f"{' '.join(paths) or 'nothing'}: give PREDICTIONS, TRUTH and OUTPUT, in this order")
+    return paths
+
+
+def _read_runs(named: list[str], truth: Positions, options: EvaluationOptions) -> dict[str, Positions]:
+    runs: dict[str, Positions] = {}
+    for argument in named:
+        name, path = _name_and_path(argument)
+        if name in runs:
+            raise UsageError(f"PREDICTIONS {path}: a run named {name!r} is there already; say OTHER={path}")
+        if path.endswith(".npy"):
+            runs[name] = read_retrieved(path, options.database, truth, options.s3)
+        else:
+            runs[name] = read_positions(path, "predictions", options.predictions, options.s3)
+    return runs
+
+
+def _name_and_path(argument: str) -> tuple[str, str]:
+    name, equals, path = argument.partition("=")
+    if equals and "/" not in name:
+        return name, path
+    return PurePosixPath(argument.rstrip("/")).stem, argument
+
+
+def write_evaluation(folder: Folder, evaluation: Evaluation) -> None:
+    """Write the tables and the report, and say the main figures."""
+    folder.write("table.csv", table_csv(evaluation).encode())
+    folder.write("table.md", table_md(evaluation).encode())
+    if len(evaluation.runs) > 1:
+        folder.write("differences.csv", differences_csv(evaluation).encode())
+    if any(run.candidates for run in evaluation.runs):
+        folder.write("candidates.csv", candidates_csv(evaluation).encode())
+    sink = io.BytesIO()
+    write_results(evaluation, sink)
+    folder.write("results.parquet", sink.getvalue())
+    folder.write("report.html", write_report(evaluation))
+    for note in evaluation.notes:
+        log.warning("note: %s", note)
+    log.info("%s", evaluation.protocol.describe())
+    for run in evaluation.runs:
+        figures = run.measured.figures
+        shares = ", ".join(
+            f"{t} km {figures[name].value:.1f} %" for t, name in zip(THRESHOLDS_KM, ACCURACIES, strict=True)
+        )
+        log.info(
+            "%s: n %s, missing %s; %s; median %s km",
+            run.name,
+            f"{run.measured.n:,}",
+            f"{run.measured.missing:,}",
+            shares,
+            f"{figures['median_km'].value:,.1f}",
+        )
+    log.info("Tables and report.html in %s", folder.uri)

@@ -1,0 +1,79 @@
+"""Pages that open anywhere, without network: one HTML file with its styles, scripts and figures inside."""
+
+import functools
+from datetime import UTC, datetime
+
+import jinja2
+import numpy as np
+import shapely
+from bokeh.embed import components
+from bokeh.plotting import figure
+from bokeh.resources import Resources
+
+from geoloc.geo.places import read_data
+
+TOOLS = "pan,wheel_zoom,box_zoom,reset"
+
+
+def render(package: str, template: str, figures: dict, **context: object) -> bytes:
+    """The page of a template that extends ``page.html``; each of ``figures`` (Bokeh) is a variable there."""
+    loaders = {name: jinja2.PackageLoader("geoloc", name) for name in ("results", package)}
+    environment = jinja2.Environment(autoescape=True, loader=jinja2.ChoiceLoader(list(loaders.values())))
+    script, charts = components(figures)
+    return (
+        environment.get_template(template)
+        .render(
+            resources=Resources(mode="inline", components=["bokeh"]).render(),
+            script=script,
+            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            **charts,
+            **context,
+        )
+        .encode()
+    )
+
+
+def world_map(height: int = 560) -> figure:
+    """The countries' outlines (Natural Earth), to put points on: x is longitude, y latitude."""
+    plot = figure(
+        sizing_mode="stretch_width",
+        height=height,
+        x_range=(-180, 180),
+        y_range=(-75, 85),
+        tools=TOOLS,
+        active_scroll="wheel_zoom",
+        background_fill_color="#eaf0f4",
+        toolbar_location="above",
+    )
+    plot.grid.visible = False
+    plot.axis.visible = False
+    xs, ys = _outlines()
+    plot.patches(xs, ys, fill_color="#fbfbf8", line_color="#9fb0ba", line_width=0.6)
+    return plot
+
+
+@functools.cache
+def _outlines() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    outlines = shapely.from_wkb(read_data("countries.parquet")["outline"].drop_null().to_numpy(zero_copy_only=False))
+    rings = shapely.get_exterior_ring(shapely.get_parts(shapely.simplify(outlines, 0.05)))
+    rings = rings[shapely.area(shapely.polygons(rings)) > 0.02]
+    coordinates = [np.round(shapely.get_coordinates(ring), 2) for ring in rings]
+    return [ring[:, 0] for ring in coordinates], [ring[:, 1] for ring in coordinates]
+
+
+def grid_cells(lat: np.ndarray, lon: np.ndarray, values: np.ndarray, degrees: float) -> dict[str, np.ndarray]:
+    """Too many points (n,) to draw singly: for each cell of a grid that has any, their mean ``lat``, ``lon`` and
+    ``value`` (NaN where all are), their ``count``, and the ``size`` of a dot for so many."""
+    row = np.floor((lat + 90) / degrees).astype(np.int64)
+    cell = row * int(360 / degrees + 1) + np.floor((lon + 180) / degrees).astype(np.int64)
+    _, cell, count = np.unique(cell, return_inverse=True, return_counts=True)
+    real = np.isfinite(values)
+    known = np.bincount(cell, real, len(count))
+    total = np.bincount(cell, np.where(real, values, 0), len(count))
+    return {
+        "lat": np.bincount(cell, lat) / count,
+        "lon": np.bincount(cell, lon) / count,
+        "value": np.divide(total, known, out=np.full(len(count), np.nan), where=known > 0),
+        "count": count,
+        "size": 3 + 2.5 * np.log10(count + 1),
+    }
