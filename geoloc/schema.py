@@ -2,6 +2,11 @@
 
 import pyarrow as pa
 
+from geoloc.geo.distance import THRESHOLDS_KM
+
+CONFIDENCES = {threshold: f"confidence_{threshold}km" for threshold in THRESHOLDS_KM}
+"""Columns: the probability that the error is below a threshold."""
+
 MANIFEST = pa.schema(
     {
         "id": pa.int64(),  # row number: unique, and stable for the life of the run folder
@@ -64,12 +69,15 @@ RESULT = pa.schema(
     {
         "id": pa.int64(),
         "uri": pa.string(),
-        "status": pa.string(),  # located | kept | failed
-        "lat": pa.float64(),
+        "status": pa.string(),  # located | uncertain | kept | failed
+        "lat": pa.float64(),  # the answer: null if uncertain or failed, the photo's own GPS if kept
         "lon": pa.float64(),
         "geometry": pa.binary(),  # WKB point
         "radius_km": pa.float32(),
-        "confidence": pa.float32(),
+        "confidence": pa.float32(),  # confidence_25km, or, uncalibrated, the candidates' weight within 25 km
+        **dict.fromkeys(CONFIDENCES.values(), pa.float32()),  # null if uncalibrated
+        "estimate_lat": pa.float64(),  # what the models say, also where that is too uncertain for an answer
+        "estimate_lon": pa.float64(),
         "method": pa.string(),  # exif, or the chooser
         "place": PLACE,
         "candidates": pa.list_(CANDIDATE),

@@ -11,7 +11,6 @@ import boto3
 import botocore.config
 import botocore.exceptions
 import fsspec
-import s3fs
 
 from geoloc.errors import UsageError
 
@@ -57,7 +56,9 @@ class S3Options:
             headers = error.response["ResponseMetadata"]["HTTPHeaders"]
         return None, headers.get("x-amz-bucket-region", region)
 
-    def filesystem(self) -> s3fs.S3FileSystem:
+    def filesystem(self) -> fsspec.AbstractFileSystem:
+        import s3fs  # slow to import, and local folders do without it
+
         return s3fs.S3FileSystem(
             profile=self.profile,
             anon=self.anonymous,

@@ -8,8 +8,8 @@ import torch
 
 from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.location import LocationEncoder
+from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import LocatorOptions
-from geoloc.estimate.spread import estimate
 from geoloc.geo.places import place_text, places
 from geoloc.index.search import CpuSearcher, GpuSearcher
 from geoloc.index.store import Index, local_copy
@@ -23,12 +23,16 @@ _NAME_CACHE_ROWS = 200_000
 """Indexes smaller than this have their place names put into words once, not for every candidate."""
 
 
+ESTIMATES = [field.name for field in LOCATED if field.name.startswith(("radius", "confidence", "estimate"))]
+
+
 class Locator:
     def __init__(self, options: LocatorOptions, device: str = "cpu", threads: int = 1) -> None:
         self._options = options
         self._encoder = ImageEncoder(options.preset, device, threads)
         self._index = Index(local_copy(options.index))
         self._chooser = make_chooser(options)
+        self._confidence = Confidence(self._chooser.scale, options.calibration, options.abstention)
         ann = self._index.info.ann
         if device == "cuda":
             self._searcher = GpuSearcher(self._index.vectors, list(range(torch.cuda.device_count())))
@@ -61,13 +65,9 @@ class Locator:
         similarity, found = self._searcher.search(vectors, self._options.candidates)
         candidates = Candidates(found, similarity, index.lat[found], index.lon[found])
         scores = self._chooser.scores(vectors, candidates)
-        estimates = estimate(scores, self._chooser.scale, candidates.lat, candidates.lon)
-        each = np.arange(len(rows))
-        columns["lat"][rows] = candidates.lat[each, estimates.chosen]
-        columns["lon"][rows] = candidates.lon[each, estimates.chosen]
-        columns["radius_km"][rows] = estimates.radius_km
-        columns["confidence"][rows] = estimates.confidence
-        columns["status"][rows] = "located"
+        answers = self._confidence.columns(scores, candidates.similarity, candidates.lat, candidates.lon)
+        for name, values in answers.items():
+            columns[name][rows] = values
         columns["method"][rows] = self._chooser.name
         columns["candidates"] = self._candidate_lists(candidates, scores, rows, len(columns["status"]))
 
@@ -122,8 +122,7 @@ def _carried_over(batch: pa.Table) -> dict:
         "status": status,
         "lat": np.where(kept, exif_lat, np.nan),
         "lon": np.where(kept, exif_lon, np.nan),
-        "radius_km": np.full(rows, np.nan, np.float32),
-        "confidence": np.full(rows, np.nan, np.float32),
+        **{name: np.full(rows, np.nan) for name in ESTIMATES},
         "method": np.where(kept, "exif", None),
         "candidates": pa.nulls(rows, LOCATED.field("candidates").type),
         "true_lat": np.where(use_exif, exif_lat, true_lat),

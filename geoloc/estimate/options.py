@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from geoloc.encoders.presets import Preset
+from geoloc.estimate.calibration import Calibration
+from geoloc.estimate.confidence import Abstention
 from geoloc.storage import Folder
 
 
@@ -13,3 +15,5 @@ class LocatorOptions:
     candidates: int = 20
     chooser: str = "top1"
     density_sigma_km: float = 445.0
+    calibration: Calibration | None = None
+    abstention: Abstention | None = None

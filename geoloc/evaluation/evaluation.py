@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from geoloc.errors import UsageError
 from geoloc.evaluation.candidates import CandidateQuality, CandidateTally
@@ -16,7 +15,8 @@ from geoloc.evaluation.placing import NamedTruth, name_truth, shares
 from geoloc.evaluation.positions import Positions
 from geoloc.evaluation.protocol import Protocol
 from geoloc.evaluation.reliability import Reliability, coverage, reliability
-from geoloc.geo.distance import THRESHOLDS_KM, valid_coordinates
+from geoloc.geo.distance import valid_coordinates
+from geoloc.schema import CONFIDENCES
 
 RAW_CONFIDENCE_KM = 25
 """An uncalibrated ``confidence`` speaks of errors below this."""
@@ -76,7 +76,8 @@ def evaluate(
     lat, lon = truth.lat[judged], truth.lon[judged]
     places = name_truth(lat, lon)
     answers = {name: _Answers.of(runs[name], matches[name], judged, protocol, lat, lon) for name in runs}
-    groups, authors = _groups(truth, judged)
+    groups = truth.groups(np.flatnonzero(judged))
+    authors = None if groups is None else len(np.unique(groups))
     tallies = [Judged(name, run.km, shares(places, run.lat, run.lon)) for name, run in answers.items()]
     results = [
         _result(
@@ -98,7 +99,7 @@ class _Answers:
     lon: np.ndarray
     km: np.ndarray
     given: tuple[np.ndarray, np.ndarray]
-    """``lat`` and ``lon`` as they were; above, what is no place on the Earth is NaN."""
+    """``lat`` and ``lon`` as they were; above, what is no place on the Earth is NaN, and longitudes are within ±180."""
     extra: dict[str, np.ndarray]
 
     @classmethod
@@ -108,8 +109,9 @@ class _Answers:
         row = found.row[judged]
         columns = {name: _taken(values, row) for name, values in {"lat": run.lat, "lon": run.lon, **run.extra}.items()}
         given = columns.pop("lat"), columns.pop("lon")
-        real = (np.abs(given[0]) <= 90) & (np.abs(given[1]) <= 180)  # NaN compares false
+        real = (np.abs(given[0]) <= 90) & (np.abs(given[1]) <= 360)  # NaN compares false
         answer_lat, answer_lon = (np.where(real, axis, np.nan) for axis in given)
+        answer_lon = np.where(np.abs(answer_lon) > 180, (answer_lon + 180) % 360 - 180, answer_lon)
         km = protocol.km(answer_lat, answer_lon, lat, lon)
         return cls(answer_lat, answer_lon, np.where(real, km, np.inf), given, columns)
 
@@ -142,21 +144,11 @@ def _judged(
     return judged, notes
 
 
-def _groups(truth: Positions, judged: np.ndarray) -> tuple[np.ndarray | None, int | None]:
-    """Photos by author, each of unknown author by itself; None where no author is known."""
-    if truth.author is None:
-        return None, None
-    named = pc.not_equal(truth.author, "").to_numpy(zero_copy_only=False)[judged]
-    codes = truth.author.dictionary_encode().indices.to_numpy()[judged].astype(np.int64)
-    groups = np.where(named, codes, len(truth) + np.arange(len(codes)))
-    return (groups, len(np.unique(groups))) if named.any() else (None, None)
-
-
 def _result(
     measured: Measured, answers: _Answers, run: Positions, row: np.ndarray, truth: tuple, protocol: Protocol
 ) -> RunResult:
     extra = answers.extra
-    calibrated = {t: extra[f"confidence_{t}km"] for t in THRESHOLDS_KM if f"confidence_{t}km" in extra}
+    calibrated = {t: extra[name] for t, name in CONFIDENCES.items() if name in extra}
     calibrated = {t: values for t, values in calibrated.items() if np.isfinite(values).any()}
     confidence = calibrated or ({RAW_CONFIDENCE_KM: extra["confidence"]} if "confidence" in extra else {})
     answered = np.isfinite(answers.km)
@@ -207,7 +199,7 @@ def _position_notes(name: str, run: _Answers, lat: np.ndarray, lon: np.ndarray, 
     impossible = int((np.isfinite(given_lat) & np.isfinite(given_lon) & ~answered).sum())
     if impossible:
         notes.append(
-            f"{name}: {impossible:,} positions are outside of latitude ±90 or longitude ±180; they count as wrong"
+            f"{name}: {impossible:,} positions are no place on the Earth (latitude beyond ±90, longitude beyond ±360); they count as wrong"
         )
     same = int((run.km == 0).sum())
     if same > answered.sum() / 2:

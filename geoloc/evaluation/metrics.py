@@ -93,19 +93,21 @@ class _Tally:
         for name, right in run.shares.items():
             ratios[name] = (100 * np.nan_to_num(right), np.isfinite(right))
         count = int(groups.max()) + 1
-        size = np.bincount(groups, minlength=count).astype(np.float64)
-        self._names = list(ratios)
-        self._above = np.stack([np.bincount(groups, above, count) for above, _ in ratios.values()], axis=1)
-        self._below = np.stack(
-            [size if below is None else np.bincount(groups, below, count) for _, below in ratios.values()], axis=1
-        )
+        self._size = np.bincount(groups, minlength=count)
+        self._sums = {
+            name: tuple(None if values is None else np.bincount(groups, values, count) for values in ratio)
+            for name, ratio in ratios.items()
+        }
         order = np.argsort(run.km, kind="stable")[: int(answered.sum())]
         self._sorted_km, self._sorted_group = run.km[order], groups[order]
 
     def figures(self, weight: np.ndarray) -> dict[str, float]:
-        above, below = weight @ self._above, weight @ self._below
-        ratio = np.divide(above, below, out=np.full(len(above), np.nan), where=below > 0)
-        return dict(zip(self._names, ratio.tolist(), strict=True)) | {"median_km": self._median(weight)}
+        everyone = weight @ self._size
+        figures = {"median_km": self._median(weight)}
+        for name, (above, below) in self._sums.items():
+            count = everyone if below is None else weight @ below
+            figures[name] = float(weight @ above / count) if count else float("nan")
+        return figures
 
     def _median(self, weight: np.ndarray) -> float:
         reached = np.cumsum(weight[self._sorted_group])

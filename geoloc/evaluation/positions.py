@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from geoloc.errors import UsageError
-from geoloc.geo.distance import THRESHOLDS_KM
+from geoloc.schema import CONFIDENCES
 from geoloc.storage import Folder, S3Options, describe
 
 Role = Literal["predictions", "truth"]
@@ -34,8 +34,7 @@ _LISTS = ("candidategpslis", "refgps")
 """Lists of candidates, best first, in GeoRanker's and G3's files, whose LAT and LON are the truth."""
 _NO_VALUE = ["", "nan", "NaN", "NAN", "null", "NULL", "None", "none", "NA", "N/A"]
 _TWO_NUMBERS = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
-CONFIDENCES = [f"confidence_{threshold}km" for threshold in THRESHOLDS_KM]
-_OURS = ["radius_km", "confidence", *CONFIDENCES]
+_OURS = ["radius_km", "confidence", *CONFIDENCES.values()]
 CANDIDATE_PARTS = ["lat", "lon", "score", "similarity"]
 
 
@@ -73,6 +72,20 @@ class Positions:
 
     def __len__(self) -> int:
         return len(self.lat)
+
+    def groups(self, rows: np.ndarray) -> np.ndarray | None:
+        """For rows (m,), integers that are equal for photos of one author; one of unknown author is by itself.
+
+        None where no author is known.
+        """
+        if self.author is None:
+            return None
+        coded = self.author.take(pa.array(rows)).dictionary_encode()
+        codes, names = coded.indices.to_numpy().astype(np.int64), coded.dictionary.to_pylist()
+        if names == [""]:
+            return None
+        unknown = names.index("") if "" in names else -1
+        return np.where(codes == unknown, len(names) + np.arange(len(codes)), codes)
 
     @property
     def has_candidates(self) -> bool:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from bokeh.layouts import gridplot
 from bokeh.models import ColorBar, ColumnDataSource, FactorRange, FixedTicker, HoverTool, LogColorMapper, Span
 from bokeh.palettes import Category10_10
@@ -44,7 +46,7 @@ def write_report(evaluation: Evaluation) -> bytes:
         figures["coverage"] = _coverage(runs, colours)
     if any(run.candidates for run in runs):
         figures["recall"] = _recall(runs, colours)
-    continents = _by_name(evaluation, [_CONTINENTS.get(c) for c in evaluation.places.continent.to_pylist()], None)
+    continents = _by_name(evaluation, evaluation.places.continent, None)
     figures["continents_plot"] = _continents(continents, runs, colours)
     references = reference_rows(evaluation)
     return render(
@@ -59,16 +61,17 @@ def write_report(evaluation: Evaluation) -> bytes:
         references=references,
         protocols=reference_protocols(references),
         continents=continents,
-        countries=_by_name(evaluation, evaluation.places.country.to_pylist(), MOST_COUNTRIES),
+        countries=_by_name(evaluation, evaluation.places.country, MOST_COUNTRIES),
         drawn=list(figures),
         finite=np.isfinite,
     )
 
 
-def _by_name(evaluation: Evaluation, names: list[str | None], most: int | None) -> list[dict]:
+def _by_name(evaluation: Evaluation, names: pa.Array, most: int | None) -> list[dict]:
     """Accuracy of every run among the photos of each name, the name with most photos first."""
-    labels = np.array([name or "(open sea)" for name in names])
-    found, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    coded = pc.fill_null(names, "(open sea)").dictionary_encode()
+    which, found = coded.indices.to_numpy(), coded.dictionary.to_pylist()
+    counts = np.bincount(which, minlength=len(found))
     rows = []
     for number in np.argsort(-counts, kind="stable")[:most]:
         here = which == number
@@ -76,7 +79,7 @@ def _by_name(evaluation: Evaluation, names: list[str | None], most: int | None) 
             [100 * float(evaluation.protocol.within(run.km[here], t).mean()) for t in THRESHOLDS_KM]
             for run in evaluation.runs
         ]
-        rows.append({"name": str(found[number]), "n": int(counts[number]), "shares": shares})
+        rows.append({"name": _CONTINENTS.get(found[number], found[number]), "n": int(counts[number]), "shares": shares})
     return rows
 
 

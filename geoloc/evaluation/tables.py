@@ -13,6 +13,7 @@ from geoloc.evaluation.metrics import ACCURACIES, Figure
 from geoloc.evaluation.placing import LEVELS
 from geoloc.evaluation.published import PROTOCOLS, Published, published
 from geoloc.geo.distance import THRESHOLDS_KM
+from geoloc.schema import CONFIDENCES
 
 HEADLINE = [*ACCURACIES, "median_km", "mean_km"]
 FIGURES = [*HEADLINE, "geoguessr", *(f"{level}_acc" for level in LEVELS)]
@@ -110,9 +111,8 @@ def _results(evaluation: Evaluation) -> Iterator[pa.Table]:
                 "country": evaluation.places.country[rows],
                 "continent": evaluation.places.continent[rows],
             }
-            for threshold in THRESHOLDS_KM:
-                confidence = run.confidence.get(threshold) if run.calibrated else None
-                columns[f"confidence_{threshold}km"] = _or_nan(confidence, rows, length)
+            for threshold, name in CONFIDENCES.items():
+                columns[name] = _or_nan(run.confidence.get(threshold) if run.calibrated else None, rows, length)
             columns["radius_km"] = _or_nan(run.radius_km, rows, length)
             yield pa.table(
                 {

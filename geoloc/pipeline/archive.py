@@ -13,6 +13,8 @@ import tyro
 
 from geoloc.encoders.presets import Preset, preset
 from geoloc.errors import UsageError
+from geoloc.estimate.calibration import Calibration, read_calibration
+from geoloc.estimate.confidence import Abstention, Confidence
 from geoloc.estimate.options import LocatorOptions
 from geoloc.index.search import MAX_CANDIDATES
 from geoloc.index.store import GALLERY_ENCODER, IndexInfo, local_copy, publish, read_info
@@ -20,10 +22,10 @@ from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_locator, probe_encoder
-from geoloc.pipeline.options import ClusterOptions, PhotoOptions
+from geoloc.pipeline.options import SOURCE_SETTINGS, ClusterOptions, PhotoOptions
 from geoloc.pipeline.run import SUCCESS, Run
 from geoloc.pipeline.stages import Stream, Work
-from geoloc.ranking.choosers import check_chooser
+from geoloc.ranking.choosers import check_chooser, score_scale
 from geoloc.results.export import check_formats, export
 from geoloc.results.geoparquet import with_geometry
 from geoloc.results.report import write_report
@@ -53,6 +55,12 @@ class ArchiveOptions:
     """Width of the density chooser's kernel, km."""
     relocate: bool = False
     """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
+    calibration: str | None = None
+    """calibration.json from calibrate.py, or the folder with it: confidences become probabilities. Results that are there
+    already are brought up to date, without locating again."""
+    min_confidence: str | None = None
+    """Answer only where the probability of an error below a threshold is high enough, such as 25km:0.5; other photos are
+    `uncertain`, with the estimate kept aside. Needs --calibration."""
     export: tuple[Literal["geojson", "csv", "xmp"], ...] = ()
     """Also write the results as geojson, as csv for exiftool, or as xmp sidecars beside the results."""
     photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
@@ -68,6 +76,10 @@ class ArchiveOptions:
             raise UsageError(f"--candidates {self.candidates}: must be from 1 to {MAX_CANDIDATES}")
         if self.density_sigma_km <= 0:
             raise UsageError(f"--density-sigma-km {self.density_sigma_km}: must be above 0")
+        if self.min_confidence is not None:
+            Abstention.parse(self.min_confidence)
+            if self.calibration is None:
+                raise UsageError(f"--min-confidence {self.min_confidence}: speaks of probabilities; add --calibration")
         if self.index is None and not preset(self.preset, self.model).geoclip_head:
             raise UsageError(
                 f"--index: preset {self.preset} has no gallery of its own; make an index with build_index.py"
@@ -98,14 +110,19 @@ def _run(options: ArchiveOptions, run: Run) -> int:
             f"--index {index.uri}: was built with preset {info.preset}, model {info.model} (weights {info.encoder[:8]}), "
             f"not with {models.name}, {models.model} ({encoder.fingerprint[:8]}); rebuild it or name its preset"
         )
-    run.settle(_settings(options, encoder.fingerprint, info))
+    settings = _settings(options, encoder.fingerprint, info)
+    calibration = _calibration(options, settings)
+    run.settle(settings)
+    confidence = _confidence(options, models, calibration)
+    log.info("Confidences: %s", f"calibrated by {options.calibration}" if calibration else "uncalibrated")
+    _bring_up_to_date(run, confidence)
     log.info("Photos: %s", run.list_photos(Source(options.source, options.s3)))
     if again := run.forget_passing_failures():
         log.info("Trying %s photos again that the network failed", f"{again:,}")
     stream = Stream(
         run,
         load=options.photos.load_options(encoder.view, options.s3, keep_located=not options.relocate),
-        build_model=functools.partial(build_locator, _locator_options(options, models, index)),
+        build_model=functools.partial(build_locator, _locator_options(options, models, index, confidence)),
         finish=with_geometry,
         plan=plan,
     )
@@ -115,8 +132,50 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     return _finish(options, run, work)
 
 
-def _locator_options(options: ArchiveOptions, models: Preset, index: Folder) -> LocatorOptions:
-    return LocatorOptions(models, index, options.candidates, options.chooser, options.density_sigma_km)
+def _locator_options(options: ArchiveOptions, models: Preset, index: Folder, confidence: Confidence) -> LocatorOptions:
+    return LocatorOptions(
+        models,
+        index,
+        options.candidates,
+        options.chooser,
+        options.density_sigma_km,
+        confidence.calibration,
+        confidence.abstention,
+    )
+
+
+def _calibration(options: ArchiveOptions, settings: dict) -> Calibration | None:
+    if options.calibration is None:
+        return None
+    calibration = read_calibration(options.calibration, options.s3)
+    estimates = {name: value for name, value in settings.items() if name not in SOURCE_SETTINGS}
+    calibration.check(estimates, f"--calibration {options.calibration}")
+    return calibration
+
+
+def _confidence(options: ArchiveOptions, models: Preset, calibration: Calibration | None) -> Confidence:
+    abstention = Abstention.parse(options.min_confidence) if options.min_confidence else None
+    return Confidence(score_scale(options.chooser, models), calibration, abstention)
+
+
+def _bring_up_to_date(run: Run, confidence: Confidence) -> None:
+    """Give the results that are there the confidences that new ones will have: it takes no model, only their candidates.
+
+    What is cut off here starts again with any later run, because the record names no confidence until all is done.
+    """
+    now = {
+        "calibration": confidence.calibration.fingerprint if confidence.calibration else None,
+        "min_confidence": asdict(confidence.abstention) if confidence.abstention else None,
+        "evidence": confidence.calibration.evidence if confidence.calibration else None,
+    }
+    names = run.parts.names()
+    if run.record().get("confidence", None if names else now) != now:
+        log.info("Bringing the confidences of the results up to date")
+        run.folder.delete(SUCCESS)
+        run.write_record(confidence=None)
+        for name in names:
+            run.parts.write(name, with_geometry(confidence.renew(run.parts.read(name))))
+    run.write_record(confidence=now)
 
 
 def _index_folder(options: ArchiveOptions, output: Folder, models: Preset) -> Folder:

@@ -9,6 +9,9 @@ from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
 from geoloc.storage import S3Options
 
+SOURCE_SETTINGS = ("source", "relocate", "max_photo_mb", "max_megapixels")
+"""Settings of a run that decide which photos are located, and not what is said of them."""
+
 
 @dataclass(frozen=True)
 class PhotoOptions:

@@ -60,6 +60,11 @@ class Density:
 CHOOSERS = ("top1", "density", "verification")
 
 
+def score_scale(name: str, preset: Preset) -> float:
+    """The ``scale`` of the chooser called ``name``."""
+    return Density.scale if name == Density.name else preset.similarity_scale
+
+
 def check_chooser(name: str, preset: Preset) -> None:
     """Raises UsageError where the preset cannot serve the chooser."""
     if name not in CHOOSERS:

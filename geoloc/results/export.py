@@ -9,6 +9,7 @@ from xml.sax.saxutils import quoteattr
 import pyarrow as pa
 
 from geoloc.errors import UsageError
+from geoloc.schema import CONFIDENCES
 
 FORMATS = ("geojson", "csv", "xmp")
 
@@ -34,7 +35,17 @@ def _geojson(rows: Iterator[dict], folder: Path, source: str) -> None:
         file.write('{"type": "FeatureCollection", "features": [')
         for number, row in enumerate(rows):
             point = {"type": "Point", "coordinates": [row["lon"], row["lat"]]} if row["lat"] is not None else None
-            names = ("uri", "status", "radius_km", "confidence", "method", "place", "error_kind", "error")
+            names = [
+                "uri",
+                "status",
+                "radius_km",
+                "confidence",
+                *CONFIDENCES.values(),
+                "method",
+                "place",
+                "error_kind",
+                "error",
+            ]
             properties = {name: row[name] for name in names}
             feature = {"type": "Feature", "id": row["id"], "geometry": point, "properties": properties}
             file.write(",\n" if number else "\n")

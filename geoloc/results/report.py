@@ -119,7 +119,7 @@ def _cells(points: _Points) -> dict:
 def _gallery(parts: Parts, rows: int, fetcher: Fetcher) -> list[dict]:
     step = max(1, rows // GALLERY)
     chosen, seen = [], 0
-    for table in parts.tables([*COLUMNS, "error_kind", "error"]):
+    for table in parts.tables([*COLUMNS, "estimate_lat", "estimate_lon", "error_kind", "error"]):
         wanted = np.arange(-seen % step, table.num_rows, step)
         chosen += table.take(pa.array(wanted)).to_pylist()
         seen += table.num_rows

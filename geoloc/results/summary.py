@@ -38,7 +38,8 @@ class Summary:
         status = np.array(table["status"].to_pylist(), object)
         self.statuses.update(status.tolist())
         country = table["place"].combine_chunks().field("country").to_pylist()
-        self.countries.update(name or "(open sea)" for name, s in zip(country, status, strict=True) if s != "failed")
+        placed = np.isfinite(table["lat"].to_numpy())
+        self.countries.update(name or "(open sea)" for name, p in zip(country, placed, strict=True) if p)
         failed = table.filter(pa.array(status == "failed"))
         self.error_kinds.update(failed["error_kind"].to_pylist())
         room = MAX_ERRORS - len(self.errors)
@@ -78,6 +79,6 @@ class Summary:
             shares = ", ".join(f"{t} km {100 * self.within[t] / self.judged:.1f} %" for t in THRESHOLDS_KM)
             lines.append(
                 f"Accuracy on the {self.judged:,} photos whose place is known (error < threshold, WGS84 geodesic, "
-                f"failures count as wrong): {shares}; median {self.median_km:,.0f} km"
+                f"photos without an answer count as wrong): {shares}; median {self.median_km:,.0f} km"
             )
         return lines

@@ -1,0 +1,203 @@
+"""From how a photo's candidates lie to how probable an error below a threshold is, learned from photos of known place.
+
+The error falls into one of six bins between the thresholds (1, 25, 200, 750, 2500 km). A softmax regression over
+features of the candidates gives each bin its probability, so P(error < t) never falls as t grows. The radius is where
+the same distribution reaches the coverage, stretched by one factor that split-conformal prediction chooses: over
+photos like those it was fitted on, it holds the truth with at least that probability, whatever the regression misses.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from geoloc.errors import UsageError
+from geoloc.evaluation.reliability import reliability
+from geoloc.geo.distance import THRESHOLDS_KM, haversine_km
+from geoloc.storage import Folder, S3Options
+
+FORMAT = 1
+MIN_PHOTOS = 100
+FOLDS = 5
+FARTHEST_KM = 20_015.0
+"""Half the way round the Earth: no error is larger."""
+_NEAREST_KM = 0.01
+_PENALTY = 1.0
+"""On squared weights, a photo's worth of log likelihood each."""
+_CLIP = 5.0
+"""Standardised features beyond this are no evidence for more."""
+
+
+def features(scores: np.ndarray, similarity: np.ndarray, lat: np.ndarray, lon: np.ndarray, scale: float) -> np.ndarray:
+    """What there is to know about n photos' answers, (n, f), from their candidates, all (n, k) in any order.
+
+    ``softmax(scale * scores)`` weighs them; a score of -inf is no candidate. For each threshold the log odds of the
+    weight, and the plain share, of candidates so near to the answer; the answer's similarity, its lead over the next
+    candidate, the last, and the best one elsewhere (beyond 25 km).
+    """
+    known = scores > -np.inf
+    row, chosen = np.arange(len(scores)), np.argmax(scores, axis=1)
+    km = haversine_km(lat[row, chosen][:, None], lon[row, chosen][:, None], lat, lon)
+    km = np.where(known, km, np.inf)
+    logits = scale * np.where(known, scores, -np.inf).astype(np.float64)
+    weight = np.exp(logits - logits.max(axis=1, keepdims=True))
+    weight /= weight.sum(axis=1, keepdims=True)
+    columns = []
+    for threshold in THRESHOLDS_KM:
+        near = np.clip((weight * (km <= threshold)).sum(axis=1), 0.005, 0.995)
+        columns += [np.log(near / (1 - near)), (km <= threshold).sum(axis=1) / known.sum(axis=1)]
+    similarity = np.where(known, similarity, -np.inf).astype(np.float64)
+    answer = similarity[row, chosen]
+    ordered = -np.sort(-similarity, axis=1)
+    second = ordered[:, min(1, ordered.shape[1] - 1)]
+    last = np.where(known, similarity, np.inf).min(axis=1)
+    elsewhere = np.where(km > 25, similarity, -np.inf).max(axis=1)
+    columns += [answer, answer - last, answer - second, answer - elsewhere]
+    table = np.stack(columns, axis=1)
+    return np.where(np.isfinite(table), table, 0.0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """``calibration.json``."""
+
+    applies_to: dict
+    """The settings of the run it was fitted on that decide estimates: encoder, index, chooser and so on."""
+    mean: list[float]
+    std: list[float]
+    weights: list[list[float]]
+    """(1 + features, bins): the first row is the bias."""
+    coverage: float
+    stretch: float
+    """Of the radius."""
+    evidence: dict = field(default_factory=dict)
+    """What it was fitted on, and how it did on photos that it was not fitted on (cross-validated)."""
+    format: int = FORMAT
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.blake2b(self.to_json(), digest_size=8).hexdigest()
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), indent=1).encode()
+
+    def predict(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """From features (n, f): P(error < t) for THRESHOLDS_KM, (n, 5), rising along rows; and radii (n,), km."""
+        model = _Model(np.array(self.mean), np.array(self.std), np.array(self.weights))
+        below = model.below(table)
+        return below, np.minimum(self.stretch * _reaching(below, self.coverage), FARTHEST_KM)
+
+    def check(self, settings: dict, option: str) -> None:
+        """Raises UsageError where a run with these settings has other scores than those it was fitted on."""
+        names = sorted(self.applies_to.keys() | settings.keys())
+        differing = [name for name in names if self.applies_to.get(name) != settings.get(name)]
+        if differing:
+            what = "; ".join(f"{n} was {self.applies_to.get(n)!r}, is now {settings.get(n)!r}" for n in differing)
+            raise UsageError(f"{option}: was made for other estimates ({what}); calibrate again with jobs/calibrate.py")
+
+
+def read_calibration(path: str, s3: S3Options, option: str = "--calibration") -> Calibration:
+    """From the file, or from ``calibration.json`` in the folder. Raises UsageError."""
+    path = path if path.endswith(".json") else f"{path.rstrip('/')}/calibration.json"
+    folder, _, name = path.rpartition("/")
+    try:
+        content = json.loads(Folder(folder or ".", s3).read(name))
+        if content.get("format") != FORMAT:
+            raise UsageError(f"{option} {path}: format {content.get('format')}, this version reads {FORMAT}")
+        return Calibration(**content)
+    except FileNotFoundError as error:
+        raise UsageError(f"{option} {path}: no such file; make it with jobs/calibrate.py") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{option} {path}: is no calibration ({type(error).__name__}: {error})") from error
+
+
+def fit(
+    table: np.ndarray,
+    km: np.ndarray,
+    applies_to: dict,
+    groups: np.ndarray | None = None,
+    coverage: float = 0.9,
+    seed: int = 0,
+) -> Calibration:
+    """Fit on features (n, f) of photos whose errors ``km`` (n,) are known.
+
+    The stretch of the radius and ``evidence`` come from cross-validation in FOLDS folds, whole ``groups`` (n,) each,
+    so nothing is judged by what it was fitted on. Raises UsageError for fewer than MIN_PHOTOS.
+    """
+    if len(km) < MIN_PHOTOS:
+        raise UsageError(
+            f"a calibration needs at least {MIN_PHOTOS} photos of known place with an estimate, there are {len(km)}"
+        )
+    groups = np.arange(len(km)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    fold = np.random.default_rng(seed).permutation(groups.max() + 1)[groups] % FOLDS
+    below = np.zeros((len(km), len(THRESHOLDS_KM)))
+    for number in range(FOLDS):
+        held_out = fold == number
+        if held_out.any():
+            below[held_out] = _Model.fitted(table[~held_out], km[~held_out]).below(table[held_out])
+    ratio = np.sort(np.maximum(km, _NEAREST_KM) / _reaching(below, coverage))
+    rank = int(np.ceil((len(km) + 1) * coverage)) - 1
+    stretch = float(ratio[min(rank, len(km) - 1)])
+    model = _Model.fitted(table, km)
+    evidence = {"photos": len(km), "groups": int(groups.max()) + 1, "expected_calibration_error": _errors(below, km)}
+    return Calibration(
+        applies_to, model.mean.tolist(), model.std.tolist(), model.weights.tolist(), coverage, stretch, evidence
+    )
+
+
+def _errors(below: np.ndarray, km: np.ndarray) -> dict[str, float]:
+    return {
+        f"{threshold}km": round(reliability(below[:, number], km < threshold).error, 4)
+        for number, threshold in enumerate(THRESHOLDS_KM)
+    }
+
+
+@dataclass(frozen=True)
+class _Model:
+    mean: np.ndarray
+    std: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def fitted(cls, table: np.ndarray, km: np.ndarray) -> "_Model":
+        mean, std = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-9)
+        inputs = _standardised(table, mean, std)
+        bins = len(THRESHOLDS_KM) + 1
+        truth = np.eye(bins)[np.digitize(km, THRESHOLDS_KM)]  # a bin starts at its threshold: error < t is strict
+        shape = (inputs.shape[1], bins)
+        best = minimize(_loss, np.zeros(shape).ravel(), (inputs, truth), "L-BFGS-B", jac=True, options={"maxiter": 500})
+        return cls(mean, std, best.x.reshape(shape))
+
+    def below(self, table: np.ndarray) -> np.ndarray:
+        logits = _standardised(table, self.mean, self.std) @ self.weights
+        return np.exp(log_softmax(logits, axis=1)).cumsum(axis=1)[:, :-1].clip(0, 1)
+
+
+def _standardised(table: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """With a column of ones for the bias before it."""
+    return np.column_stack([np.ones(len(table)), np.clip((table - mean) / std, -_CLIP, _CLIP)])
+
+
+def _loss(flat: np.ndarray, inputs: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
+    """Mean cross-entropy with a ridge on everything but the bias, and its gradient."""
+    weights = flat.reshape(inputs.shape[1], truth.shape[1])
+    logs = log_softmax(inputs @ weights, axis=1)
+    ridge = _PENALTY * weights
+    ridge[0] = 0
+    loss = (-(truth * logs).sum() + (ridge * weights).sum()) / len(inputs)
+    gradient = (inputs.T @ (np.exp(logs) - truth) + 2 * ridge) / len(inputs)
+    return float(loss), gradient.ravel()
+
+
+def _reaching(below: np.ndarray, share: float) -> np.ndarray:
+    """Where P(error < r) reaches the share, (n,), between the thresholds linearly in log r."""
+    edges = np.log([_NEAREST_KM, *THRESHOLDS_KM, FARTHEST_KM])
+    reached = np.column_stack([np.zeros(len(below)), below, np.ones(len(below))])
+    upper = np.argmax(reached >= share, axis=1)
+    row = np.arange(len(below))
+    low, high = reached[row, upper - 1], reached[row, upper]
+    part = (share - low) / np.maximum(high - low, 1e-12)
+    return np.exp(edges[upper - 1] + part * (edges[upper] - edges[upper - 1]))

@@ -1,0 +1,101 @@
+"""How sure the answers are, in the result's columns: calibrated where there is a calibration, else by spread alone."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from geoloc.errors import UsageError
+from geoloc.estimate.calibration import Calibration, features
+from geoloc.estimate.spread import estimate
+from geoloc.geo.distance import THRESHOLDS_KM
+from geoloc.geo.places import places
+from geoloc.ranking.candidates import padded
+from geoloc.schema import CONFIDENCES
+
+NEAR_KM = 25
+"""A calibrated ``confidence`` is the probability of an error below this."""
+ANSWERED = ("located", "uncertain")
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """Photos whose error is not below ``threshold_km`` with probability ``probability`` are ``uncertain``."""
+
+    threshold_km: int
+    probability: float
+
+    @classmethod
+    def parse(cls, text: str) -> "Abstention":
+        """Of ``25km:0.5``. Raises UsageError."""
+        found = re.fullmatch(r"(\d+) ?km:(\d*\.?\d+)", text.strip())
+        if not found or int(found[1]) not in THRESHOLDS_KM or not 0 < float(found[2]) <= 1:
+            known = ", ".join(f"{threshold}km" for threshold in THRESHOLDS_KM)
+            raise UsageError(
+                f"--min-confidence {text}: is not THRESHOLD:PROBABILITY, such as 25km:0.5, with one of {known}"
+            )
+        return cls(int(found[1]), float(found[2]))
+
+
+@dataclass(frozen=True)
+class Confidence:
+    scale: float
+    """Of the chooser's scores (geoloc.ranking.choosers)."""
+    calibration: Calibration | None = None
+    abstention: Abstention | None = None
+
+    def columns(
+        self, scores: np.ndarray, similarity: np.ndarray, lat: np.ndarray, lon: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """For n photos with candidates (n, k): the result's columns about their answers, (n,) each.
+
+        A score of -inf is no candidate; every photo has at least one.
+        """
+        known = scores > -np.inf
+        lat, lon = np.where(known, lat, 0.0), np.where(known, lon, 0.0)
+        spread = estimate(scores, self.scale, lat, lon)
+        row = np.arange(len(scores))
+        columns = {
+            "status": np.full(len(scores), "located", object),
+            "estimate_lat": lat[row, spread.chosen],
+            "estimate_lon": lon[row, spread.chosen],
+            "confidence": spread.confidence,
+            "radius_km": spread.radius_km,
+        }
+        columns |= {name: np.full(len(scores), np.nan) for name in CONFIDENCES.values()}
+        if self.calibration:
+            below, columns["radius_km"] = self.calibration.predict(features(scores, similarity, lat, lon, self.scale))
+            columns |= dict(zip(CONFIDENCES.values(), below.T, strict=True))
+            columns["confidence"] = columns[CONFIDENCES[NEAR_KM]]
+        if self.abstention:
+            sure = columns[CONFIDENCES[self.abstention.threshold_km]] >= self.abstention.probability
+            columns["status"][~sure] = "uncertain"
+        answer = columns["status"] == "located"
+        columns["lat"] = np.where(answer, columns["estimate_lat"], np.nan)
+        columns["lon"] = np.where(answer, columns["estimate_lon"], np.nan)
+        return columns
+
+    def renew(self, results: pa.Table) -> pa.Table:
+        """Rows of RESULT with these columns computed anew from their candidates; rows without an answer stay."""
+        rows = np.flatnonzero(np.isin(np.array(results["status"].to_pylist(), object), ANSWERED))
+        if not len(rows):
+            return results
+        candidates = results["candidates"].combine_chunks().take(pa.array(rows))
+        _, fields = padded(candidates, ["score", "similarity", "lat", "lon"])
+        columns = self.columns(*fields.values())
+        columns["place"] = places().lookup(columns["lat"], columns["lon"])
+        for name, values in columns.items():
+            field = results.schema.field(name)
+            results = results.set_column(
+                results.schema.get_field_index(name), field, _replaced(results[name].combine_chunks(), rows, values)
+            )
+        return results
+
+
+def _replaced(column: pa.Array, rows: np.ndarray, values: np.ndarray | pa.Array) -> pa.Array:
+    """The column with other values in some of its rows; NaN becomes null."""
+    new = pa.array(values, column.type, from_pandas=True) if isinstance(values, np.ndarray) else values
+    at = np.arange(len(column))
+    at[rows] = len(column) + np.arange(len(rows))
+    return pa.concat_arrays([column, new]).take(pa.array(at))

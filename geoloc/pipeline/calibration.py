@@ -1,0 +1,119 @@
+"""The calibration as its user starts it: a run whose photos' places are known in, ``calibration.json`` out.
+
+It reads what the archive job wrote, runs no model, and needs no Ray.
+"""
+
+import json
+import logging
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+import tyro
+
+from geoloc.encoders.presets import preset
+from geoloc.errors import UsageError
+from geoloc.estimate.calibration import Calibration, features, fit
+from geoloc.evaluation.datasets import read_truth
+from geoloc.evaluation.matching import match
+from geoloc.evaluation.positions import Columns, Positions, read_positions
+from geoloc.geo.distance import geodesic_km, valid_coordinates
+from geoloc.pipeline.options import SOURCE_SETTINGS
+from geoloc.ranking.candidates import padded
+from geoloc.ranking.choosers import score_scale
+from geoloc.storage import Folder, S3Options
+
+log = logging.getLogger("geoloc")
+
+_ITSELF_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder of geotag_archive.py, with photos of known place among those it located: its own geotagged ones
+    (run with --relocate), or those of TRUTH."""
+    truth: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTH")] = None
+    """.csv or .parquet with the places of the run's photos (default: the run's own true_lat and true_lon)."""
+    output: str | None = None
+    """Where to write calibration.json, a folder (default: RUN)."""
+    coverage: float = 0.9
+    """Probability with which a photo's radius is to hold its true place."""
+    columns: Columns = field(default_factory=Columns)
+    s3: S3Options = field(default_factory=S3Options)
+
+
+def calibrate(options: CalibrationOptions) -> int:
+    """Fit and write; returns the process's exit status. Raises UsageError where something is to be put right."""
+    if not 0.5 <= options.coverage < 1:
+        raise UsageError(f"--coverage {options.coverage}: must be from 0.5 to below 1")
+    settings = _settings(Folder(options.run, options.s3), options.run)
+    run = read_positions(options.run, "predictions", s3=options.s3, option="RUN")
+    if not run.has_candidates:
+        raise UsageError(f"RUN {options.run}: its results have no candidates to tell confidence by")
+    truth = read_truth(options.truth or options.run, None, options.columns, options.s3)
+    table, km, groups, itself = _examples(run, truth, score_scale(settings["chooser"], preset(settings["preset"])))
+    if itself > _ITSELF_SHARE * len(km):
+        log.warning(
+            "note: %s of %s photos found themselves among the references, so the confidences will be too high for photos "
+            "that are not in the index: calibrate with photos that are not",
+            f"{itself:,}",
+            f"{len(km):,}",
+        )
+    estimates = {name: value for name, value in settings.items() if name not in SOURCE_SETTINGS}
+    calibration = fit(table, km, estimates, groups, options.coverage)
+    folder = Folder(options.output or options.run, options.s3)
+    folder.write("calibration.json", calibration.to_json())
+    _tell(calibration, folder)
+    return 0
+
+
+def _settings(folder: Folder, run: str) -> dict:
+    try:
+        return json.loads(folder.read("run.json"))["settings"]
+    except FileNotFoundError as error:
+        raise UsageError(f"RUN {run}: has no run.json; give the folder that geotag_archive.py wrote to") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"RUN {run}: cannot read run.json ({type(error).__name__}: {error})") from error
+
+
+def _examples(run: Positions, truth: Positions, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:
+    """Features (n, f), errors (n,) km and authors (n,) of the run's photos of known place; how many found themselves."""
+    found = match(run, truth)
+    placed = valid_coordinates(truth.lat, truth.lon) & (found.row >= 0)
+    truth_row = np.full(len(run), -1)
+    truth_row[found.row[placed]] = np.flatnonzero(placed)
+    tables, errors, rows, itself = [], [], [], 0
+    for start, lists in run.candidates():
+        here = truth_row[start : start + len(lists)]
+        lengths, fields = padded(lists, ["score", "similarity", "lat", "lon"])
+        wanted = (here >= 0) & (lengths > 0)
+        score, similarity, lat, lon = (values[wanted] for values in fields.values())
+        known = score > -np.inf
+        lat, lon = np.where(known, lat, 0), np.where(known, lon, 0)
+        best = np.argmax(score, axis=1) if score.shape[1] else np.zeros(len(score), int)
+        each, true = np.arange(len(score)), here[wanted]
+        if not len(true):
+            continue
+        tables.append(features(score, similarity, lat, lon, scale))
+        errors.append(geodesic_km(lat[each, best], lon[each, best], truth.lat[true], truth.lon[true]))
+        rows.append(true)
+        itself += int((errors[-1] < 1e-6).sum())
+    if not rows:
+        raise UsageError(
+            f"RUN {run.source}: none of its located photos has a known place; locate geotagged photos too with "
+            "geotag_archive.py --relocate, or give TRUTH"
+        )
+    groups = truth.groups(np.concatenate(rows))
+    return np.concatenate(tables), np.concatenate(errors), groups, itself
+
+
+def _tell(calibration: Calibration, folder: Folder) -> None:
+    evidence = calibration.evidence
+    errors = ", ".join(
+        f"{threshold} {error:.3f}" for threshold, error in evidence["expected_calibration_error"].items()
+    )
+    log.info(
+        "Calibrated on %s photos; expected calibration error, cross-validated: %s", f"{evidence['photos']:,}", errors
+    )
+    log.info("%s/calibration.json; use it with geotag_archive.py --calibration", folder.uri)
