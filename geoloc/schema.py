@@ -7,6 +7,9 @@ from geoloc.geo.distance import THRESHOLDS_KM
 CONFIDENCES = {threshold: f"confidence_{threshold}km" for threshold in THRESHOLDS_KM}
 """Columns: the probability that the error is below a threshold."""
 
+MAX_CANDIDATES = 2048
+"""Of a photo: FAISS's limit on a GPU."""
+
 MANIFEST = pa.schema(
     {
         "id": pa.int64(),  # row number: unique, and stable for the life of the run folder
@@ -106,5 +109,30 @@ REFERENCE = pa.schema(
         "vector": pa.list_(pa.float32()),
         "thumbnail": pa.binary(),
         **{name: pa.float32() for name in ("fetch_s", "decode_s", "embed_s")},
+    }
+)
+
+COMPARED = pa.schema(
+    {
+        **{
+            name: RESULT.field(name).type
+            for name in ("id", "uri", "status", "error_kind", "error", "true_lat", "true_lon")
+        },
+        "candidates": pa.list_(  # most similar first
+            pa.struct({name: CANDIDATE.field(name).type for name in ("lat", "lon", "similarity", "reference_id")})
+        ),
+        "answers": pa.list_(
+            pa.struct(
+                {
+                    "configuration": pa.string(),
+                    "lat": pa.float64(),
+                    "lon": pa.float64(),
+                    "confidence": pa.float32(),
+                    "radius_km": pa.float32(),
+                    "scores": pa.list_(pa.float32()),  # of the first candidates, as many as the configuration has
+                }
+            )
+        ),
+        **{name: pa.float32() for name in SECONDS},
     }
 )

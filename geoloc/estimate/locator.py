@@ -4,16 +4,13 @@ import time
 
 import numpy as np
 import pyarrow as pa
-import torch
 
-from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.location import LocationEncoder
+from geoloc.encoders.presets import Preset
 from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import LocatorOptions
+from geoloc.estimate.retriever import Retriever
 from geoloc.geo.places import place_text, places
-from geoloc.index.search import CpuSearcher, GpuSearcher
-from geoloc.index.store import Index, local_copy
-from geoloc.photos.load import pixel_array
 from geoloc.ranking.candidates import Candidates
 from geoloc.ranking.choosers import Chooser, Density, Top1, check_chooser
 from geoloc.ranking.verification import Verification
@@ -29,27 +26,19 @@ ESTIMATES = [field.name for field in LOCATED if field.name.startswith(("radius",
 class Locator:
     def __init__(self, options: LocatorOptions, device: str = "cpu", threads: int = 1) -> None:
         self._options = options
-        self._encoder = ImageEncoder(options.preset, device, threads)
-        self._index = Index(local_copy(options.index))
-        self._chooser = make_chooser(options)
+        self._retriever = Retriever(options.preset, options.index, device, threads)
+        self._index = self._retriever.index
+        self._chooser = make_chooser(options.chooser, options.preset, options.density_sigma_km)
         self._confidence = Confidence(self._chooser.scale, options.calibration, options.abstention)
-        ann = self._index.info.ann
-        if device == "cuda":
-            self._searcher = GpuSearcher(self._index.vectors, list(range(torch.cuda.device_count())))
-        elif ann:
-            self._searcher = CpuSearcher(self._index.vectors, self._index.path / "ann.faiss", ann["parameters"])
-        else:
-            self._searcher = CpuSearcher(self._index.vectors)
         names = self._index.place.to_pylist() if self._index.info.rows < _NAME_CACHE_ROWS else None
         self._place_texts = None if names is None else np.array([place_text(name) for name in names], object)
 
     def locate(self, batch: pa.Table) -> pa.Table:
         """A batch of LOADED to one of LOCATED, row for row, without ``geometry``."""
         start = time.perf_counter()
-        pixels, rows = pixel_array(batch, self._encoder.view.size)
         columns = _carried_over(batch)
+        vectors, rows = self._retriever.encode(batch)
         if len(rows):
-            vectors = self._encoder.encode(pixels)
             encoded = time.perf_counter()
             self._answer(vectors, rows, columns)
             columns["embed_s"][rows] = (encoded - start) / len(rows)
@@ -61,9 +50,7 @@ class Locator:
         return pa.Table.from_arrays(arrays, schema=schema)
 
     def _answer(self, vectors: np.ndarray, rows: np.ndarray, columns: dict) -> None:
-        index = self._index
-        similarity, found = self._searcher.search(vectors, self._options.candidates)
-        candidates = Candidates(found, similarity, index.lat[found], index.lon[found])
+        candidates = self._retriever.search(vectors, self._options.candidates)
         scores = self._chooser.scores(vectors, candidates)
         answers = self._confidence.columns(scores, candidates.similarity, candidates.lat, candidates.lon)
         for name, values in answers.items():
@@ -101,12 +88,13 @@ class Locator:
         return pa.array([place_text(place) for place in self._index.place.take(pa.array(ids)).to_pylist()], pa.string())
 
 
-def make_chooser(options: LocatorOptions) -> Chooser:
-    check_chooser(options.chooser, options.preset)
-    scale = options.preset.similarity_scale
-    if options.chooser == "verification":
+def make_chooser(name: str, preset: Preset, density_sigma_km: float) -> Chooser:
+    """Raises UsageError where there is no such chooser, or the preset cannot serve it."""
+    check_chooser(name, preset)
+    scale = preset.similarity_scale
+    if name == "verification":
         return Verification(LocationEncoder.geoclip(), scale)
-    return Top1(scale) if options.chooser == "top1" else Density(scale, options.density_sigma_km)
+    return Top1(scale) if name == "top1" else Density(scale, density_sigma_km)
 
 
 def _carried_over(batch: pa.Table) -> dict:

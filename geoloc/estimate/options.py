@@ -1,4 +1,4 @@
-"""What a locator is made of."""
+"""What a locator, and a comparison of several, are made of."""
 
 from dataclasses import dataclass
 
@@ -17,3 +17,22 @@ class LocatorOptions:
     density_sigma_km: float = 445.0
     calibration: Calibration | None = None
     abstention: Abstention | None = None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    chooser: str
+    candidates: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.chooser} of {self.candidates}"
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    preset: Preset
+    index: Folder
+    configurations: tuple[Configuration, ...]
+    density_sigma_km: float = 445.0
+    ten_crop: bool = False

@@ -5,8 +5,6 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-MAX_CANDIDATES = 2048
-"""FAISS's limit on a GPU."""
 _GPU_SCRATCH = 512 << 20
 
 

@@ -4,7 +4,7 @@ import io
 import math
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pillow_heif
@@ -38,6 +38,10 @@ _TRANSPOSE = {
 }
 
 
+TEN_CROP_MARGIN = 8 / 7
+"""224 pixels are cut from 256, 336 from 384."""
+
+
 @dataclass(frozen=True)
 class View:
     """What a model wants to see: ``size`` x ``size`` pixels (open_clip's ``preprocess_cfg``)."""
@@ -46,22 +50,47 @@ class View:
     mode: str = "shortest"
     """``shortest``: scale the shortest side to ``size``, cut the middle; ``squash``: ignore the aspect ratio."""
     interpolation: str = "bicubic"
+    ten_crop: bool = field(default=False, repr=False)
+    """Five crops (corners, then middle) of the picture at 8/7 of the size; mirroring them makes ten. The encoder is the
+    same, so it is no part of what the view is called."""
 
     def scale(self, width: int, height: int) -> float:
         """The part of a photo's resolution that this view needs."""
-        return self.size / min(width, height)
+        return self._side / min(width, height)
+
+    def pixels(self, image: Image.Image) -> bytes:
+        """uint8, (size, size, 3), or (5, size, size, 3) with ten crops."""
+        middle = self.of(image)
+        if not self.ten_crop:
+            return middle.tobytes()
+        width, height = self._resized(image)
+        right, bottom = width - self.size, height - self.size
+        corners = [self._crop(image, *corner) for corner in ((0, 0), (right, 0), (0, bottom), (right, bottom))]
+        return b"".join(crop.tobytes() for crop in (*corners, middle))
 
     def of(self, image: Image.Image) -> Image.Image:
-        """The view, equal to open_clip's resize and centre crop, but scaling only what is kept."""
-        width, height = image.size
-        box = (0.0, 0.0, width, height)
-        if self.mode == "shortest":
-            side = min(width, height)
-            resized_w, resized_h = (int(self.size * length / side) for length in (width, height))
-            left, top = round((resized_w - self.size) / 2), round((resized_h - self.size) / 2)
-            scale_x, scale_y = width / resized_w, height / resized_h
-            box = (left * scale_x, top * scale_y, (left + self.size) * scale_x, (top + self.size) * scale_y)
-            box = (box[0], box[1], min(box[2], width), min(box[3], height))
+        """Equal to open_clip's resize and centre crop, but scaling only what is kept."""
+        width, height = self._resized(image)
+        return self._crop(image, round((width - self.size) / 2), round((height - self.size) / 2))
+
+    @property
+    def _side(self) -> int:
+        """What the shortest side is scaled to."""
+        return round(self.size * TEN_CROP_MARGIN) if self.ten_crop else self.size
+
+    def _resized(self, image: Image.Image) -> tuple[int, int]:
+        """What the picture is scaled to, before crops are cut."""
+        if self.mode == "squash":
+            return self._side, self._side
+        shortest = min(image.size)
+        return int(self._side * image.width / shortest), int(self._side * image.height / shortest)
+
+    def _crop(self, image: Image.Image, left: int, top: int) -> Image.Image:
+        """``size`` x ``size`` pixels of the scaled picture."""
+        width, height = self._resized(image)
+        across, down = image.width / width, image.height / height
+        right, bottom = min((left + self.size) * across, image.width), min((top + self.size) * down, image.height)
+        box = (left * across, top * down, right, bottom)
         return image.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()], box=box)
 
 

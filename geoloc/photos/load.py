@@ -83,7 +83,7 @@ class PhotoLoader:
         if options.thumbnail_px:
             scale = max(scale, thumbnail_scale(photo.width, photo.height, options.thumbnail_px))
         image = photo.pixels(scale)
-        row["pixels"] = options.view.of(image).tobytes()
+        row["pixels"] = options.view.pixels(image)
         if options.thumbnail_px:
             row["thumbnail"] = thumbnail(image, options.thumbnail_px)
 
@@ -97,12 +97,12 @@ def _table(rows: list[dict]) -> pa.Table:
 
 
 def pixel_array(batch: pa.Table, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The photos of a batch that still want an answer: their pixels (n, size, size, 3) uint8, read-only and not
-    copied, and their row numbers (n,)."""
+    """The photos of a batch that still want an answer: their views (n, size, size, 3) uint8, read-only and not copied,
+    n times as many where a photo has several, and their row numbers (n,)."""
     column = batch["pixels"].combine_chunks()
     present = np.flatnonzero(np.asarray(column.is_valid()))
     if not len(present):
         return np.empty((0, size, size, 3), np.uint8), present
     offsets = np.frombuffer(column.buffers()[1], np.int64, len(column) + 1, column.offset * 8)
     data = np.frombuffer(column.buffers()[2], np.uint8, offsets[-1] - offsets[0], offsets[0])
-    return data.reshape(len(present), size, size, 3), present
+    return data.reshape(-1, size, size, 3), present

@@ -16,10 +16,10 @@ from geoloc.errors import UsageError
 from geoloc.estimate.calibration import Calibration, read_calibration
 from geoloc.estimate.confidence import Abstention, Confidence
 from geoloc.estimate.options import LocatorOptions
-from geoloc.index.search import MAX_CANDIDATES
-from geoloc.index.store import GALLERY_ENCODER, IndexInfo, local_copy, publish, read_info
+from geoloc.index.store import IndexInfo
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_locator, probe_encoder
 from geoloc.pipeline.options import SOURCE_SETTINGS, ClusterOptions, PhotoOptions
@@ -30,6 +30,7 @@ from geoloc.results.export import check_formats, export
 from geoloc.results.geoparquet import with_geometry
 from geoloc.results.report import write_report
 from geoloc.results.summary import COLUMNS, Summary
+from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import Folder, S3Options
 
 log = logging.getLogger("geoloc")
@@ -80,10 +81,6 @@ class ArchiveOptions:
             Abstention.parse(self.min_confidence)
             if self.calibration is None:
                 raise UsageError(f"--min-confidence {self.min_confidence}: speaks of probabilities; add --calibration")
-        if self.index is None and not preset(self.preset, self.model).geoclip_head:
-            raise UsageError(
-                f"--index: preset {self.preset} has no gallery of its own; make an index with build_index.py"
-            )
 
 
 def geotag_archive(options: ArchiveOptions) -> int:
@@ -97,19 +94,12 @@ def geotag_archive(options: ArchiveOptions) -> int:
 
 def _run(options: ArchiveOptions, run: Run) -> int:
     models = preset(options.preset, options.model)
-    index = _index_folder(options, run.folder, models)
-    info = read_info(index)
-    local_copy(index, verify=True)
-    _check_index(options, info)
+    index, info = find_index(options.index, models, options.candidates, run.folder)
 
     connect()
     plan = make_plan(options.cluster)
     encoder = probe_encoder(models)
-    if info.kind == "photos" and info.encoder != encoder.fingerprint:
-        raise UsageError(
-            f"--index {index.uri}: was built with preset {info.preset}, model {info.model} (weights {info.encoder[:8]}), "
-            f"not with {models.name}, {models.model} ({encoder.fingerprint[:8]}); rebuild it or name its preset"
-        )
+    check_encoder(index, info, models, encoder.fingerprint)
     settings = _settings(options, encoder.fingerprint, info)
     calibration = _calibration(options, settings)
     run.settle(settings)
@@ -176,28 +166,6 @@ def _bring_up_to_date(run: Run, confidence: Confidence) -> None:
         for name in names:
             run.parts.write(name, with_geometry(confidence.renew(run.parts.read(name))))
     run.write_record(confidence=now)
-
-
-def _index_folder(options: ArchiveOptions, output: Folder, models: Preset) -> Folder:
-    """The index to use; a preset's own gallery is made once, in the run folder, where all nodes find it."""
-    if options.index is not None:
-        return Folder(options.index, options.s3)
-    gallery = output / "gallery"
-    if not gallery.exists("index.json"):
-        log.info("Encoding the preset's gallery of coordinates into %s", gallery.uri)
-        from geoloc.index.gallery import write_gallery  # needs torch (geoloc.pipeline.models)
-
-        publish(gallery, lambda draft: write_gallery(draft, models))
-    return gallery
-
-
-def _check_index(options: ArchiveOptions, info: IndexInfo) -> None:
-    if info.kind == "gallery" and not preset(options.preset, options.model).geoclip_head:
-        raise UsageError(
-            f"--index {options.index}: is a gallery of {GALLERY_ENCODER} vectors; it needs --preset geoclip"
-        )
-    if options.candidates > info.rows:
-        raise UsageError(f"--candidates {options.candidates}: the index has only {info.rows} rows")
 
 
 def _settings(options: ArchiveOptions, encoder: str, info: IndexInfo) -> dict:

@@ -20,6 +20,7 @@ from geoloc.evaluation.protocol import Protocol
 from geoloc.evaluation.report import write_report
 from geoloc.evaluation.tables import candidates_csv, differences_csv, table_csv, table_md, write_results
 from geoloc.geo.distance import THRESHOLDS_KM
+from geoloc.pipeline.options import LocateOptions
 from geoloc.storage import Folder, S3Options
 
 log = logging.getLogger("geoloc")
@@ -28,7 +29,7 @@ log = logging.getLogger("geoloc")
 @dataclass(frozen=True)
 class EvaluationOptions:
     paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PREDICTIONS …] TRUTH OUTPUT")]
-    """Any number of predictions, the truth, and the folder for the results. Predictions and truth are .csv or .parquet
+    """Predictions (none are needed with --images), the truth, and the folder for the results. Predictions and truth are .csv or .parquet
     files, or run folders of geotag_archive.py; NAME=FILE names a run in the tables. A run folder as the truth means its
     photos that carried GPS. I.npy of G3 and GeoRanker is understood with --database."""
     dataset: str | None = None
@@ -36,6 +37,7 @@ class EvaluationOptions:
     osv5m (default: by the truth's file name)."""
     database: str | None = None
     """Table of coordinates that .npy predictions are row numbers of."""
+    locate: Annotated[LocateOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=LocateOptions)
     protocol: Annotated[Protocol, tyro.conf.OmitArgPrefixes] = field(default_factory=Protocol)
     predictions: Columns = field(default_factory=Columns)
     truth: Columns = field(default_factory=Columns)
@@ -45,20 +47,22 @@ class EvaluationOptions:
 def evaluate_runs(options: EvaluationOptions) -> int:
     """Judge, write and tell; returns the process's exit status. Raises UsageError where something is to be put right."""
     options.protocol.check()
-    *named, truth_path, output = _at_least_two(options.paths)
+    options.locate.check()
+    needed = "TRUTH and OUTPUT" if options.locate.images else "PREDICTIONS, TRUTH and OUTPUT (or --images)"
+    if len(options.paths) < (2 if options.locate.images else 3):
+        raise UsageError(f"{' '.join(options.paths) or 'no files'}: give {needed}, in this order")
+    *named, truth_path, output = options.paths
     folder = Folder(output, options.s3)
     folder.check_writable("OUTPUT")
     dataset = find(options.dataset) if options.dataset else recognise(truth_path)
     truth = read_truth(truth_path, dataset, options.truth, options.s3)
     runs = _read_runs(named, truth, options)
+    if options.locate.images:
+        from geoloc.pipeline.comparison import compare
+
+        runs |= compare(options.locate, truth, folder / "located")
     write_evaluation(folder, evaluate(runs, truth, options.protocol, dataset))
     return 0
-
-
-def _at_least_two(paths: tuple[str, ...]) -> tuple[str, ...]:
-    if len(paths) < 3:
-        raise UsageError(f"{' '.join(paths) or 'nothing'}: give PREDICTIONS, TRUTH and OUTPUT, in this order")
-    return paths
 
 
 def _read_runs(named: list[str], truth: Positions, options: EvaluationOptions) -> dict[str, Positions]:

@@ -12,7 +12,7 @@ import ray
 
 from geoloc.encoders.presets import Preset
 from geoloc.errors import UsageError
-from geoloc.estimate.options import LocatorOptions
+from geoloc.estimate.options import ComparisonOptions, LocatorOptions
 from geoloc.photos.decode import View
 
 Answer = Callable[[pa.Table], pa.Table]
@@ -44,6 +44,12 @@ def build_referencer(models: Preset, device: str, threads: int) -> Answer:
     from geoloc.index.reference import Referencer
 
     return Referencer(models, device, threads).refer
+
+
+def build_comparison(options: ComparisonOptions, device: str, threads: int) -> Answer:
+    from geoloc.estimate.comparison import Comparison
+
+    return Comparison(options, device, threads).compare
 
 
 @dataclass(frozen=True)

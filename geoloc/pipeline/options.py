@@ -1,12 +1,18 @@
 """Options that jobs share. Reading them needs no Ray."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
+import tyro
+
+from geoloc.encoders.presets import preset
 from geoloc.errors import UsageError
 from geoloc.photos.decode import View
 from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
+from geoloc.ranking.choosers import check_chooser
+from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import S3Options
 
 SOURCE_SETTINGS = ("source", "relocate", "max_photo_mb", "max_megapixels")
@@ -23,9 +29,9 @@ class PhotoOptions:
     """Requests under way at once, a loading task."""
 
     def check(self) -> None:
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) <= 0:
-                raise UsageError(f"--{field.name.replace('_', '-')} {getattr(self, field.name)}: must be above 0")
+        for name, value in dataclasses.asdict(self).items():
+            if value <= 0:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: must be above 0")
 
     def load_options(self, view: View, s3: S3Options, **others: object) -> LoadOptions:
         fetch = FetchOptions(int(self.max_photo_mb * 2**20), self.fetch_concurrency, s3=s3)
@@ -42,3 +48,37 @@ class ClusterOptions:
     """Photos the models take at once (default: 256 on a GPU, 16 a CPU core)."""
     wait_minutes: float = 0
     """How long to wait for the cluster to grow to what the plan needs, minutes."""
+
+
+@dataclass(frozen=True)
+class LocateOptions:
+    images: str | None = None
+    """Where the truth's photos are (s3:// prefix, folder, or table with a column `uri`): locate them, with every
+    combination of --choosers and --candidates, and judge those answers too."""
+    index: str | None = None
+    """Index folder from build_index.py (default: the preset's own gallery of coordinates, where it has one)."""
+    preset: Literal["geoclip", "lite"] = "geoclip"
+    """Models: geoclip or lite."""
+    model: str | None = None
+    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    choosers: tuple[str, ...] = ()
+    """Ways of choosing to compare (default: all that the preset can serve)."""
+    candidates: tuple[int, ...] = (20,)
+    """Numbers of places retrieved, to compare."""
+    density_sigma_km: float = 445
+    """Width of the density chooser's kernel, km."""
+    ten_crop: bool = False
+    """Average similarities over ten crops of every photo (five, and their mirror images), as papers do."""
+    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
+    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+
+    def check(self) -> None:
+        """Raises UsageError for what can be told without looking at any photo."""
+        self.photos.check()
+        for chooser in self.choosers:
+            check_chooser(chooser, preset(self.preset, self.model))
+        for count in self.candidates:
+            if not 1 <= count <= MAX_CANDIDATES:
+                raise UsageError(f"--candidates {count}: must be from 1 to {MAX_CANDIDATES}")
+        if self.density_sigma_km <= 0:
+            raise UsageError(f"--density-sigma-km {self.density_sigma_km}: must be above 0")

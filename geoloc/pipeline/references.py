@@ -100,7 +100,6 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
         run,
         load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=THUMBNAIL_PX),
         build_model=functools.partial(build_referencer, models),
-        finish=_as_it_is,
         plan=plan,
         max_part_rows=4_096,  # a part is held in memory, vectors and thumbnails and all
     )
@@ -122,10 +121,6 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
         log.info("%s", line)
     folder.filesystem.rm(run.folder.path(), recursive=True)
     return 0
-
-
-def _as_it_is(table: pa.Table) -> pa.Table:
-    return table
 
 
 def _failed(parts: Parts) -> pa.Table:

@@ -55,9 +55,9 @@ class Stream:
     load: LoadOptions
     build_model: Build
     """Called once an actor."""
-    finish: Callable[[pa.Table], pa.Table]
-    """Last touch before a part is written."""
     plan: Plan
+    finish: Callable[[pa.Table], pa.Table] | None = None
+    """Last touch before a part is written."""
     max_part_rows: int = 25_000
     """Rows of the largest results file; a small archive has smaller ones."""
 
@@ -131,11 +131,11 @@ def _loader(options: LoadOptions) -> PhotoLoader:
 
 
 class _Writer:
-    def __init__(self, parts: Parts, finish: Callable[[pa.Table], pa.Table]) -> None:
+    def __init__(self, parts: Parts, finish: Callable[[pa.Table], pa.Table] | None) -> None:
         self._parts, self._finish = parts, finish
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        self._parts.add(self._finish(batch))
+        self._parts.add(self._finish(batch) if self._finish else batch)
         statuses = {entry["values"]: entry["counts"] for entry in batch["status"].value_counts().to_pylist()}
         seconds = {name: [float(np.nansum(batch[name].to_numpy()))] for name in SECONDS if name in batch.column_names}
         return pa.table({"statuses": [json.dumps(statuses)]} | seconds)

@@ -15,6 +15,10 @@ class Candidates:
     lat: np.ndarray
     lon: np.ndarray
 
+    def first(self, k: int) -> "Candidates":
+        """The k most similar of each photo."""
+        return Candidates(self.row[:, :k], self.similarity[:, :k], self.lat[:, :k], self.lon[:, :k])
+
 
 def padded(lists: pa.ListArray, names: list[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The lengths (n,) of lists of structs, null counting as empty, and their fields (n, longest), in the lists' order.

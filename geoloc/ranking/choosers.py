@@ -74,3 +74,8 @@ def check_chooser(name: str, preset: Preset) -> None:
             f"--chooser verification: preset {preset.name} has no location space to compare images and coordinates in; "
             "use --chooser top1 or density, or --preset geoclip"
         )
+
+
+def choosers_for(preset: Preset) -> list[str]:
+    """All that the preset can serve."""
+    return [name for name in CHOOSERS if name != "verification" or preset.geoclip_head]

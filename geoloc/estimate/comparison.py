@@ -1,0 +1,82 @@
+"""Several ways of choosing, side by side on the same photos: encoded once, searched once, chosen many times."""
+
+import time
+
+import numpy as np
+import pyarrow as pa
+
+from geoloc.estimate.confidence import Confidence
+from geoloc.estimate.locator import make_chooser
+from geoloc.estimate.options import ComparisonOptions
+from geoloc.estimate.retriever import Retriever
+from geoloc.ranking.candidates import Candidates
+from geoloc.schema import COMPARED
+
+
+class Comparison:
+    def __init__(self, options: ComparisonOptions, device: str = "cpu", threads: int = 1) -> None:
+        self._configurations = options.configurations
+        self._retriever = Retriever(options.preset, options.index, device, threads, options.ten_crop)
+        self._choosers = {
+            name: make_chooser(name, options.preset, options.density_sigma_km)
+            for name in {configuration.chooser for configuration in options.configurations}
+        }
+
+    def compare(self, batch: pa.Table) -> pa.Table:
+        """A batch of LOADED to one of COMPARED, row for row; ``status`` is ``compared`` or ``failed``."""
+        start = time.perf_counter()
+        vectors, rows = self._retriever.encode(batch)
+        encoded = time.perf_counter()
+        status = np.array(batch["status"].to_pylist(), object)
+        status[rows] = "compared"
+        columns = {name: batch[name] for name in ("id", "uri", "error_kind", "error", "fetch_s", "decode_s")}
+        columns |= {"status": status, "true_lat": batch["lat"], "true_lon": batch["lon"]}
+        most = max(configuration.candidates for configuration in self._configurations)
+        found = self._retriever.search(vectors, most) if len(rows) else None
+        columns["candidates"] = _in_rows(_candidates(found) if found else [], rows, batch.num_rows)
+        columns["answers"] = _in_rows(self._answers(vectors, found) if found else [], rows, batch.num_rows)
+        each = max(1, len(rows))
+        columns["embed_s"] = _seconds((encoded - start) / each, rows, batch.num_rows)
+        columns["retrieve_s"] = _seconds((time.perf_counter() - encoded) / each, rows, batch.num_rows)
+        return pa.table({name: columns[name] for name in COMPARED.names}, schema=COMPARED)
+
+    def _answers(self, vectors: np.ndarray, found: Candidates) -> list[list[dict]]:
+        """For each photo, one of every configuration."""
+        answers: list[list[dict]] = [[] for _ in vectors]
+        for configuration in self._configurations:
+            first = found.first(configuration.candidates)
+            chooser = self._choosers[configuration.chooser]
+            scores = chooser.scores(vectors, first)
+            columns = Confidence(chooser.scale).columns(scores, first.similarity, first.lat, first.lon)
+            for photo, answer in enumerate(answers):
+                values = {name: float(columns[name][photo]) for name in ("lat", "lon", "confidence", "radius_km")}
+                known = first.row[photo] >= 0
+                answer.append({"configuration": configuration.name, **values, "scores": scores[photo][known]})
+        return answers
+
+
+def _candidates(found: Candidates) -> list[list[dict]]:
+    return [
+        [
+            {"lat": lat, "lon": lon, "similarity": similarity, "reference_id": row}
+            for row, similarity, lat, lon in zip(*photo, strict=True)
+            if row >= 0
+        ]
+        for photo in zip(
+            found.row.tolist(), found.similarity.tolist(), found.lat.tolist(), found.lon.tolist(), strict=True
+        )
+    ]
+
+
+def _in_rows(values: list, rows: np.ndarray, total: int) -> list:
+    """As long as the batch: the values in their rows, None elsewhere."""
+    column = [None] * total
+    for row, value in zip(rows.tolist(), values, strict=True):
+        column[row] = value
+    return column
+
+
+def _seconds(each: float, rows: np.ndarray, total: int) -> np.ndarray:
+    seconds = np.zeros(total, np.float32)
+    seconds[rows] = each
+    return seconds

@@ -1,0 +1,49 @@
+"""From pixels to candidates: the image encoder and the index, loaded once."""
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from geoloc.encoders.image import ImageEncoder
+from geoloc.encoders.presets import Preset
+from geoloc.index.search import CpuSearcher, GpuSearcher
+from geoloc.index.store import Index, local_copy
+from geoloc.photos.load import pixel_array
+from geoloc.ranking.candidates import Candidates
+from geoloc.storage import Folder
+
+
+class Retriever:
+    def __init__(
+        self, preset: Preset, index: Folder, device: str = "cpu", threads: int = 1, ten_crop: bool = False
+    ) -> None:
+        self._encoder = ImageEncoder(preset, device, threads)
+        self._ten_crop = ten_crop
+        self.index = Index(local_copy(index))
+        ann = self.index.info.ann
+        if device == "cuda":
+            self._searcher = GpuSearcher(self.index.vectors, list(range(torch.cuda.device_count())))
+        elif ann:
+            self._searcher = CpuSearcher(self.index.vectors, self.index.path / "ann.faiss", ann["parameters"])
+        else:
+            self._searcher = CpuSearcher(self.index.vectors)
+
+    def encode(self, batch: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """The vectors (m, d) of a batch of LOADED's photos that want an answer, and their row numbers (m,).
+
+        With ten crops, the mean of their unit vectors: its inner products are the means of theirs, which is how
+        GeoCLIP averages ten crops (logits, not coordinates).
+        """
+        pixels, rows = pixel_array(batch, self._encoder.view.size)
+        if not len(rows):
+            return np.zeros((0, self._encoder.dimension), np.float32), rows
+        if not self._ten_crop:
+            return self._encoder.encode(pixels), rows
+        vectors = self._encoder.encode(pixels) + self._encoder.encode(np.ascontiguousarray(pixels[:, :, ::-1]))
+        crops = len(pixels) // len(rows)
+        return vectors.reshape(len(rows), crops, -1).sum(axis=1) / (2 * crops), rows
+
+    def search(self, vectors: np.ndarray, k: int) -> Candidates:
+        """The k most similar references of photos (m, d)."""
+        similarity, found = self._searcher.search(vectors, k)
+        return Candidates(found, similarity, self.index.lat[found], self.index.lon[found])

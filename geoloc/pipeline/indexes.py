@@ -1,0 +1,46 @@
+"""The index that a run searches: found, checked against the models, and brought to this machine."""
+
+import logging
+
+from geoloc.encoders.presets import Preset
+from geoloc.errors import UsageError
+from geoloc.index.store import GALLERY_ENCODER, IndexInfo, local_copy, publish, read_info
+from geoloc.storage import Folder
+
+log = logging.getLogger("geoloc")
+
+
+def find_index(uri: str | None, models: Preset, candidates: int, output: Folder) -> tuple[Folder, IndexInfo]:
+    """The index named, or the preset's own gallery, which is made once, in ``output``, where all nodes find it.
+
+    Raises UsageError where the preset or the number of candidates does not go with it.
+    """
+    if uri is None and not models.geoclip_head:
+        raise UsageError(f"--index: preset {models.name} has no gallery of its own; make an index with build_index.py")
+    folder = Folder(uri, output.s3) if uri else _gallery(models, output)
+    info = read_info(folder)
+    local_copy(folder, verify=True)
+    if info.kind == "gallery" and not models.geoclip_head:
+        raise UsageError(f"--index {uri}: is a gallery of {GALLERY_ENCODER} vectors; it needs --preset geoclip")
+    if candidates > info.rows:
+        raise UsageError(f"--candidates {candidates}: the index has only {info.rows} rows")
+    return folder, info
+
+
+def check_encoder(folder: Folder, info: IndexInfo, models: Preset, fingerprint: str) -> None:
+    """Raises UsageError where photos would be encoded otherwise than the index's were."""
+    if info.kind == "photos" and info.encoder != fingerprint:
+        raise UsageError(
+            f"--index {folder.uri}: was built with preset {info.preset}, model {info.model} (weights {info.encoder[:8]}), "
+            f"not with {models.name}, {models.model} ({fingerprint[:8]}); rebuild it or name its preset"
+        )
+
+
+def _gallery(models: Preset, output: Folder) -> Folder:
+    gallery = output / "gallery"
+    if not gallery.exists("index.json"):
+        log.info("Encoding the preset's gallery of coordinates into %s", gallery.uri)
+        from geoloc.index.gallery import write_gallery  # needs torch (geoloc.pipeline.models)
+
+        publish(gallery, lambda draft: write_gallery(draft, models))
+    return gallery
