@@ -11,8 +11,6 @@ import json
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import log_softmax
 
 from geoloc.errors import UsageError
 from geoloc.evaluation.reliability import reliability
@@ -163,6 +161,8 @@ class _Model:
 
     @classmethod
     def fitted(cls, table: np.ndarray, km: np.ndarray) -> "_Model":
+        from scipy.optimize import minimize  # a second to import, and only fitting needs it
+
         mean, std = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-9)
         inputs = _standardised(table, mean, std)
         bins = len(THRESHOLDS_KM) + 1
@@ -173,7 +173,7 @@ class _Model:
 
     def below(self, table: np.ndarray) -> np.ndarray:
         logits = _standardised(table, self.mean, self.std) @ self.weights
-        return np.exp(log_softmax(logits, axis=1)).cumsum(axis=1)[:, :-1].clip(0, 1)
+        return np.exp(_log_softmax(logits)).cumsum(axis=1)[:, :-1].clip(0, 1)
 
 
 def _standardised(table: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -181,10 +181,15 @@ def _standardised(table: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.nd
     return np.column_stack([np.ones(len(table)), np.clip((table - mean) / std, -_CLIP, _CLIP)])
 
 
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
 def _loss(flat: np.ndarray, inputs: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
     """Mean cross-entropy with a ridge on everything but the bias, and its gradient."""
     weights = flat.reshape(inputs.shape[1], truth.shape[1])
-    logs = log_softmax(inputs @ weights, axis=1)
+    logs = _log_softmax(inputs @ weights)
     ridge = _PENALTY * weights
     ridge[0] = 0
     loss = (-(truth * logs).sum() + (ridge * weights).sum()) / len(inputs)

@@ -11,6 +11,7 @@ from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import LocatorOptions
 from geoloc.estimate.retriever import Retriever
 from geoloc.geo.places import place_text, places
+from geoloc.photos.decode import View
 from geoloc.ranking.candidates import Candidates
 from geoloc.ranking.choosers import Chooser, Density, Top1, check_chooser
 from geoloc.ranking.verification import Verification
@@ -32,6 +33,11 @@ class Locator:
         self._confidence = Confidence(self._chooser.scale, options.calibration, options.abstention)
         names = self._index.place.to_pylist() if self._index.info.rows < _NAME_CACHE_ROWS else None
         self._place_texts = None if names is None else np.array([place_text(name) for name in names], object)
+
+    @property
+    def view(self) -> View:
+        """What of a photo is to be loaded."""
+        return self._retriever.view
 
     def locate(self, batch: pa.Table) -> pa.Table:
         """A batch of LOADED to one of LOCATED, row for row, without ``geometry``."""

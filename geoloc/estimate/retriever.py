@@ -1,5 +1,7 @@
 """From pixels to candidates: the image encoder and the index, loaded once."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -8,6 +10,7 @@ from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.presets import Preset
 from geoloc.index.search import CpuSearcher, GpuSearcher
 from geoloc.index.store import Index, local_copy
+from geoloc.photos.decode import View
 from geoloc.photos.load import pixel_array
 from geoloc.ranking.candidates import Candidates
 from geoloc.storage import Folder
@@ -27,6 +30,11 @@ class Retriever:
             self._searcher = CpuSearcher(self.index.vectors, self.index.path / "ann.faiss", ann["parameters"])
         else:
             self._searcher = CpuSearcher(self.index.vectors)
+
+    @property
+    def view(self) -> View:
+        """What of a photo is to be loaded."""
+        return dataclasses.replace(self._encoder.view, ten_crop=self._ten_crop)
 
     def encode(self, batch: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """The vectors (m, d) of a batch of LOADED's photos that want an answer, and their row numbers (m,).

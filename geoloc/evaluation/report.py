@@ -63,6 +63,7 @@ def write_report(evaluation: Evaluation) -> bytes:
         continents=continents,
         countries=_by_name(evaluation, evaluation.places.country, MOST_COUNTRIES),
         drawn=list(figures),
+        uncalibrated=[run.name for run in runs if run.reliability and not run.calibrated],
         finite=np.isfinite,
     )
 

@@ -4,6 +4,7 @@ torch and what builds on it take many seconds to import. They are imported where
 the loading tasks and ``--help`` do without them.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -59,6 +60,7 @@ class EncoderFacts:
     fingerprint: str
 
 
+@functools.cache
 def probe_encoder(models: Preset) -> EncoderFacts:
     """Load the image model once on the cluster, before any photo is read. Raises UsageError where it cannot be had."""
     try:

@@ -60,8 +60,9 @@ class Summary:
 
     @property
     def median_km(self) -> float:
-        """Of the judged photos; infinite where most have no answer, NaN where there are none."""
-        return float(np.median(np.concatenate(self.errors_km))) if self.judged else float("nan")
+        """Of the judged photos that have an answer; NaN where none has."""
+        km = np.concatenate([np.zeros(0), *self.errors_km])
+        return float(np.median(km[np.isfinite(km)])) if np.isfinite(km).any() else float("nan")
 
     def lines(self) -> list[str]:
         """For the console."""

@@ -6,6 +6,7 @@ import pillow_heif
 import pytest
 from open_clip.transform import image_transform
 from PIL import Image, ImageOps
+from torchvision import transforms
 
 from geoloc.errors import PhotoError
 from geoloc.photos.decode import PhotoFile, View, thumbnail, thumbnail_scale, to_rgb
@@ -150,6 +151,19 @@ def test_view_is_open_clips_own(size, mode):
     expected = transform(scene(*size)).permute(1, 2, 0).numpy() * 255
     ours = np.asarray(View(224, mode).of(scene(*size)), np.float32)
     assert np.abs(ours - expected).mean() < 1.0
+
+
+@pytest.mark.parametrize("size", [(320, 240), (240, 320), (500, 500), (700, 300)])
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+def test_ten_crops_are_torchvisions(size, mode):
+    """Five of them; their mirror images are the encoder's part."""
+    image = scene(*size)
+    scaled = 256 if mode == "shortest" else (256, 256)
+    resize = transforms.Resize(scaled, transforms.InterpolationMode.BICUBIC)
+    expected = [np.asarray(crop, int) for crop in transforms.FiveCrop(224)(resize(image))]
+    crops = np.frombuffer(View(224, mode, ten_crop=True).pixels(image), np.uint8).reshape(5, 224, 224, 3)
+    for crop, torchvisions in zip(crops, expected, strict=True):
+        assert np.abs(crop.astype(int) - torchvisions).mean() < 1.0
 
 
 def test_jpeg_is_decoded_no_larger_than_needed():

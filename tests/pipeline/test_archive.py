@@ -17,6 +17,7 @@ from geoloc.errors import UsageError
 from geoloc.geo.distance import haversine_km
 from geoloc.photos.sources import Source
 from geoloc.pipeline.archive import ArchiveOptions, geotag_archive
+from geoloc.pipeline.calibration import CalibrationOptions, calibrate
 from geoloc.pipeline.references import IndexOptions, build_index
 from geoloc.pipeline.run import Run
 from geoloc.storage import Folder, S3Options
@@ -203,6 +204,9 @@ def test_geoclip_needs_no_reference_photos(tmp_path, toy, random):
         ({"preset": "geoclip"}, "cannot load the image model ViT-L-14-quickgelu"),
         ({"export": ("kml",)}, "--export kml"),
         ({"density_sigma_km": 0}, "--density-sigma-km 0"),
+        ({"min_confidence": "25km:0.5"}, "--min-confidence 25km:0.5: speaks of probabilities; add --calibration"),
+        ({"min_confidence": "0.5", "calibration": "x"}, "--min-confidence 0.5: is not THRESHOLD:PROBABILITY"),
+        ({"calibration": "/nowhere"}, "no such file; make it with"),
     ],
 )
 def test_what_cannot_work_stops_before_any_photo(options, change, message, s3):
@@ -288,3 +292,64 @@ def test_photos_without_a_place_make_no_index(tmp_path, toy):
     Image.new("RGB", (8, 8)).save(write / "a.jpg")
     with pytest.raises(UsageError, match="no photo could be indexed: no_position 1"):
         build_index(IndexOptions(str(write), str(tmp_path / "index"), "lite"))
+
+
+def test_confidences_are_calibrated_changed_and_taken_back(planet, toy_index, tmp_path, caplog):
+    """On results that are there, without locating again; new results say the same."""
+    caplog.set_level("INFO", "geoloc")
+    write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 150, seed=5)
+    first = ArchiveOptions(
+        str(tmp_path / "truth.csv"), str(tmp_path / "a"), str(toy_index), "lite", candidates=10, relocate=True
+    )
+    assert geotag_archive(first) == 0
+    raw = results(first)
+    assert all(row["confidence_25km"] is None for row in raw)
+    assert "Confidences: uncalibrated" in caplog.text
+
+    assert calibrate(CalibrationOptions(first.output)) == 0
+    calibrated = dataclasses.replace(first, calibration=first.output)
+    assert geotag_archive(calibrated) == 0
+    assert "Nothing to do" in caplog.text
+    rows = results(calibrated)
+    for row, before in zip(rows, raw, strict=True):
+        assert (row["lat"], row["lon"], row["status"]) == (before["lat"], before["lon"], before["status"])
+        if row["status"] == "located":
+            confidences = [row[f"confidence_{t}km"] for t in (1, 25, 200, 750, 2500)]
+            assert confidences == sorted(confidences)
+            assert row["confidence"] == row["confidence_25km"]
+    assert "calibrated on" in (tmp_path / "a" / "report.html").read_text()
+
+    sure = np.median([row["confidence_25km"] for row in rows if row["status"] == "located"])
+    abstaining = dataclasses.replace(calibrated, min_confidence=f"25km:{sure:.4f}", export=("geojson", "csv"))
+    assert geotag_archive(abstaining) == 0
+    fresh = dataclasses.replace(abstaining, output=str(tmp_path / "b"))
+    assert geotag_archive(fresh) == 0
+    statuses = [row["status"] for row in results(abstaining)]
+    assert 0.3 < statuses.count("uncertain") / statuses.count("located") < 3
+    for renewed, new, before in zip(results(abstaining), results(fresh), raw, strict=True):
+        names = [n for n in new if n.startswith(("radius", "confidence"))]
+        numbers, expected = (np.array([row[n] for n in names], float) for row in (renewed, new))
+        assert numbers == pytest.approx(expected, rel=1e-5, nan_ok=True)
+        assert {n: v for n, v in renewed.items() if n not in names} == {n: v for n, v in new.items() if n not in names}
+        assert (renewed["estimate_lat"], renewed["estimate_lon"]) == (before["lat"], before["lon"])
+        assert (renewed["lat"] is None) == (renewed["geometry"] is None) == (renewed["status"] != "located")
+
+    assert geotag_archive(first) == 0
+    assert results(first) == raw
+
+    other = dataclasses.replace(calibrated, output=str(tmp_path / "c"), chooser="density")
+    with pytest.raises(UsageError, match=r"--calibration .*chooser was 'top1', is now 'density'"):
+        geotag_archive(other)
+
+
+def test_a_run_of_unknown_places_calibrates_nothing(tmp_path, toy, options):
+    options = dataclasses.replace(options, relocate=False)
+    assert geotag_archive(options) == 0
+    with pytest.raises(UsageError, match=r"none of its located photos has a known place.*--relocate"):
+        calibrate(CalibrationOptions(options.output))
+    with pytest.raises(UsageError, match="at least 100 photos"):
+        calibrate(CalibrationOptions(options.output, str(toy / "truth.csv")))
+    with pytest.raises(UsageError, match=r"RUN /nowhere: has no run.json"):
+        calibrate(CalibrationOptions("/nowhere"))
+    with pytest.raises(UsageError, match=r"--coverage 1.5"):
+        calibrate(CalibrationOptions(options.output, coverage=1.5))

@@ -1,0 +1,89 @@
+"""Models judged on a data set, on a real Ray cluster."""
+
+import csv
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from geoloc.encoders.presets import lite
+from geoloc.errors import UsageError
+from geoloc.estimate.locator import Locator
+from geoloc.estimate.options import LocatorOptions
+from geoloc.photos.load import LoadOptions, PhotoLoader
+from geoloc.pipeline.evaluation import EvaluationOptions, evaluate_runs
+from geoloc.pipeline.options import LocateOptions
+from geoloc.storage import Folder
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def tables(folder):
+    return {name: list(csv.DictReader((folder / name).open())) for name in ("table.csv", "candidates.csv")}
+
+
+def test_every_configuration_in_one_pass(toy, toy_index, tmp_path, caplog):
+    """All choosers of the preset, several numbers of candidates, and somebody's predictions beside them."""
+    caplog.set_level("INFO", "geoloc")
+    truth = tmp_path / "truth.csv"
+    rows = list(csv.DictReader((toy / "truth.csv").open()))
+    with truth.open("w", newline="") as file:  # by file name, and a photo that is not there
+        names = [(row["uri"].rsplit("/", 1)[-1], row["lat"], row["lon"]) for row in rows]
+        csv.writer(file).writerows([("IMG_ID", "LAT", "LON"), *names, ("lost.jpg", 1, 2)])
+    locate = LocateOptions(str(toy / "archive"), str(toy_index), "lite", candidates=(1, 10))
+    options = EvaluationOptions((f"peer={toy / 'truth.csv'}", str(truth), str(tmp_path / "out")), locate=locate)
+    assert evaluate_runs(options) == 0
+    found = {row["run"]: row for row in tables(tmp_path / "out")["table.csv"]}
+    assert list(found) == ["peer", "top1 of 1", "top1 of 10", "density of 1", "density of 10"]
+    assert {row["n"] for row in found.values()} == {"41"}
+    assert 1 <= int(found["top1 of 1"]["missing"]) < 6
+    assert found["peer"]["missing"] == "1"
+    accuracies = [f"acc_{t}km" for t in (1, 25, 200, 750, 2500)]
+    assert [found["top1 of 1"][a] for a in accuracies] == [found["top1 of 10"][a] for a in accuracies]
+    assert float(found["top1 of 10"]["acc_200km"]) > 70
+    recall = {(r["run"], r["k"]): float(r["recall_25km"]) for r in tables(tmp_path / "out")["candidates.csv"]}
+    assert recall["top1 of 10", "1"] == pytest.approx(float(found["top1 of 1"]["acc_25km"]), abs=1e-3)
+    assert recall["density of 10", "10"] >= recall["density of 10", "1"]
+    assert "'lost.jpg'" in caplog.text
+
+    caplog.clear()
+    assert evaluate_runs(options) == 0  # what was located is not located again
+    assert "photos/s" not in caplog.text
+    with pytest.raises(UsageError, match=r"configurations was .*, is now"):
+        evaluate_runs(EvaluationOptions(options.paths, locate=LocateOptions(locate.images, locate.index, "lite")))
+
+
+def test_the_archive_job_says_the_same(toy, toy_index, tmp_path):
+    """And ten crops say something else."""
+    answers = {}
+    for crops in (False, True):
+        out = tmp_path / str(crops)
+        locate = LocateOptions(str(toy / "archive"), str(toy_index), "lite", None, ("top1",), (5,), ten_crop=crops)
+        assert evaluate_runs(EvaluationOptions((str(toy / "truth.csv"), str(out)), locate=locate)) == 0
+        answers[crops] = {row["id"]: row for row in pq.read_table(out / "results.parquet").to_pylist()}
+    locator = Locator(LocatorOptions(lite(), Folder(str(toy_index)), candidates=5))
+    photos = pq.read_table(tmp_path / "False" / "located" / "photos.parquet")
+    photos = photos.add_column(0, "id", [np.arange(photos.num_rows)])
+    loader = PhotoLoader(LoadOptions(locator.view))
+    located = [row for batch in loader.load(photos, tmp_path / "crumbs") for row in locator.locate(batch).to_pylist()]
+    assert len(located) == 40
+    for row in located:
+        assert (answers[False][row["uri"]]["lat"], answers[False][row["uri"]]["lon"]) == (row["lat"], row["lon"])
+    assert any(answers[True][uri]["lat"] != answers[False][uri]["lat"] for uri in answers[True])
+
+
+def test_photos_that_are_not_there(toy, toy_index, tmp_path):
+    (tmp_path / "empty").mkdir()
+    locate = LocateOptions(str(tmp_path / "empty"), str(toy_index), "lite")
+    with pytest.raises(UsageError, match=r"--images .*: no photos there"):
+        evaluate_runs(EvaluationOptions((str(toy / "truth.csv"), str(tmp_path / "out")), locate=locate))
+    for change, message in (
+        ({"choosers": ("guess",)}, "--chooser guess"),
+        ({"candidates": (0,)}, "--candidates 0"),
+        ({"index": None}, "--index: preset lite has no gallery"),
+    ):
+        options = LocateOptions(
+            **({"images": str(toy / "archive"), "index": str(toy_index), "preset": "lite"} | change)
+        )
+        with pytest.raises(UsageError, match=message):
+            evaluate_runs(EvaluationOptions((str(toy / "truth.csv"), str(tmp_path / "out")), locate=options))
