@@ -22,6 +22,21 @@ def tables(folder):
     return {name: list(csv.DictReader((folder / name).open())) for name in ("table.csv", "candidates.csv")}
 
 
+def answers(folder, run):
+    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    return {row["id"]: (row["lat"], row["lon"]) for row in rows if row["run"] == run and row["lat"] is not None}
+
+
+def archive_answers(toy, toy_index, folder):
+    """What the archive job's own object says of the same photos."""
+    locator = Locator(LocatorOptions(lite(), Folder(str(toy_index)), candidates=10))
+    photos = pq.read_table(folder / "out" / "located" / "photos.parquet")
+    photos = photos.add_column(0, "id", [np.arange(photos.num_rows)])
+    batches = PhotoLoader(LoadOptions(locator.view)).load(photos, folder / "crumbs")
+    rows = [row for batch in batches for row in locator.locate(batch).to_pylist()]
+    return {row["uri"].rsplit("/", 1)[-1]: (row["lat"], row["lon"]) for row in rows if row["lat"] is not None}
+
+
 def test_every_configuration_in_one_pass(toy, toy_index, tmp_path, caplog):
     """All choosers of the preset, several numbers of candidates, and somebody's predictions beside them."""
     caplog.set_level("INFO", "geoloc")
@@ -45,31 +60,13 @@ def test_every_configuration_in_one_pass(toy, toy_index, tmp_path, caplog):
     assert recall["top1 of 10", "1"] == pytest.approx(float(found["top1 of 1"]["acc_25km"]), abs=1e-3)
     assert recall["density of 10", "10"] >= recall["density of 10", "1"]
     assert "'lost.jpg'" in caplog.text
+    assert archive_answers(toy, toy_index, tmp_path) == answers(tmp_path / "out", "top1 of 10")
 
     caplog.clear()
     assert evaluate_runs(options) == 0  # what was located is not located again
     assert "photos/s" not in caplog.text
     with pytest.raises(UsageError, match=r"configurations was .*, is now"):
         evaluate_runs(EvaluationOptions(options.paths, locate=LocateOptions(locate.images, locate.index, "lite")))
-
-
-def test_the_archive_job_says_the_same(toy, toy_index, tmp_path):
-    """And ten crops say something else."""
-    answers = {}
-    for crops in (False, True):
-        out = tmp_path / str(crops)
-        locate = LocateOptions(str(toy / "archive"), str(toy_index), "lite", None, ("top1",), (5,), ten_crop=crops)
-        assert evaluate_runs(EvaluationOptions((str(toy / "truth.csv"), str(out)), locate=locate)) == 0
-        answers[crops] = {row["id"]: row for row in pq.read_table(out / "results.parquet").to_pylist()}
-    locator = Locator(LocatorOptions(lite(), Folder(str(toy_index)), candidates=5))
-    photos = pq.read_table(tmp_path / "False" / "located" / "photos.parquet")
-    photos = photos.add_column(0, "id", [np.arange(photos.num_rows)])
-    loader = PhotoLoader(LoadOptions(locator.view))
-    located = [row for batch in loader.load(photos, tmp_path / "crumbs") for row in locator.locate(batch).to_pylist()]
-    assert len(located) == 40
-    for row in located:
-        assert (answers[False][row["uri"]]["lat"], answers[False][row["uri"]]["lon"]) == (row["lat"], row["lon"])
-    assert any(answers[True][uri]["lat"] != answers[False][uri]["lat"] for uri in answers[True])
 
 
 def test_photos_that_are_not_there(toy, toy_index, tmp_path):

@@ -35,10 +35,6 @@ def statuses(device: str, threads: int):
     return answer
 
 
-def as_it_is(table: pa.Table) -> pa.Table:
-    return table
-
-
 @pytest.mark.usefixtures("ray_cluster")
 def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
     (tmp_path / "photos").mkdir()
@@ -49,7 +45,7 @@ def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
     run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
     connect()
     plan = make_plan(ClusterOptions())
-    stream = Stream(run, LoadOptions(DeadlyView(16)), statuses, as_it_is, plan)
+    stream = Stream(run, LoadOptions(DeadlyView(16)), statuses, plan)
     assert stream.work().photos == 60
     rows = [row for table in run.parts.tables() for row in table.to_pylist()]
     assert sorted(row["id"] for row in rows) == list(range(60))
