@@ -118,9 +118,6 @@ COMPARED = pa.schema(
             name: RESULT.field(name).type
             for name in ("id", "uri", "status", "error_kind", "error", "true_lat", "true_lon")
         },
-        "candidates": pa.list_(  # most similar first
-            pa.struct({name: CANDIDATE.field(name).type for name in ("lat", "lon", "similarity", "reference_id")})
-        ),
         "answers": pa.list_(
             pa.struct(
                 {
@@ -129,7 +126,14 @@ COMPARED = pa.schema(
                     "lon": pa.float64(),
                     "confidence": pa.float32(),
                     "radius_km": pa.float32(),
-                    "scores": pa.list_(pa.float32()),  # of the first candidates, as many as the configuration has
+                    "candidates": pa.list_(  # most similar first
+                        pa.struct(
+                            {
+                                name: CANDIDATE.field(name).type
+                                for name in ("lat", "lon", "score", "similarity", "reference_id")
+                            }
+                        )
+                    ),
                 }
             )
         ),

@@ -10,11 +10,12 @@ import open_clip
 import torch
 from torch import nn
 
+from geoloc.encoders.alignment import load_alignment
 from geoloc.encoders.geoclip import geoclip_weights
 from geoloc.encoders.presets import LITE, Preset
 from geoloc.errors import UsageError
 from geoloc.photos.decode import View
-from geoloc.storage import describe
+from geoloc.storage import Folder, describe
 
 CPU_BATCH = 4
 """Photos that a core encodes at once: what its caches hold."""
@@ -27,7 +28,8 @@ class ImageEncoder:
     cores each encode photos of their own, which beats sharing every photo between them (with torch's own threads at 1).
     """
 
-    def __init__(self, preset: Preset, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, preset: Preset, device: str = "cpu", threads: int = 1, features: bool = False) -> None:
+        """``features``: leave the tower's output as it is, without head and normalisation."""
         self.preset = preset
         self.device = torch.device(device)
         self._cores = ThreadPoolExecutor(threads) if self.device.type == "cpu" else None
@@ -42,7 +44,7 @@ class ImageEncoder:
         if self.view.mode not in ("shortest", "squash"):
             raise UsageError(f"--model {preset.model}: its resize mode {self.view.mode!r} is not supported")
         self._tower = model.visual
-        self._head = _geoclip_head(preset, self._tower) if preset.geoclip_head else nn.Identity()
+        self._head = nn.Identity() if features else _head(preset, self._tower)
         self.fingerprint = _fingerprint(self._tower, self._head, self.view)
 
         self._dtype = torch.float32
@@ -56,7 +58,7 @@ class ImageEncoder:
         self.dimension = self.encode(np.zeros((1, self.view.size, self.view.size, 3), np.uint8)).shape[1]
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """(n, size, size, 3) uint8 to (n, dimension) float32, rows of unit length.
+        """(n, size, size, 3) uint8 to (n, dimension) float32, rows of unit length; with an alignment, its three PARTS.
 
         A batch that does not fit the GPU's memory is halved until it does.
         """
@@ -71,7 +73,7 @@ class ImageEncoder:
         try:
             images = torch.from_numpy(np.array(pixels)).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             features = self._tower(((images - self._mean) / self._std).to(self._dtype))
-            return nn.functional.normalize(self._head(features.float()), dim=1).cpu().numpy()
+            return self._head(features.float()).cpu().numpy()
         except torch.OutOfMemoryError:
             if len(pixels) == 1:
                 raise
@@ -121,6 +123,32 @@ def _lite() -> nn.Module:
     trunk = model.visual.trunk
     trunk.load_state_dict(dict(zip(trunk.state_dict(), tensors, strict=True)))
     return model
+
+
+class _Normalised(nn.Module):
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return nn.functional.normalize(self.head(features), dim=1)
+
+
+class _Aligned(nn.Module):
+    """The PARTS of an aligned vector."""
+
+    def __init__(self, folder: Folder) -> None:
+        super().__init__()
+        self.alignment = load_alignment(folder)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return torch.cat([nn.functional.normalize(features, dim=1), *self.alignment.images(features)], dim=1)
+
+
+def _head(preset: Preset, tower: nn.Module) -> nn.Module:
+    if preset.alignment is not None:
+        return _Aligned(preset.alignment)
+    return _Normalised(_geoclip_head(preset, tower) if preset.geoclip_head else nn.Identity())
 
 
 def _geoclip_head(preset: Preset, tower: nn.Module) -> nn.Module:

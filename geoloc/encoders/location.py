@@ -1,35 +1,39 @@
-"""Coordinates to vectors: GeoCLIP's location encoder."""
+"""Coordinates to vectors: GeoCLIP's location encoder, which G3 has too, with another projection."""
 
 import numpy as np
 import torch
 from torch import nn
 
 from geoloc.encoders.geoclip import geoclip_weights
-from geoloc.geo.projections import equal_earth
+from geoloc.geo.projections import equal_earth, mercator
 
 GEOCLIP_SIGMAS = (2**0, 2**4, 2**8)
+LOCATION_DIMENSION = 512
+PROJECTIONS = {"equal_earth": equal_earth, "mercator": mercator}
+"""What feeds the Fourier features: GeoCLIP's (x, y) or G3's (y, x)."""
 
 
 class LocationEncoder(nn.Module):
-    """Three random-Fourier-feature networks over Equal Earth coordinates, summed (GeoCLIP §3.2).
+    """Three random-Fourier-feature networks over projected coordinates, summed (GeoCLIP §3.2, G3 §3.2).
 
     ``forward``: (n, 2) of (lat, lon) in degrees to (n, 512), not normalised.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, projection: str = "equal_earth") -> None:
         super().__init__()
+        self._project = PROJECTIONS[projection]
         self.capsules = nn.ModuleList(_Capsule() for _ in GEOCLIP_SIGMAS)
 
     @classmethod
-    def geoclip(cls) -> "LocationEncoder":
-        """With the weights of the package `geoclip`."""
-        encoder = cls()
+    def geoclip(cls, projection: str = "equal_earth") -> "LocationEncoder":
+        """With the weights of the package `geoclip`, frozen. G3 starts from them with its own projection."""
+        encoder = cls(projection)
         weights = geoclip_weights("location_encoder_weights.pth")
         encoder.load_state_dict({_own_name(name): tensor for name, tensor in weights.items()})
         return encoder.eval().requires_grad_(False)
 
     def forward(self, coordinates: torch.Tensor) -> torch.Tensor:
-        projected = equal_earth(coordinates)
+        projected = self._project(coordinates)
         return sum(capsule(projected) for capsule in self.capsules)
 
     @torch.inference_mode()
@@ -37,7 +41,7 @@ class LocationEncoder(nn.Module):
         """(n,) latitudes and longitudes in degrees to (n, 512) float32, rows of unit length."""
         coordinates = torch.from_numpy(np.stack([lat, lon], axis=1).astype(np.float32))
         parts = [nn.functional.normalize(self(part), dim=1) for part in coordinates.split(batch)]
-        return torch.cat(parts).numpy() if parts else np.empty((0, 512), np.float32)
+        return torch.cat(parts).numpy() if parts else np.empty((0, LOCATION_DIMENSION), np.float32)
 
 
 class _Capsule(nn.Module):

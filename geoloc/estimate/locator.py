@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pyarrow as pa
 
+from geoloc.encoders.alignment import load_alignment, part_of
 from geoloc.encoders.location import LocationEncoder
 from geoloc.encoders.presets import Preset
 from geoloc.estimate.confidence import Confidence
@@ -56,7 +57,7 @@ class Locator:
         return pa.Table.from_arrays(arrays, schema=schema)
 
     def _answer(self, vectors: np.ndarray, rows: np.ndarray, columns: dict) -> None:
-        candidates = self._retriever.search(vectors, self._options.candidates)
+        candidates = self._retriever.search(vectors, self._options.candidates, self._options.parts)
         scores = self._chooser.scores(vectors, candidates)
         answers = self._confidence.columns(scores, candidates.similarity, candidates.lat, candidates.lon)
         for name, values in answers.items():
@@ -99,8 +100,14 @@ def make_chooser(name: str, preset: Preset, density_sigma_km: float) -> Chooser:
     check_chooser(name, preset)
     scale = preset.similarity_scale
     if name == "verification":
-        return Verification(LocationEncoder.geoclip(), scale)
+        if preset.alignment is not None:
+            return Verification(load_alignment(preset.alignment).encode_locations, scale, _in_location_space)
+        return Verification(LocationEncoder.geoclip().encode, scale)
     return Top1(scale) if name == "top1" else Density(scale, density_sigma_km)
+
+
+def _in_location_space(vectors: np.ndarray) -> np.ndarray:
+    return part_of(vectors, "location")
 
 
 def _carried_over(batch: pa.Table) -> dict:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from geoloc.encoders.presets import Preset
+from geoloc.encoders.presets import PARTS, Preset
 from geoloc.estimate.calibration import Calibration
 from geoloc.estimate.confidence import Abstention
 from geoloc.storage import Folder
@@ -15,6 +15,7 @@ class LocatorOptions:
     candidates: int = 20
     chooser: str = "top1"
     density_sigma_km: float = 445.0
+    parts: tuple[str, ...] = PARTS
     calibration: Calibration | None = None
     abstention: Abstention | None = None
 
@@ -23,10 +24,13 @@ class LocatorOptions:
 class Configuration:
     chooser: str
     candidates: int
+    parts: tuple[str, ...] = PARTS
+    """Of an aligned vector, that similarity is taken of."""
 
     @property
     def name(self) -> str:
-        return f"{self.chooser} of {self.candidates}"
+        which = "" if self.parts == PARTS else f" by {'+'.join(self.parts)}"
+        return f"{self.chooser} of {self.candidates}{which}"
 
 
 @dataclass(frozen=True)

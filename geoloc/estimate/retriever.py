@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from geoloc.encoders.alignment import PARTS, keep_parts, part_of
 from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.presets import Preset
 from geoloc.index.search import CpuSearcher, GpuSearcher
@@ -21,7 +22,7 @@ class Retriever:
         self, preset: Preset, index: Folder, device: str = "cpu", threads: int = 1, ten_crop: bool = False
     ) -> None:
         self._encoder = ImageEncoder(preset, device, threads)
-        self._ten_crop = ten_crop
+        self._ten_crop, self._aligned = ten_crop, preset.alignment is not None
         self.index = Index(local_copy(index))
         ann = self.index.info.ann
         if device == "cuda":
@@ -51,7 +52,20 @@ class Retriever:
         crops = len(pixels) // len(rows)
         return vectors.reshape(len(rows), crops, -1).sum(axis=1) / (2 * crops), rows
 
-    def search(self, vectors: np.ndarray, k: int) -> Candidates:
-        """The k most similar references of photos (m, d)."""
-        similarity, found = self._searcher.search(vectors, k)
+    def search(self, vectors: np.ndarray, k: int, parts: tuple[str, ...] = PARTS) -> Candidates:
+        """The k most similar references of photos (m, d); of aligned vectors, by these parts alone."""
+        return self._found(self._queries(vectors, parts), k)
+
+    def dissimilar(self, vectors: np.ndarray, k: int, parts: tuple[str, ...] = PARTS) -> Candidates:
+        """The k least similar, least first: what G3's and GeoRanker's prompts show as places where the photo is not."""
+        found = self._found(-self._queries(vectors, parts), k)
+        return dataclasses.replace(found, similarity=-found.similarity)
+
+    def _queries(self, vectors: np.ndarray, parts: tuple[str, ...]) -> np.ndarray:
+        if not self._aligned:
+            return vectors
+        return part_of(vectors, "location") if self.index.info.kind == "gallery" else keep_parts(vectors, parts)
+
+    def _found(self, queries: np.ndarray, k: int) -> Candidates:
+        similarity, found = self._searcher.search(queries, k)
         return Candidates(found, similarity, self.index.lat[found], self.index.lon[found])

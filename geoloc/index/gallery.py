@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from geoloc.encoders.alignment import load_alignment
 from geoloc.encoders.geoclip import geoclip_gallery
+from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.location import LocationEncoder
 from geoloc.encoders.presets import Preset
 from geoloc.geo.places import places
@@ -17,16 +19,21 @@ VECTOR = REFERENCE.field("vector").type
 
 
 def write_gallery(path: Path, preset: Preset, batch: int = 16_384) -> IndexInfo:
-    """GeoCLIP's gallery as an index: 94,123 coordinates as 512-d location vectors, no photos at all."""
+    """GeoCLIP's gallery as an index: 94,123 coordinates as location vectors, no photos at all.
+
+    They are GeoCLIP's own (512-d), or those of the preset's alignment, as wide as its parts.
+    """
     lat, lon = geoclip_gallery()
-    encoder = LocationEncoder.geoclip()
-    info = IndexInfo("gallery", GALLERY_ENCODER, preset.name, preset.model, len(lat), 512)
+    encode, name = LocationEncoder.geoclip().encode, GALLERY_ENCODER
+    if preset.alignment is not None:
+        encode, name = load_alignment(preset.alignment).encode_locations, ImageEncoder(preset).fingerprint
+    width = encode(lat[:1], lon[:1]).shape[1]
+    info = IndexInfo("gallery", name, preset.name, preset.model, len(lat), width)
     parts = (slice(start, start + batch) for start in range(0, len(lat), batch))
-    return write_index(path, info, (_rows(encoder, lat[part], lon[part]) for part in parts))
+    return write_index(path, info, (_rows(encode(lat[part], lon[part]), lat[part], lon[part]) for part in parts))
 
 
-def _rows(encoder: LocationEncoder, lat: np.ndarray, lon: np.ndarray) -> pa.Table:
-    vectors = encoder.encode(lat, lon)
+def _rows(vectors: np.ndarray, lat: np.ndarray, lon: np.ndarray) -> pa.Table:
     columns = {"lat": lat, "lon": lon, "place": places().lookup(lat, lon)}
     columns["vector"] = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1]).cast(VECTOR)
     nulls = {field.name: pa.nulls(len(lat), field.type) for field in REFERENCE if field.name not in columns}

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from geoloc.encoders.presets import Preset, preset
+from geoloc.encoders.presets import PARTS, Preset, preset
 from geoloc.errors import UsageError
 from geoloc.estimate.calibration import Calibration, read_calibration
 from geoloc.estimate.confidence import Abstention, Confidence
@@ -22,7 +22,7 @@ from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_locator, probe_encoder
-from geoloc.pipeline.options import SOURCE_SETTINGS, ClusterOptions, PhotoOptions
+from geoloc.pipeline.options import SOURCE_SETTINGS, ClusterOptions, PhotoOptions, parse_parts
 from geoloc.pipeline.run import SUCCESS, Run
 from geoloc.pipeline.stages import Stream, Work
 from geoloc.ranking.choosers import check_chooser, score_scale
@@ -44,8 +44,9 @@ class ArchiveOptions:
     """Run folder, s3:// or local. The same command on the same folder goes on, and later takes up what is new."""
     index: str | None = None
     """Index folder from build_index.py (default: the preset's own gallery of coordinates, where it has one)."""
-    preset: Literal["geoclip", "lite"] = "geoclip"
-    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space) or lite (a weak encoder that runs on any CPU)."""
+    preset: str = "geoclip"
+    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space), lite (a weak encoder that runs on any CPU), or a
+    folder from train_alignment.py."""
     model: str | None = None
     """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
     candidates: int = 20
@@ -54,6 +55,8 @@ class ArchiveOptions:
     """How one of them is chosen: the most similar, the densest, or the best match in location space."""
     density_sigma_km: float = 445
     """Width of the density chooser's kernel, km."""
+    parts: str | None = None
+    """Parts of an aligned vector that references are found by, joined by +, such as image+location (default: all)."""
     relocate: bool = False
     """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
     calibration: str | None = None
@@ -72,7 +75,10 @@ class ArchiveOptions:
         """Raises UsageError for what can be told without looking at any photo."""
         self.photos.check()
         check_formats(self.export)
-        check_chooser(self.chooser, preset(self.preset, self.model))
+        models = preset(self.preset, self.model, self.s3)
+        check_chooser(self.chooser, models)
+        if self.parts is not None:
+            parse_parts(self.parts, models)
         if not 1 <= self.candidates <= MAX_CANDIDATES:
             raise UsageError(f"--candidates {self.candidates}: must be from 1 to {MAX_CANDIDATES}")
         if self.density_sigma_km <= 0:
@@ -93,7 +99,7 @@ def geotag_archive(options: ArchiveOptions) -> int:
 
 
 def _run(options: ArchiveOptions, run: Run) -> int:
-    models = preset(options.preset, options.model)
+    models = preset(options.preset, options.model, options.s3)
     index, info = find_index(options.index, models, options.candidates, run.folder)
 
     connect()
@@ -129,6 +135,7 @@ def _locator_options(options: ArchiveOptions, models: Preset, index: Folder, con
         options.candidates,
         options.chooser,
         options.density_sigma_km,
+        parse_parts(options.parts, models) if options.parts else PARTS,
         confidence.calibration,
         confidence.abstention,
     )
@@ -178,6 +185,7 @@ def _settings(options: ArchiveOptions, encoder: str, info: IndexInfo) -> dict:
         "index": info.fingerprint,
         "candidates": options.candidates,
         "chooser": options.chooser,
+        "parts": options.parts,
         "relocate": options.relocate,
         "max_photo_mb": options.photos.max_photo_mb,
         "max_megapixels": options.photos.max_megapixels,

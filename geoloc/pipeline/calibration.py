@@ -52,7 +52,9 @@ def calibrate(options: CalibrationOptions) -> int:
     if not run.has_candidates:
         raise UsageError(f"RUN {options.run}: its results have no candidates to tell confidence by")
     truth = read_truth(options.truth or options.run, None, options.columns, options.s3)
-    table, km, groups, itself = _examples(run, truth, score_scale(settings["chooser"], preset(settings["preset"])))
+    table, km, groups, itself = _examples(
+        run, truth, score_scale(settings["chooser"], preset(settings["preset"], settings["model"], options.s3))
+    )
     if itself > _ITSELF_SHARE * len(km):
         log.warning(
             "note: %s of %s photos found themselves among the references, so the confidences will be too high for photos "

@@ -13,7 +13,7 @@ from geoloc.encoders.presets import preset
 from geoloc.errors import UsageError
 from geoloc.estimate.options import ComparisonOptions, Configuration
 from geoloc.evaluation.matching import match
-from geoloc.evaluation.positions import CANDIDATE_PARTS, Positions
+from geoloc.evaluation.positions import Positions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
@@ -41,11 +41,12 @@ def compare(options: LocateOptions, truth: Positions, folder: Folder) -> dict[st
 
 
 def _compare(options: LocateOptions, truth: Positions, run: Run) -> dict[str, Positions]:
-    models = preset(options.preset, options.model)
+    models = preset(options.preset, options.model, run.folder.s3)
     index, info = find_index(options.index, models, max(options.candidates), run.folder)
     configurations = tuple(
-        Configuration(chooser, count)
+        Configuration(chooser, count, parts)
         for chooser in options.choosers or choosers_for(models)
+        for parts in options.vector_parts(models)
         for count in options.candidates
     )
     connect()
@@ -101,7 +102,7 @@ def _photos_of(truth: Positions, images: str, run: Run) -> Source:
 
 def _positions(parts: Parts, configuration: Configuration, number: int) -> Positions:
     """What the ``number``-th configuration answered."""
-    table = pa.concat_tables(parts.tables(["uri", "status", "candidates", "answers"]))
+    table = pa.concat_tables(parts.tables(["uri", "status", "answers"]))
     answered = pc.equal(table["status"], "compared").to_numpy()
     answers = table["answers"].combine_chunks().filter(pa.array(answered))
     of_each = len(answers.flatten()) // max(1, len(answers))
@@ -110,20 +111,9 @@ def _positions(parts: Parts, configuration: Configuration, number: int) -> Posit
     for name in ("lat", "lon", "confidence", "radius_km"):
         columns[name] = np.full(table.num_rows, np.nan)
         columns[name][answered] = mine.field(name).to_numpy(zero_copy_only=False)
-    lists = _scored(table["candidates"].combine_chunks(), mine.field("scores"), answered)
+    at = np.full(table.num_rows, -1)
+    at[answered] = np.arange(int(answered.sum()))
+    lists = mine.field("candidates").take(pa.array(at, mask=at < 0))
     uris = table["uri"].combine_chunks()
     lat, lon = columns.pop("lat"), columns.pop("lon")
     return Positions(configuration.name, {"uri": uris}, lat, lon, extra=columns, lists=lists)
-
-
-def _scored(candidates: pa.ListArray, scores: pa.ListArray, answered: np.ndarray) -> pa.ListArray:
-    """The first candidates of each photo, as many as it has scores, with those."""
-    lengths = np.zeros(len(candidates), np.int64)
-    lengths[answered] = scores.value_lengths().to_numpy()
-    held = candidates.value_lengths().fill_null(0).to_numpy()
-    start = np.concatenate([[0], np.cumsum(held)[:-1]])
-    at = np.repeat(start, lengths) + np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    values = candidates.flatten().take(pa.array(at))
-    fields = [scores.flatten() if name == "score" else values.field(name) for name in CANDIDATE_PARTS]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(fields, CANDIDATE_PARTS))

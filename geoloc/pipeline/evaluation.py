@@ -47,7 +47,8 @@ class EvaluationOptions:
 def evaluate_runs(options: EvaluationOptions) -> int:
     """Judge, write and tell; returns the process's exit status. Raises UsageError where something is to be put right."""
     options.protocol.check()
-    options.locate.check()
+    if options.locate.images:
+        options.locate.check(options.s3)
     needed = "TRUTH and OUTPUT" if options.locate.images else "PREDICTIONS, TRUTH and OUTPUT (or --images)"
     if len(options.paths) < (2 if options.locate.images else 3):
         raise UsageError(f"{' '.join(options.paths) or 'no files'}: give {needed}, in this order")

@@ -15,12 +15,12 @@ def find_index(uri: str | None, models: Preset, candidates: int, output: Folder)
 
     Raises UsageError where the preset or the number of candidates does not go with it.
     """
-    if uri is None and not models.geoclip_head:
+    if uri is None and not models.has_location_space:
         raise UsageError(f"--index: preset {models.name} has no gallery of its own; make an index with build_index.py")
     folder = Folder(uri, output.s3) if uri else _gallery(models, output)
     info = read_info(folder)
     local_copy(folder, verify=True)
-    if info.kind == "gallery" and not models.geoclip_head:
+    if info.encoder == GALLERY_ENCODER and not models.geoclip_head:
         raise UsageError(f"--index {uri}: is a gallery of {GALLERY_ENCODER} vectors; it needs --preset geoclip")
     if candidates > info.rows:
         raise UsageError(f"--candidates {candidates}: the index has only {info.rows} rows")
@@ -29,7 +29,7 @@ def find_index(uri: str | None, models: Preset, candidates: int, output: Folder)
 
 def check_encoder(folder: Folder, info: IndexInfo, models: Preset, fingerprint: str) -> None:
     """Raises UsageError where photos would be encoded otherwise than the index's were."""
-    if info.kind == "photos" and info.encoder != fingerprint:
+    if info.encoder not in (fingerprint, GALLERY_ENCODER):
         raise UsageError(
             f"--index {folder.uri}: was built with preset {info.preset}, model {info.model} (weights {info.encoder[:8]}), "
             f"not with {models.name}, {models.model} ({fingerprint[:8]}); rebuild it or name its preset"

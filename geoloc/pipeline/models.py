@@ -41,10 +41,16 @@ def build_locator(options: LocatorOptions, device: str, threads: int) -> Answer:
     return Locator(options, device, threads).locate
 
 
-def build_referencer(models: Preset, device: str, threads: int) -> Answer:
+def build_referencer(models: Preset, multimodal: bool, device: str, threads: int) -> Answer:
     from geoloc.index.reference import Referencer
 
-    return Referencer(models, device, threads).refer
+    return Referencer(models, device, threads, multimodal).refer
+
+
+def build_featurer(models: Preset, device: str, threads: int) -> Answer:
+    from geoloc.index.reference import Featurer
+
+    return Featurer(models, device, threads).refer
 
 
 def build_comparison(options: ComparisonOptions, device: str, threads: int) -> Answer:

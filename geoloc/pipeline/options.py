@@ -2,11 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
-from geoloc.encoders.presets import preset
+from geoloc.encoders.presets import PARTS, Preset, preset
 from geoloc.errors import UsageError
 from geoloc.photos.decode import View
 from geoloc.photos.fetch import FetchOptions
@@ -50,6 +50,16 @@ class ClusterOptions:
     """How long to wait for the cluster to grow to what the plan needs, minutes."""
 
 
+def parse_parts(text: str, models: Preset) -> tuple[str, ...]:
+    """Of ``image+location``. Raises UsageError."""
+    parts = tuple(text.split("+"))
+    if models.alignment is None:
+        raise UsageError(f"--parts {text}: preset {models.name} has one part only; use a trained alignment")
+    if not set(parts) <= set(PARTS) or len(set(parts)) < len(parts):
+        raise UsageError(f"--parts {text}: there is {', '.join(PARTS)}, to be joined by +")
+    return tuple(part for part in PARTS if part in parts)
+
+
 @dataclass(frozen=True)
 class LocateOptions:
     images: str | None = None
@@ -57,14 +67,17 @@ class LocateOptions:
     combination of --choosers and --candidates, and judge those answers too."""
     index: str | None = None
     """Index folder from build_index.py (default: the preset's own gallery of coordinates, where it has one)."""
-    preset: Literal["geoclip", "lite"] = "geoclip"
-    """Models: geoclip or lite."""
+    preset: str = "geoclip"
+    """Models: geoclip, lite, or a folder from train_alignment.py."""
     model: str | None = None
     """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
     choosers: tuple[str, ...] = ()
     """Ways of choosing to compare (default: all that the preset can serve)."""
     candidates: tuple[int, ...] = (20,)
     """Numbers of places retrieved, to compare."""
+    parts: tuple[str, ...] = ()
+    """Parts of an aligned vector to compare, joined by +, such as image image+location image+text+location (default: all
+    three together)."""
     density_sigma_km: float = 445
     """Width of the density chooser's kernel, km."""
     ten_crop: bool = False
@@ -72,11 +85,17 @@ class LocateOptions:
     photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
     cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
 
-    def check(self) -> None:
+    def vector_parts(self, models: Preset) -> list[tuple[str, ...]]:
+        """Raises UsageError for parts that there are not."""
+        return [parse_parts(text, models) for text in self.parts] or [PARTS]
+
+    def check(self, s3: S3Options) -> None:
         """Raises UsageError for what can be told without looking at any photo."""
         self.photos.check()
+        models = preset(self.preset, self.model, s3)
+        self.vector_parts(models)
         for chooser in self.choosers:
-            check_chooser(chooser, preset(self.preset, self.model))
+            check_chooser(chooser, models)
         for count in self.candidates:
             if not 1 <= count <= MAX_CANDIDATES:
                 raise UsageError(f"--candidates {count}: must be from 1 to {MAX_CANDIDATES}")

@@ -40,10 +40,14 @@ class IndexOptions:
     [, city, region, country], or the word `gallery` for the preset's own coordinates."""
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Index folder, s3:// or local. The same command on the same folder goes on after a crash."""
-    preset: Literal["geoclip", "lite"] = "geoclip"
-    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space) or lite (a weak encoder that runs on any CPU)."""
+    preset: str = "geoclip"
+    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space), lite (a weak encoder that runs on any CPU), or a
+    folder from train_alignment.py."""
     model: str | None = None
     """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    vectors: Literal["images", "multimodal"] = "images"
+    """What references are found by, with a trained alignment: the photos' own vectors in all its spaces, or photo, words
+    and coordinates, each in its own."""
     ann: Literal["ivfpq", "hnsw"] | None = None
     """Add an approximate index for searching on CPUs, and measure its recall against exact search."""
     photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
@@ -65,7 +69,9 @@ def build_index(options: IndexOptions) -> int:
                 folder.uri,
             )
             return 0
-        models = preset(options.preset, options.model)
+        models = preset(options.preset, options.model, options.s3)
+        if options.vectors == "multimodal" and models.alignment is None:
+            raise UsageError(f"--vectors multimodal: preset {models.name} has one space only; use a trained alignment")
         if options.source == GALLERY:
             _announce(folder, publish(folder, lambda draft: _gallery(draft, models)))
             return 0
@@ -73,7 +79,7 @@ def build_index(options: IndexOptions) -> int:
 
 
 def _gallery(draft: Path, models: Preset) -> IndexInfo:
-    if not models.geoclip_head:
+    if not models.has_location_space:
         raise UsageError(f"SOURCE gallery: preset {models.name} has none")
     from geoloc.index.gallery import write_gallery  # needs torch (geoloc.pipeline.models)
 
@@ -91,6 +97,7 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
             "preset": options.preset,
             "model": options.model,
             "encoder": encoder.fingerprint,
+            "vectors": options.vectors,
             "max_photo_mb": options.photos.max_photo_mb,
             "max_megapixels": options.photos.max_megapixels,
         }
@@ -99,7 +106,7 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
     stream = Stream(
         run,
         load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=THUMBNAIL_PX),
-        build_model=functools.partial(build_referencer, models),
+        build_model=functools.partial(build_referencer, models, options.vectors == "multimodal"),
         plan=plan,
         max_part_rows=4_096,  # a part is held in memory, vectors and thumbnails and all
     )

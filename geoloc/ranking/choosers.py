@@ -69,13 +69,13 @@ def check_chooser(name: str, preset: Preset) -> None:
     """Raises UsageError where the preset cannot serve the chooser."""
     if name not in CHOOSERS:
         raise UsageError(f"--chooser {name}: there is {', '.join(CHOOSERS)}")
-    if name == "verification" and not preset.geoclip_head:
+    if name == "verification" and not preset.has_location_space:
         raise UsageError(
             f"--chooser verification: preset {preset.name} has no location space to compare images and coordinates in; "
-            "use --chooser top1 or density, or --preset geoclip"
+            "use --chooser top1 or density, or --preset geoclip or a trained alignment"
         )
 
 
 def choosers_for(preset: Preset) -> list[str]:
     """All that the preset can serve."""
-    return [name for name in CHOOSERS if name != "verification" or preset.geoclip_head]
+    return [name for name in CHOOSERS if name != "verification" or preset.has_location_space]

@@ -12,7 +12,15 @@ from geoloc.pipeline.calibration import CalibrationOptions, calibrate
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 
-SETTINGS = {"source": "/photos", "relocate": True, "preset": "lite", "chooser": "top1", "index": "i", "candidates": 2}
+SETTINGS = {
+    "source": "/photos",
+    "relocate": True,
+    "preset": "lite",
+    "model": None,
+    "chooser": "top1",
+    "index": "i",
+    "candidates": 2,
+}
 
 
 @pytest.fixture

@@ -45,13 +45,13 @@ def test_verification_is_the_cosine_of_image_and_place():
     encoder = LocationEncoder.geoclip()
     lat, lon = np.array([48.85, 35.68, 48.85]), np.array([2.35, 139.7, 2.35])
     photo = encoder.encode(lat[1:2], lon[1:2])
-    scores = Verification(encoder, 40).scores(photo, candidates(lat, lon, [0.9, 0.1, 0.2]))[0]
+    scores = Verification(encoder.encode, 40).scores(photo, candidates(lat, lon, [0.9, 0.1, 0.2]))[0]
     assert scores.argmax() == 1
     assert scores[1] == pytest.approx(1, abs=1e-5)
     assert scores[0] == scores[2] == pytest.approx(float(encoder.encode(lat[:1], lon[:1])[0] @ photo[0]), abs=1e-5)
 
 
-@pytest.mark.parametrize("chooser", [Top1(40), Density(40), Verification(LocationEncoder.geoclip(), 40)])
+@pytest.mark.parametrize("chooser", [Top1(40), Density(40), Verification(LocationEncoder.geoclip().encode, 40)])
 def test_no_candidate_is_never_chosen(chooser, random):
     row = np.array([[4, -1, 2], [-1, -1, 7]])
     found = Candidates(

@@ -1,0 +1,279 @@
+"""Training G3's alignment on Ray: features through Ray Data once, then Ray Train from their cache.
+
+OUTPUT holds ``manifest/`` and ``features/`` (Parquet parts, the ingest's checkpoint), ``train/`` (Ray Train's own),
+``progress.json`` (the loss so far), and at the end ``alignment.json``, ``alignment.safetensors`` and ``report.html``.
+"""
+
+import functools
+import json
+import logging
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import pyarrow.compute as pc
+import pyarrow.fs
+import tyro
+
+from geoloc.encoders.presets import ALIGNMENT, Preset, preset, untrained
+from geoloc.errors import UsageError
+from geoloc.photos.sources import Source
+from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.lock import held
+from geoloc.pipeline.models import build_featurer, probe_encoder
+from geoloc.pipeline.options import ClusterOptions, PhotoOptions
+from geoloc.pipeline.run import Run
+from geoloc.pipeline.stages import Stream
+from geoloc.results.parts import Parts
+from geoloc.storage import Folder, S3Options
+from geoloc.training.curve import loss_page
+from geoloc.training.options import LOG_EVERY, TrainingOptions
+
+if TYPE_CHECKING:
+    from geoloc.training.steps import Trainee
+
+log = logging.getLogger("geoloc")
+
+PROGRESS = "progress.json"
+
+
+@dataclass(frozen=True)
+class AlignmentOptions:
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Geotagged photos: s3://bucket/prefix or a local folder (EXIF GPS), or a .csv/.parquet file with columns uri, lat, lon
+    [, city, region, country]. Names that are not given are those of the nearest place."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Folder of the run and of the trained alignment, s3:// or local. The same command goes on where it was."""
+    preset: str = "geoclip"
+    """Models to start from: geoclip (CLIP ViT-L/14, as G3) or lite."""
+    model: str | None = None
+    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    features: str | None = None
+    """OUTPUT of another run on the same SOURCE and models, to train on its features, with other settings."""
+    training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
+    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    s3: S3Options = field(default_factory=S3Options)
+
+
+def train_alignment(options: AlignmentOptions) -> int:
+    """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
+    options.training.check()
+    options.photos.check()
+    models = untrained(preset(options.preset, options.model, options.s3))
+    if models.alignment is not None:
+        raise UsageError(f"--preset {options.preset}: is trained already; start from geoclip or lite")
+    folder = Folder(options.output, options.s3)
+    folder.check_writable("OUTPUT")
+    with held(folder):
+        return _run(options, models, Run(folder, "features"))
+
+
+def _run(options: AlignmentOptions, models: Preset, run: Run) -> int:
+    if run.folder.exists(ALIGNMENT):
+        log.info("The alignment is trained: %s. To train it anew, use another folder", run.folder.uri)
+        return 0
+    connect()
+    encoder = probe_encoder(models)
+    run.settle(
+        {
+            "source": Folder(options.source).uri,
+            "preset": models.name,
+            "model": models.model,
+            "encoder": encoder.fingerprint,
+        }
+        | {
+            name: value
+            for name, value in asdict(options.training).items()
+            if name not in ("workers", "checkpoint_steps")
+        }
+    )
+    features = run if options.features is None else Run(Folder(options.features, options.s3), "features")
+    if features is run:
+        log.info("Photos: %s", run.list_photos(Source(options.source, options.s3)))
+        stream = Stream(
+            run,
+            load=options.photos.load_options(encoder.view, options.s3, need_position=True),
+            build_model=functools.partial(build_featurer, models),
+            plan=make_plan(options.cluster),
+            max_part_rows=4_096,
+        )
+        for line in stream.work().lines():
+            log.info("%s", line)
+    else:
+        _check_features(features, run)
+    if missing := features.reconcile():
+        log.error("%s photos were not read; run the same command again to go on", f"{missing:,}")
+        return 1
+    statuses = Counter()
+    for table in features.parts.tables(["status", "error_kind"]):
+        statuses.update(pc.coalesce(table["error_kind"], table["status"]).to_pylist())
+    log.info("Features: %s", ", ".join(f"{kind} {count:,}" for kind, count in statuses.most_common()))
+    photos = statuses["indexed"]
+    if photos < options.training.batch_size:
+        raise UsageError(
+            f"--batch-size {options.training.batch_size}: SOURCE {options.source} has only {photos:,} photos that can be used"
+        )
+    _fit(options, models, run.folder, features.parts, photos)
+    return 0
+
+
+def _check_features(features: Run, run: Run) -> None:
+    theirs, ours = (one.record().get("settings", {}) for one in (features, run))
+    for name in ("source", "encoder"):
+        if theirs.get(name) != ours[name]:
+            raise UsageError(
+                f"--features {features.folder.uri}: its {name} is {theirs.get(name)!r}, and this run's is {ours[name]!r}"
+            )
+
+
+def _fit(options: AlignmentOptions, models: Preset, folder: Folder, parts: Parts, photos: int) -> None:
+    import ray
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    training = options.training
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if options.cluster.gpus is None else options.cluster.gpus
+    workers = training.workers or max(1, gpus)
+    if training.batch_size % workers:
+        raise UsageError(f"--batch-size {training.batch_size}: must be divisible by the {workers} workers (--workers)")
+    steps = training.epochs * (photos // training.batch_size)
+    log.info(
+        "Training: %s photos, %s steps of %s, %s",
+        f"{photos:,}",
+        f"{steps:,}",
+        training.batch_size,
+        _count(workers, gpus),
+    )
+    filesystem = None
+    if not folder.is_local:
+        filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(folder.filesystem))
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"options": training, "models": models, "run": folder, "parts": parts},
+        scaling_config=ScalingConfig(
+            num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": 0.5} | ({"GPU": 1} if gpus else {})
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=folder.path(),
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    with _watching(folder, steps):
+        result = trainer.fit()
+    if problem := result.metrics.get("problem"):
+        raise UsageError(problem)
+    with result.checkpoint.as_directory() as checkpoint:
+        folder.write("alignment.safetensors", (Path(checkpoint) / "alignment.safetensors").read_bytes())
+        card = json.loads((Path(checkpoint) / "card.json").read_bytes())
+    history = json.loads(folder.read(PROGRESS))["history"]
+    folder.write("report.html", loss_page(history, card | {"photos": photos, "output": folder.uri}))
+    folder.write(ALIGNMENT, json.dumps(card, indent=1).encode())
+    log.info("Alignment: %s; use it with --preset %s", folder.uri, folder.uri)
+
+
+def _count(workers: int, gpus: int) -> str:
+    return f"{workers} {'worker' if workers == 1 else 'workers'} on {'GPUs' if gpus else 'CPUs'}"
+
+
+class _watching:  # noqa: N801 (used as a function)
+    """Show the progress that the first worker writes down, while another thread waits for the end."""
+
+    def __init__(self, folder: Folder, steps: int) -> None:
+        self._folder, self._steps, self._stop = folder, steps, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        shown = None
+        while not self._stop.wait(5):
+            try:
+                now = json.loads(self._folder.read(PROGRESS))
+            except (OSError, ValueError):
+                continue
+            if now["history"] and now["step"] != shown:
+                shown, last = now["step"], now["history"][-1]
+                left = (self._steps - now["step"]) / max(now["steps_per_s"], 1e-9)
+                log.info(
+                    "step %s of %s · text %.3f, location %.3f · %.1f steps/s · %s left",
+                    f"{now['step']:,}",
+                    f"{self._steps:,}",
+                    last["text"],
+                    last["location"],
+                    now["steps_per_s"],
+                    time.strftime("%H:%M:%S", time.gmtime(left)),
+                )
+
+
+def train_worker(config: dict) -> None:
+    """What every worker runs: its share of every batch, against the whole batch."""
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from geoloc.encoders.alignment import Alignment
+    from geoloc.encoders.text import text_encoder
+    from geoloc.training.examples import Examples, Order
+    from geoloc.training.steps import Trainee
+
+    options: TrainingOptions = config["options"]
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    device = ray.train.torch.get_device()
+    examples = Examples.open(config["parts"])
+    order = Order(len(examples), options.batch_size, options.seed)
+    texts = text_encoder(config["models"], str(device)).encode(examples.sentences or ["nowhere"])
+    torch.manual_seed(options.seed)
+    alignment = Alignment(examples.features.shape[1], texts.shape[1], options.projection)
+    trainee = Trainee(alignment, options, examples, torch.from_numpy(texts), order, device, rank, world)
+    first = 0
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as directory:
+            first = trainee.load(Path(directory))
+    card = {
+        "preset": config["models"].name,
+        "model": config["models"].model,
+        "image_dimension": examples.features.shape[1],
+        "text_dimension": texts.shape[1],
+        "training": asdict(options),
+    }
+    steps = options.epochs * order.steps_an_epoch
+    started = time.monotonic()
+    for step in range(first, steps):
+        problem = trainee.step(step)
+        done = step + 1
+        if rank == 0 and (done % LOG_EVERY == 0 or done == steps or problem):
+            rate = (done - first) / (time.monotonic() - started)
+            progress = {"step": done, "steps_per_s": rate, "history": trainee.history}
+            config["run"].write(PROGRESS, json.dumps(progress).encode())
+        if problem:
+            ray.train.report({"problem": problem})
+            return
+        if done % options.checkpoint_steps == 0 or done % order.steps_an_epoch == 0:
+            _report(trainee, done, card if rank == 0 else None)
+
+
+def _report(trainee: "Trainee", done: int, card: dict | None) -> None:
+    """All workers meet here; the first leaves a checkpoint. They hold the same weights."""
+    import ray.train
+
+    with tempfile.TemporaryDirectory() as folder:
+        if card is not None:
+            trainee.save(Path(folder), done)
+            finished = card | {"steps": done, "similarity_scale": trainee.similarity_scale}
+            (Path(folder) / "card.json").write_text(json.dumps(finished))
+        checkpoint = ray.train.Checkpoint.from_directory(folder) if card is not None else None
+        ray.train.report({"step": done} | trainee.last, checkpoint)

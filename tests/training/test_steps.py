@@ -1,0 +1,116 @@
+"""The training steps without Ray: one process against two, and going on against never having stopped."""
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from geoloc.encoders.alignment import Alignment
+from geoloc.errors import UsageError
+from geoloc.training.examples import Examples, Order
+from geoloc.training.options import TrainingOptions
+from geoloc.training.steps import Trainee
+
+BATCH, STEPS = 16, 6
+
+
+def examples() -> Examples:
+    random = np.random.default_rng(0)
+    n = 50
+    coordinates = np.stack([random.uniform(-60, 60, n), random.uniform(-180, 180, n)], axis=1).astype(np.float32)
+    sentence = random.integers(-1, 6, n)
+    features = random.normal(size=(n, 12)).astype(np.float32)
+    return Examples(np.arange(n) + 1000, features, coordinates, sentence, [f"in {i}" for i in range(6)])
+
+
+def trainee(rank: int = 0, world: int = 1, **options) -> Trainee:
+    torch.manual_seed(0)
+    data = examples()
+    texts = torch.from_numpy(np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32))
+    settings = TrainingOptions(batch_size=BATCH, lr=1e-3, **options)
+    order = Order(len(data), BATCH, seed=0)
+    return Trainee(Alignment(12, 5), settings, data, texts, order, torch.device("cpu"), rank, world)
+
+
+def losses(one: Trainee, first: int = 0, last: int = STEPS) -> list[tuple[float, float]]:
+    for step in range(first, last):
+        assert one.step(step) is None
+    return [(point["text"], point["location"]) for point in one.history]
+
+
+def worker(rank: int, world: int, folder: str, options: dict) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=world)
+    one = trainee(rank, world, **options)
+    curve = losses(one)
+    if rank == 0:
+        torch.save(
+            {"curve": curve, "weights": {k: v.clone() for k, v in one._alignment.state_dict().items()}},
+            f"{folder}/out.pt",
+        )
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("options", [{}, {"queue": 20, "same_place_km": 500}])
+def test_two_workers_are_one(tmp_path, options):
+    """Half the batch each: the same losses within 1e-4, and the same weights."""
+    alone = trainee(**options)
+    curve = losses(alone)
+    mp.start_processes(worker, (2, str(tmp_path), options), nprocs=2, start_method="spawn")
+    both = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert len(curve) == 2
+    assert np.array(both["curve"]) == pytest.approx(np.array(curve), abs=1e-4)
+    for name, weight in alone._alignment.state_dict().items():
+        assert torch.allclose(both["weights"][name], weight, atol=2e-4), name
+
+
+def test_going_on_is_as_if_nothing_had_happened(tmp_path):
+    whole = trainee()
+    curve = losses(whole, 0, 7)
+    first = trainee()
+    losses(first, 0, 4)
+    first.save(tmp_path, 4)
+    second = trainee()
+    assert second.load(tmp_path) == 4
+    assert losses(second, 4, 7) == curve
+    weights = zip(whole._alignment.state_dict().values(), second._alignment.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
+
+
+def test_a_checkpoint_of_another_architecture(tmp_path):
+    one = trainee()
+    one.step(0)
+    one.save(tmp_path, 1)
+    other = trainee()
+    other._alignment = Alignment(8, 5)
+    with pytest.raises(UsageError, match="checkpoint is of another architecture"):
+        other.load(tmp_path)
+
+
+def test_learning_brings_the_loss_down():
+    one = trainee(epochs=20)
+    curve = losses(one, 0, 40)
+    assert sum(curve[-1]) < 0.6 * sum(curve[0])
+
+
+def test_a_loss_that_is_no_number_names_the_photos():
+    one = trainee()
+    one._examples.features[one._order.rows(0)[3]] = np.nan
+    problem = one.step(0)
+    assert "at step 1" in problem
+    assert str(1000 + one._order.rows(0)[0]) in problem
+    assert torch.isfinite(one._alignment.text_scale)
+
+
+def test_every_photo_once_an_epoch():
+    order = Order(50, 16, seed=3)
+    assert order.steps_an_epoch == 3
+    first = np.concatenate([order.rows(step) for step in range(3)])
+    second = np.concatenate([order.rows(step) for step in range(3, 6)])
+    assert len(set(first)) == 48
+    assert first.tolist() != second.tolist()
+    assert order.rows(1).tolist() == Order(50, 16, seed=3).rows(1).tolist()
+    assert order.before(0, 20).tolist() == []
+    assert order.before(2, 20).tolist() == [*order.rows(1)[::-1], *order.rows(0)[::-1][:4]]
