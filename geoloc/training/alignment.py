@@ -74,9 +74,6 @@ def train_alignment(options: AlignmentOptions) -> int:
 
 
 def _run(options: AlignmentOptions, models: Preset, run: Run) -> int:
-    if run.folder.exists(ALIGNMENT):
-        log.info("The alignment is trained: %s. To train it anew, use another folder", run.folder.uri)
-        return 0
     connect()
     encoder = probe_encoder(models)
     run.settle(
@@ -92,6 +89,9 @@ def _run(options: AlignmentOptions, models: Preset, run: Run) -> int:
             if name not in ("workers", "checkpoint_steps")
         }
     )
+    if run.folder.exists(ALIGNMENT):
+        log.info("The alignment is trained: %s. To train it anew, use another folder", run.folder.uri)
+        return 0
     features = run if options.features is None else Run(Folder(options.features, options.s3), "features")
     if features is run:
         log.info("Photos: %s", run.list_photos(Source(options.source, options.s3)))
@@ -262,7 +262,7 @@ def train_worker(config: dict) -> None:
         if problem:
             ray.train.report({"problem": problem})
             return
-        if done % options.checkpoint_steps == 0 or done % order.steps_an_epoch == 0:
+        if done % options.checkpoint_steps == 0 or done == steps:
             _report(trainee, done, card if rank == 0 else None)
 
 

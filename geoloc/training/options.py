@@ -33,8 +33,8 @@ class TrainingOptions:
     """Of the shuffling and of the heads' first weights."""
     workers: int | None = None
     """Training processes, a GPU each if there are GPUs (default: as many as GPUs, or 1)."""
-    checkpoint_steps: int = 1000
-    """Steps between checkpoints, besides one an epoch."""
+    checkpoint_steps: int = 500
+    """Steps between checkpoints; there is one at the end in any case."""
 
     def check(self) -> None:
         for name in ("epochs", "batch_size", "lr", "gamma", "checkpoint_steps"):
