@@ -106,7 +106,7 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     plan = make_plan(options.cluster)
     encoder = probe_encoder(models)
     check_encoder(index, info, models, encoder.fingerprint)
-    settings = _settings(options, encoder.fingerprint, info)
+    settings = _settings(options, models, encoder.fingerprint, info)
     calibration = _calibration(options, settings)
     run.settle(settings)
     confidence = _confidence(options, models, calibration)
@@ -175,11 +175,11 @@ def _bring_up_to_date(run: Run, confidence: Confidence) -> None:
     run.write_record(confidence=now)
 
 
-def _settings(options: ArchiveOptions, encoder: str, info: IndexInfo) -> dict:
+def _settings(options: ArchiveOptions, models: Preset, encoder: str, info: IndexInfo) -> dict:
     """What decides the results; a run goes on only with the same."""
     settings = {
         "source": Folder(options.source).uri,
-        "preset": options.preset,
+        "preset": models.name,
         "model": options.model,
         "encoder": encoder,
         "index": info.fingerprint,

@@ -94,7 +94,7 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
     run.settle(
         {
             "source": Folder(options.source).uri,
-            "preset": options.preset,
+            "preset": models.name,
             "model": options.model,
             "encoder": encoder.fingerprint,
             "vectors": options.vectors,

@@ -4,6 +4,7 @@ OUTPUT holds ``manifest/`` and ``features/`` (Parquet parts, the ingest's checkp
 ``progress.json`` (the loss so far), and at the end ``alignment.json``, ``alignment.safetensors`` and ``report.html``.
 """
 
+import contextlib
 import functools
 import json
 import logging
@@ -11,7 +12,9 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,7 +34,7 @@ from geoloc.pipeline.stages import Stream
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 from geoloc.training.curve import loss_page
-from geoloc.training.options import LOG_EVERY, TrainingOptions
+from geoloc.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from geoloc.training.steps import Trainee
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("geoloc")
 
 PROGRESS = "progress.json"
+WRITE_S, WATCH_S = 0.5, 5
+"""Seconds between two writings, and two showings, of the progress."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +171,9 @@ def _fit(options: AlignmentOptions, models: Preset, folder: Folder, parts: Parts
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
-    with _watching(folder, steps):
+    with _watched(folder, steps):
         result = trainer.fit()
-    if problem := result.metrics.get("problem"):
+    if problem := (result.metrics or {}).get("problem"):
         raise UsageError(problem)
     with result.checkpoint.as_directory() as checkpoint:
         folder.write("alignment.safetensors", (Path(checkpoint) / "alignment.safetensors").read_bytes())
@@ -183,39 +188,38 @@ def _count(workers: int, gpus: int) -> str:
     return f"{workers} {'worker' if workers == 1 else 'workers'} on {'GPUs' if gpus else 'CPUs'}"
 
 
-class _watching:  # noqa: N801 (used as a function)
-    """Show the progress that the first worker writes down, while another thread waits for the end."""
+@contextlib.contextmanager
+def _watched(folder: Folder, steps: int) -> Iterator[None]:
+    """Meanwhile, show the progress that the first worker writes down."""
+    stop = threading.Event()
+    thread = threading.Thread(target=_watch, args=(folder, steps, stop), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
-    def __init__(self, folder: Folder, steps: int) -> None:
-        self._folder, self._steps, self._stop = folder, steps, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        shown = None
-        while not self._stop.wait(5):
-            try:
-                now = json.loads(self._folder.read(PROGRESS))
-            except (OSError, ValueError):
-                continue
-            if now["history"] and now["step"] != shown:
-                shown, last = now["step"], now["history"][-1]
-                left = (self._steps - now["step"]) / max(now["steps_per_s"], 1e-9)
-                log.info(
-                    "step %s of %s · text %.3f, location %.3f · %.1f steps/s · %s left",
-                    f"{now['step']:,}",
-                    f"{self._steps:,}",
-                    last["text"],
-                    last["location"],
-                    now["steps_per_s"],
-                    time.strftime("%H:%M:%S", time.gmtime(left)),
-                )
+def _watch(folder: Folder, steps: int, stop: threading.Event) -> None:
+    shown = None
+    while not stop.wait(WATCH_S):
+        try:
+            now = json.loads(folder.read(PROGRESS))
+        except (OSError, ValueError):
+            continue
+        if now["step"] != shown:
+            shown, last = now["step"], now["history"][-1]
+            left = timedelta(seconds=round((steps - shown) / max(now["steps_per_s"], 1e-9)))
+            log.info(
+                "step %s of %s · text %.3f, location %.3f · %.1f steps/s · %s left",
+                f"{shown:,}",
+                f"{steps:,}",
+                last["text"],
+                last["location"],
+                now["steps_per_s"],
+                left,
+            )
 
 
 def train_worker(config: dict) -> None:
@@ -251,12 +255,13 @@ def train_worker(config: dict) -> None:
         "training": asdict(options),
     }
     steps = options.epochs * order.steps_an_epoch
-    started = time.monotonic()
+    started = written = time.monotonic()
     for step in range(first, steps):
         problem = trainee.step(step)
         done = step + 1
-        if rank == 0 and (done % LOG_EVERY == 0 or done == steps or problem):
-            rate = (done - first) / (time.monotonic() - started)
+        now = time.monotonic()
+        if rank == 0 and trainee.history and (now - written > WRITE_S or done == steps):
+            rate, written = (done - first) / (now - started), now
             progress = {"step": done, "steps_per_s": rate, "history": trainee.history}
             config["run"].write(PROGRESS, json.dumps(progress).encode())
         if problem:

@@ -5,6 +5,7 @@ training processes share and read in any order.
 """
 
 import fcntl
+import functools
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,10 +90,14 @@ class Order:
     def rows(self, step: int) -> np.ndarray:
         """(batch,) of the step's photos, counted over all epochs."""
         epoch, number = divmod(step, self.steps_an_epoch)
-        shuffled = np.random.default_rng([self.seed, epoch]).permutation(self.photos)
-        return shuffled[number * self.batch : (number + 1) * self.batch]
+        return _shuffled(self.photos, self.seed, epoch)[number * self.batch : (number + 1) * self.batch]
 
     def before(self, step: int, photos: int) -> np.ndarray:
         """So many photos, or as many as there were, of the steps before: the most recent first."""
         steps = range(step - 1, max(-1, step - 1 - -(-photos // self.batch)), -1)
         return np.concatenate([np.zeros(0, np.int64), *(self.rows(earlier)[::-1] for earlier in steps)])[:photos]
+
+
+@functools.lru_cache(maxsize=2)
+def _shuffled(photos: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(photos)

@@ -5,9 +5,6 @@ from typing import Literal
 
 from geoloc.errors import UsageError
 
-LOG_EVERY = 20
-"""Steps that a point of the loss curve is the mean of."""
-
 
 @dataclass(frozen=True)
 class TrainingOptions:

@@ -14,9 +14,10 @@ from geoloc.encoders.alignment import WEIGHTS, Alignment, Losses, alignment_loss
 from geoloc.errors import UsageError
 from geoloc.storage import describe
 from geoloc.training.examples import Examples, Order
-from geoloc.training.options import LOG_EVERY, TrainingOptions
+from geoloc.training.options import TrainingOptions
 
 MOMENTS, PROGRESS = "optimizer.safetensors", "progress.json"
+CURVE_POINTS = 500
 _SHOWN_IDS = 10
 
 
@@ -32,16 +33,17 @@ class Trainee:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._alignment = alignment.to(device)
-        self._model = DistributedDataParallel(self._alignment) if world > 1 else self._alignment
+        self.alignment = alignment.to(device)
+        self._model = DistributedDataParallel(self.alignment) if world > 1 else self.alignment
         self._options, self._examples, self._order = options, examples, order
         self._texts, self._device = texts.to(device), device
         self._rank, self._world = rank, world
-        self._named = [(name, p) for name, p in self._alignment.named_parameters() if p.requires_grad]
+        self._named = [(name, p) for name, p in self.alignment.named_parameters() if p.requires_grad]
         parameters = [parameter for _, parameter in self._named]
         self._optimizer = torch.optim.AdamW(parameters, lr=options.lr, weight_decay=options.weight_decay)
         self.history: list[dict] = []
-        """Points of the loss curve."""
+        """The loss curve: CURVE_POINTS in all, each the mean of the steps since the last."""
+        self._every = max(1, options.epochs * order.steps_an_epoch // CURVE_POINTS)
         self._sums: list[tuple[float, float]] = []
 
     def step(self, step: int) -> str | None:
@@ -70,11 +72,11 @@ class Trainee:
 
     @property
     def similarity_scale(self) -> float:
-        return self._alignment.location_scale.exp().item()
+        return self.alignment.location_scale.exp().item()
 
     def save(self, folder: Path, done: int) -> None:
         """All that ``load`` needs to go on as if nothing had happened."""
-        safetensors.torch.save_file(self._alignment.state_dict(), folder / WEIGHTS)
+        safetensors.torch.save_file(self.alignment.state_dict(), folder / WEIGHTS)
         moments = {
             f"{name}.{key}": value.contiguous()
             for name, parameter in self._named
@@ -87,7 +89,7 @@ class Trainee:
     def load(self, folder: Path) -> int:
         """Returns the step to go on with. Raises UsageError for a checkpoint of another architecture."""
         try:
-            self._alignment.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+            self.alignment.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         except RuntimeError as error:
             raise UsageError(f"OUTPUT: its checkpoint is of another architecture ({describe(error)})") from error
         moments = safetensors.torch.load_file(folder / MOMENTS)
@@ -113,15 +115,15 @@ class Trainee:
         kilometres, photos = self._options.same_place_km, self._options.queue
         masked = same_place(self._coordinates(rows), kilometres) if kilometres else None
         earlier = self._order.before(step, photos) if photos else []
-        queue = self._alignment.locations(self._coordinates(earlier)) if len(earlier) else None
-        return alignment_loss(self._alignment, vectors, has_text, masked, queue)
+        queue = self.alignment.locations(self._coordinates(earlier)) if len(earlier) else None
+        return alignment_loss(self.alignment, vectors, has_text, masked, queue)
 
     def _coordinates(self, rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self._examples.coordinates[rows]).to(self._device)
 
     def _note(self, step: int, values: tuple[float, float]) -> None:
         self._sums.append(values)
-        if (step + 1) % LOG_EVERY == 0 or (step + 1) % self._order.steps_an_epoch == 0:
+        if (step + 1) % self._every == 0:
             text, location = np.mean(self._sums, axis=0).tolist()
             epoch = step // self._order.steps_an_epoch + 1
             self.history.append({"step": step + 1, "epoch": epoch, "text": text, "location": location})

@@ -24,9 +24,9 @@ def examples() -> Examples:
     return Examples(np.arange(n) + 1000, features, coordinates, sentence, [f"in {i}" for i in range(6)])
 
 
-def trainee(rank: int = 0, world: int = 1, **options) -> Trainee:
+def trainee(rank: int = 0, world: int = 1, data: Examples | None = None, **options) -> Trainee:
     torch.manual_seed(0)
-    data = examples()
+    data = data or examples()
     texts = torch.from_numpy(np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32))
     settings = TrainingOptions(batch_size=BATCH, lr=1e-3, **options)
     order = Order(len(data), BATCH, seed=0)
@@ -46,7 +46,7 @@ def worker(rank: int, world: int, folder: str, options: dict) -> None:
     curve = losses(one)
     if rank == 0:
         torch.save(
-            {"curve": curve, "weights": {k: v.clone() for k, v in one._alignment.state_dict().items()}},
+            {"curve": curve, "weights": {k: v.clone() for k, v in one.alignment.state_dict().items()}},
             f"{folder}/out.pt",
         )
     dist.destroy_process_group()
@@ -59,9 +59,9 @@ def test_two_workers_are_one(tmp_path, options):
     curve = losses(alone)
     mp.start_processes(worker, (2, str(tmp_path), options), nprocs=2, start_method="spawn")
     both = torch.load(tmp_path / "out.pt", weights_only=True)
-    assert len(curve) == 2
+    assert len(curve) == STEPS
     assert np.array(both["curve"]) == pytest.approx(np.array(curve), abs=1e-4)
-    for name, weight in alone._alignment.state_dict().items():
+    for name, weight in alone.alignment.state_dict().items():
         assert torch.allclose(both["weights"][name], weight, atol=2e-4), name
 
 
@@ -74,7 +74,7 @@ def test_going_on_is_as_if_nothing_had_happened(tmp_path):
     second = trainee()
     assert second.load(tmp_path) == 4
     assert losses(second, 4, 7) == curve
-    weights = zip(whole._alignment.state_dict().values(), second._alignment.state_dict().values(), strict=True)
+    weights = zip(whole.alignment.state_dict().values(), second.alignment.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
     assert {path.suffix for path in tmp_path.iterdir()} == {".json", ".safetensors"}
 
@@ -84,7 +84,7 @@ def test_a_checkpoint_of_another_architecture(tmp_path):
     one.step(0)
     one.save(tmp_path, 1)
     other = trainee()
-    other._alignment = Alignment(8, 5)
+    other.alignment = Alignment(8, 5)
     with pytest.raises(UsageError, match="checkpoint is of another architecture"):
         other.load(tmp_path)
 
@@ -96,12 +96,13 @@ def test_learning_brings_the_loss_down():
 
 
 def test_a_loss_that_is_no_number_names_the_photos():
-    one = trainee()
-    one._examples.features[one._order.rows(0)[3]] = np.nan
+    data, first = examples(), Order(50, BATCH, seed=0).rows(0)
+    data.features[first[3]] = np.nan
+    one = trainee(data=data)
     problem = one.step(0)
     assert "at step 1" in problem
-    assert str(1000 + one._order.rows(0)[0]) in problem
-    assert torch.isfinite(one._alignment.text_scale)
+    assert str(1000 + first[0]) in problem
+    assert torch.isfinite(one.alignment.text_scale)
 
 
 def test_every_photo_once_an_epoch():
