@@ -3,13 +3,13 @@
 import csv
 import dataclasses
 import json
-import signal
-import subprocess
-import sys
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -24,7 +24,6 @@ from geoloc.training.alignment import AlignmentOptions, train_alignment
 from geoloc.training.examples import Examples, Order
 from geoloc.training.options import TrainingOptions
 from geoloc.training.steps import Trainee
-from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -53,29 +52,22 @@ def options(source, tmp_path_factory) -> AlignmentOptions:
 
 
 @pytest.fixture(scope="module")
-def trained(options, tmp_path_factory) -> Folder:
-    """By a job whose worker was killed, and that was killed itself, and started again."""
-    out, log = Path(options.output), tmp_path_factory.mktemp("log") / "log"
-    command = [sys.executable, "jobs/train_alignment.py", options.source, options.output, "--preset", "lite"]
-    command += ["--epochs", "20", "--batch-size", "20", "--lr", "1e-4", "--checkpoint-steps", "15"]
-    with log.open("w") as sink:
-        job = subprocess.Popen(command, cwd=REPOSITORY, stderr=sink)
-        wait_for_step(out, 18, job, log)
-        workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in str(p.info["cmdline"])]
-        assert workers
-        for process in workers:
-            process.kill()
-        killed_at = step(out)
-        while step(out) >= killed_at:  # until the next worker has gone back to the checkpoint
+def trained(options) -> Folder:
+    """With a worker that is killed on the way."""
+    killed = []
+
+    def kill() -> None:
+        while not killed:
             time.sleep(0.02)
-            assert job.poll() is None, log.read_text()
-        wait_for_step(out, 35, job, log)
-        job.send_signal(signal.SIGKILL)
-        job.wait()
-    assert not (out / "alignment.json").exists()
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "indexed 60, no_position 1, not_found 1" in done.stderr
+            if step(Path(options.output)) >= 18:
+                workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in str(p.info["cmdline"])]
+                killed.extend(process.pid for process in workers)
+                for process in workers:
+                    process.kill()
+
+    threading.Thread(target=kill, daemon=True).start()
+    assert train_alignment(options) == 0
+    assert killed
     return Folder(options.output)
 
 
@@ -84,12 +76,6 @@ def step(out: Path) -> int:
         return json.loads((out / "progress.json").read_bytes())["step"]
     except (OSError, ValueError):
         return 0
-
-
-def wait_for_step(out: Path, least: int, job: subprocess.Popen, log: Path) -> None:
-    while step(out) < least:
-        time.sleep(0.02)
-        assert job.poll() is None, log.read_text()
 
 
 def test_the_curve_is_that_of_a_run_that_was_never_killed(trained):
@@ -107,6 +93,12 @@ def test_the_curve_is_that_of_a_run_that_was_never_killed(trained):
         ours, expected = ([point[name] for point in points] for points in (history, alone.history))
         assert ours == pytest.approx(expected, rel=1e-3)
     assert history[-1]["location"] < history[0]["location"]
+
+
+def test_photos_without_a_place_are_told(trained):
+    statuses = pa.concat_tables(Parts(trained / "features").tables(["status", "error_kind"])).to_pylist()
+    counts = Counter(row["error_kind"] or row["status"] for row in statuses)
+    assert counts == {"indexed": 60, "no_position": 1, "not_found": 1}
 
 
 def test_it_leaves_a_preset(trained, options, caplog):
