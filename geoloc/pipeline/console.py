@@ -1,6 +1,7 @@
 """How a job talks to the one who started it."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -16,6 +17,9 @@ def run_job(job: Callable[[], int]) -> None:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
+    except BrokenPipeError:  # `--help | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         status = 130
