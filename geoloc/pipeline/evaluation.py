@@ -5,6 +5,7 @@ Judging files needs no Ray, so nothing here imports it; locating photos does, an
 
 import io
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Annotated
@@ -68,8 +69,7 @@ def evaluate_runs(options: EvaluationOptions) -> int:
 
 def _read_runs(named: list[str], truth: Positions, options: EvaluationOptions) -> dict[str, Positions]:
     runs: dict[str, Positions] = {}
-    for argument in named:
-        name, path = _name_and_path(argument)
+    for name, path in _names_and_paths(named):
         if name in runs:
             raise UsageError(f"PREDICTIONS {path}: a run named {name!r} is there already; say OTHER={path}")
         if path.endswith(".npy"):
@@ -79,11 +79,18 @@ def _read_runs(named: list[str], truth: Positions, options: EvaluationOptions) -
     return runs
 
 
-def _name_and_path(argument: str) -> tuple[str, str]:
-    name, equals, path = argument.partition("=")
-    if equals and "/" not in name:
-        return name, path
-    return PurePosixPath(argument.rstrip("/")).stem, argument
+def _names_and_paths(arguments: list[str]) -> list[tuple[str, str]]:
+    """Runs that are not named are called like their file, with its folder where two files are called the same."""
+    found = []
+    for argument in arguments:
+        name, equals, path = argument.partition("=")
+        found.append((name, path) if equals and "/" not in name else (None, argument))
+    stems = Counter(PurePosixPath(path.rstrip("/")).stem for name, path in found if name is None)
+    return [(name or _called(PurePosixPath(path.rstrip("/")), stems), path) for name, path in found]
+
+
+def _called(path: PurePosixPath, stems: Counter) -> str:
+    return path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}"
 
 
 def write_evaluation(folder: Folder, evaluation: Evaluation) -> None:

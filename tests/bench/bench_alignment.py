@@ -2,7 +2,7 @@
 
 python -m tests.bench.bench_alignment [FOLDER]
 
-The toy planet's 300 cities are split: 240 to learn from, with 20 photos each; 60 held out, of which 12 photos each are
+The toy planet's 300 cities are split: 240 to learn from, with 22 photos each; 60 held out, of which 12 photos each are
 references and 36 are looked for, among the references of all cities.
 """
 
@@ -28,7 +28,7 @@ from geoloc.training.examples import Examples, Order
 from geoloc.training.options import TrainingOptions
 from geoloc.training.steps import Trainee
 
-CITIES, LEARNED, REFERENCES, QUERIES = 300, 20, 12, 36
+CITIES, LEARNED, REFERENCES, QUERIES = 300, 22, 12, 36
 TRAINING = ["--epochs", "20", "--lr", "1e-4", "--same-place-km", "25"]
 PARTS = ["image", "image+location", "image+text+location"]
 PLANET = Planet(cities=CITIES, countries=37)

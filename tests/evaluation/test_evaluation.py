@@ -164,6 +164,18 @@ def test_a_run_folder_with_confidences(tmp_path, random, caplog):
     assert recall["1"] < 5
 
 
+def test_files_of_one_name_are_told_apart_and_may_be_in_a_bucket(s3, predictions, truth, tmp_path):
+    s3.create_bucket(Bucket="evaluation")
+    for key in ("a/ours.csv", "b/ours.csv"):
+        s3.upload_file(predictions, "evaluation", key)
+    s3.upload_file(truth, "evaluation", "truth.csv")
+    bucket = "s3://evaluation"
+    paths = (f"{bucket}/a/ours.csv", f"{bucket}/b/ours.csv", f"{bucket}/truth.csv", f"{bucket}/out")
+    assert evaluate_runs(EvaluationOptions(paths)) == 0
+    table = s3.get_object(Bucket="evaluation", Key="out/table.csv")["Body"].read().decode()
+    assert [row["run"] for row in csv.DictReader(table.splitlines())] == ["a/ours", "b/ours"]
+
+
 def test_what_cannot_be_judged(predictions, truth, tmp_path):
     out = str(tmp_path / "out")
     with pytest.raises(UsageError, match="give PREDICTIONS, TRUTH and OUTPUT"):
@@ -174,8 +186,8 @@ def test_what_cannot_be_judged(predictions, truth, tmp_path):
         UsageError, match=r"TRUTH /nowhere/im2gps3k_places365.csv: no such file.*IM2GPS3K \(2,997 photos\)"
     ):
         run(predictions, "/nowhere/im2gps3k_places365.csv", out)
-    with pytest.raises(UsageError, match="a run named 'ours' is there already"):
-        run(predictions, predictions, truth, out)
+    with pytest.raises(UsageError, match="a run named 'x' is there already"):
+        run(f"x={predictions}", f"x={predictions}", truth, out)
     nowhere = write(tmp_path / "nowhere.csv", "id,lat,lon", [("000.jpg", "", ""), ("001.jpg", 0, 0)])
     with pytest.raises(UsageError, match=r"no photo to judge. 2 photos of the truth have no valid position"):
         run(predictions, nowhere, out)
