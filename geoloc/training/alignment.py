@@ -1,7 +1,8 @@
 """Training G3's alignment on Ray: features through Ray Data once, then Ray Train from their cache.
 
-OUTPUT holds ``manifest/`` and ``features/`` (Parquet parts, the ingest's checkpoint), ``train/`` (Ray Train's own),
-``progress.json`` (the loss so far), and at the end ``alignment.json``, ``alignment.safetensors`` and ``report.html``.
+OUTPUT holds ``manifest/`` and ``features/`` (Parquet parts, the ingest's checkpoint), ``train/`` (Ray Train's checkpoints,
+while it lasts), ``progress.json`` (the loss so far), and at the end ``alignment.json``, ``alignment.safetensors`` and
+``report.html``.
 """
 
 import contextlib
@@ -181,6 +182,7 @@ def _fit(options: AlignmentOptions, models: Preset, folder: Folder, parts: Parts
     history = json.loads(folder.read(PROGRESS))["history"]
     folder.write("report.html", loss_page(history, card | {"photos": photos, "output": folder.uri}))
     folder.write(ALIGNMENT, json.dumps(card, indent=1).encode())
+    folder.filesystem.rm(folder.path("train"), recursive=True)
     log.info("Alignment: %s; use it with --preset %s", folder.uri, folder.uri)
 
 
