@@ -40,8 +40,9 @@ class LocationEncoder(nn.Module):
     def encode(self, lat: np.ndarray, lon: np.ndarray, batch: int = 4096) -> np.ndarray:
         """(n,) latitudes and longitudes in degrees to (n, 512) float32, rows of unit length."""
         coordinates = torch.from_numpy(np.stack([lat, lon], axis=1).astype(np.float32))
+        coordinates = coordinates.to(self.capsules[0].frequencies.device)
         parts = [nn.functional.normalize(self(part), dim=1) for part in coordinates.split(batch)]
-        return torch.cat(parts).numpy() if parts else np.empty((0, LOCATION_DIMENSION), np.float32)
+        return torch.cat(parts).cpu().numpy() if parts else np.empty((0, LOCATION_DIMENSION), np.float32)
 
 
 class _Capsule(nn.Module):

@@ -18,7 +18,7 @@ class Comparison:
         self._configurations = options.configurations
         self._retriever = Retriever(options.preset, options.index, device, threads, options.ten_crop)
         self._choosers = {
-            name: make_chooser(name, options.preset, options.density_sigma_km)
+            name: make_chooser(name, options.preset, options.density_sigma_km, device)
             for name in {configuration.chooser for configuration in options.configurations}
         }
 

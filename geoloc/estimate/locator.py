@@ -30,7 +30,7 @@ class Locator:
         self._options = options
         self._retriever = Retriever(options.preset, options.index, device, threads)
         self._index = self._retriever.index
-        self._chooser = make_chooser(options.chooser, options.preset, options.density_sigma_km)
+        self._chooser = make_chooser(options.chooser, options.preset, options.density_sigma_km, device)
         self._confidence = Confidence(self._chooser.scale, options.calibration, options.abstention)
         names = self._index.place.to_pylist() if self._index.info.rows < _NAME_CACHE_ROWS else None
         self._place_texts = None if names is None else np.array([place_text(name) for name in names], object)
@@ -95,14 +95,14 @@ class Locator:
         return pa.array([place_text(place) for place in self._index.place.take(pa.array(ids)).to_pylist()], pa.string())
 
 
-def make_chooser(name: str, preset: Preset, density_sigma_km: float) -> Chooser:
+def make_chooser(name: str, preset: Preset, density_sigma_km: float, device: str = "cpu") -> Chooser:
     """Raises UsageError where there is no such chooser, or the preset cannot serve it."""
     check_chooser(name, preset)
     scale = preset.similarity_scale
     if name == "verification":
         if preset.alignment is not None:
-            return Verification(load_alignment(preset.alignment).encode_locations, scale, _in_location_space)
-        return Verification(LocationEncoder.geoclip().encode, scale)
+            return Verification(load_alignment(preset.alignment).to(device).encode_locations, scale, _in_location_space)
+        return Verification(LocationEncoder.geoclip().to(device).encode, scale)
     return Top1(scale) if name == "top1" else Density(scale, density_sigma_km)
 
 

@@ -24,7 +24,7 @@ class Referencer:
         self._encoder = ImageEncoder(preset, device, threads)
         self._multimodal = multimodal
         if multimodal:
-            self._alignment = load_alignment(preset.alignment)
+            self._alignment = load_alignment(preset.alignment).to(device)
             self._text = text_encoder(preset, device)
 
     def refer(self, batch: pa.Table) -> pa.Table:
