@@ -44,7 +44,7 @@ class ImageEncoder:
         if self.view.mode not in ("shortest", "squash"):
             raise UsageError(f"--model {preset.model}: its resize mode {self.view.mode!r} is not supported")
         self._tower = model.visual
-        self._head = nn.Identity() if features else _head(preset, self._tower)
+        self._head = nn.Identity() if features else _head(preset, self._tower, self.view)
         self.fingerprint = _fingerprint(self._tower, self._head, self.view)
 
         self._dtype = torch.float32
@@ -140,14 +140,21 @@ class _Aligned(nn.Module):
     def __init__(self, folder: Folder) -> None:
         super().__init__()
         self.alignment = load_alignment(folder)
+        self.width = self.alignment.image_to_text[0].in_features
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return torch.cat([nn.functional.normalize(features, dim=1), *self.alignment.images(features)], dim=1)
 
 
-def _head(preset: Preset, tower: nn.Module) -> nn.Module:
+def _head(preset: Preset, tower: nn.Module, view: View) -> nn.Module:
     if preset.alignment is not None:
-        return _Aligned(preset.alignment)
+        head, width = _Aligned(preset.alignment), tower(torch.zeros(1, 3, view.size, view.size)).shape[1]
+        if width != head.width:
+            raise UsageError(
+                f"--preset {preset.name}: was trained on image features of width {head.width}, and those of "
+                f"{preset.model} have {width}; name the model it was trained on"
+            )
+        return head
     return _Normalised(_geoclip_head(preset, tower) if preset.geoclip_head else nn.Identity())
 
 

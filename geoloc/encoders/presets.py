@@ -61,7 +61,7 @@ def preset(name: str, model: str | None = None, s3: S3Options | None = None) -> 
     """The preset called ``name``, or that of a folder from train_alignment.py; its image tower replaced by ``model``
     where one is given. Raises UsageError."""
     if name not in PRESETS:
-        return _aligned(Folder(name, s3 or S3Options()), model)
+        return _aligned(name, Folder(name, s3 or S3Options()), model)
     chosen = PRESETS[name]()
     if model is None:
         return chosen
@@ -74,15 +74,15 @@ def untrained(chosen: Preset) -> Preset:
     return dataclasses.replace(chosen, geoclip_head=False)
 
 
-def _aligned(folder: Folder, model: str | None) -> Preset:
+def _aligned(name: str, folder: Folder, model: str | None) -> Preset:
     try:
         card = json.loads(folder.read(ALIGNMENT))
         base = untrained(preset(card["preset"], model or card["model"]))
         return dataclasses.replace(base, name=folder.uri, similarity_scale=card["similarity_scale"], alignment=folder)
     except FileNotFoundError as error:
         raise UsageError(
-            f"--preset {folder.uri}: there is {', '.join(PRESETS)}, and this is no folder from train_alignment.py either "
+            f"--preset {name}: there is {', '.join(PRESETS)}, and this is no folder from train_alignment.py either "
             f"(no {ALIGNMENT} in it)"
         ) from error
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"--preset {folder.uri}: cannot read {ALIGNMENT} ({describe(error)})") from error
+        raise UsageError(f"--preset {name}: cannot read {ALIGNMENT} ({describe(error)})") from error

@@ -247,8 +247,12 @@ def train_worker(config: dict) -> None:
     trainee = Trainee(alignment, options, examples, torch.from_numpy(texts), order, device, rank, world)
     first = 0
     if checkpoint := ray.train.get_checkpoint():
-        with checkpoint.as_directory() as directory:
-            first = trainee.load(Path(directory))
+        try:
+            with checkpoint.as_directory() as directory:
+                first = trainee.load(Path(directory))
+        except UsageError as error:
+            ray.train.report({"problem": str(error)})
+            return
     card = {
         "preset": config["models"].name,
         "model": config["models"].model,

@@ -24,6 +24,7 @@ from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.pipeline.options import parse_parts
 from geoloc.schema import MANIFEST
 from geoloc.storage import Folder
+from geoloc.toy.models import write_clip
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,14 @@ def test_a_gallery_of_its_own_locations(models, batch, tmp_path, monkeypatch):
     vectors, _ = retriever.encode(batch)
     expected = vectors[:, -1280:] @ alignment.encode_locations(lat, lon).T
     assert retriever.search(vectors, 5).similarity[:, 0] == pytest.approx(expected.max(axis=1), abs=1e-4)
+
+
+def test_an_alignment_of_another_image_model(models, tmp_path):
+    models, _ = models
+    with pytest.raises(
+        UsageError, match=r"was trained on image features of width 1280, and those of local-dir:.* have 32"
+    ):
+        ImageEncoder(preset(models.alignment.uri, write_clip(tmp_path / "clip", dimension=32)))
 
 
 def test_parts_that_there_are_not(models):
