@@ -56,6 +56,9 @@ def match(predictions: Positions, truth: Positions) -> Match:
         )
         raise UsageError("no photo is in both files, neither by id nor by file name. " + " ".join([names, *damaged]))
     best.notes = damaged + best.notes + _unmatched_notes(predictions, truth, best)
+    weaker = [f"{count:,} by {level}" for level, count in best.how.items() if level != "id"]
+    if weaker:
+        best.notes.append(f"photos of {predictions.source} were matched with the truth {', '.join(weaker)}")
     return best
 
 

@@ -30,6 +30,7 @@ def positions(source, points=None, **ids):
 def test_ids_that_mean_the_same_photo(predicted, true):
     found = match(positions("p", id=["zzz", predicted]), positions("t", id=[true]))
     assert found.row.tolist() == [1]
+    assert (predicted == true) != ("matched with the truth 1 by" in found.notes[-1])
 
 
 def test_the_whole_path_goes_before_the_file_name():
