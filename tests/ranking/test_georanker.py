@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoProcessor
+
+from geoloc.errors import UsageError
+from geoloc.ranking.georanker import ADAPTER, load_base, save_adapter, with_adapter, with_new_adapter
+from geoloc.ranking.prompt import TEMPLATES, PromptPlace, images, messages
+from geoloc.toy.models import write_clip, write_qwen2_vl
+
+LAYERS, WIDTH, KEY_WIDTH, RANK = 2, 64, 32, 16
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    return str(write_qwen2_vl(tmp_path_factory.mktemp("qwen")))
+
+
+@pytest.fixture(scope="module")
+def inputs(folder):
+    """Two pairs of one photo, one of them with a generated candidate."""
+    processor = AutoProcessor.from_pretrained(folder)
+    random = np.random.default_rng(0)
+    picture = Image.fromarray(random.integers(0, 255, (56, 84, 3), np.uint8))
+    template, negatives = TEMPLATES["georanker"], [PromptPlace(1.5, 2.5, "Elsewhere")]
+    places = [PromptPlace(48.85, 2.35, "Paris France"), PromptPlace(40.7, -74.0)]
+    texts = [
+        processor.apply_chat_template(messages(template, place, negatives), tokenize=False, add_generation_prompt=True)
+        for place in places
+    ]
+    shown = [[picture for _ in images(template, place)] for place in places]
+    together = processor(text=texts, images=shown, padding=True, padding_side="left", return_tensors="pt")
+    alone = [processor(text=[t], images=[s], return_tensors="pt") for t, s in zip(texts, shown, strict=True)]
+    return together, alone
+
+
+def tuned(folder):
+    """With an adapter that says something: LoRA starts at the identity."""
+    torch.manual_seed(1)
+    model = with_new_adapter(load_base(folder))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    return model.eval()
+
+
+def test_scores_are_of_the_last_position(folder, inputs):
+    together, alone = inputs
+    ranker = load_base(folder).eval()
+    with torch.inference_mode():
+        scores = ranker(**together)
+        assert scores.shape == (2,)
+        assert [ranker(**one).item() for one in alone] == pytest.approx(scores.tolist(), abs=1e-4)
+        states = ranker.model(**alone[0]).last_hidden_state
+        assert scores[0].item() == pytest.approx(float(states[0, -1] @ ranker.value_head.weight[0]), abs=1e-4)
+    assert ranker.value_head.bias is None
+    assert not any("lm_head" in name for name, _ in ranker.named_parameters())
+
+
+def test_lora_is_on_the_language_models_attention_alone(folder):
+    model = with_new_adapter(load_base(folder))
+    trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
+    lora = {name: count for name, count in trained.items() if "lora" in name}
+    assert sum(lora.values()) == LAYERS * (RANK * (WIDTH + WIDTH) + 2 * RANK * (WIDTH + KEY_WIDTH))
+    assert len(lora) == LAYERS * 3 * 2
+    assert all("language_model" in name and "visual" not in name for name in lora)
+    assert sum(trained.values()) - sum(lora.values()) == WIDTH
+
+
+def test_an_adapter_is_read_back_in_both_layouts(folder, inputs, tmp_path):
+    model = tuned(folder)
+    save_adapter(model, tmp_path / "new")
+    tensors = load_file(tmp_path / "new" / ADAPTER)
+    assert "base_model.model.value_head.weight" in tensors
+    assert "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight" in tensors
+    save_adapter(model, tmp_path / "old")
+    save_file({k.replace(".language_model.", "."): v for k, v in tensors.items()}, tmp_path / "old" / ADAPTER)
+    with torch.inference_mode():
+        expected = model(**inputs[0])
+        for name in ("new", "old"):
+            loaded = with_adapter(load_base(folder), tmp_path / name)
+            assert torch.allclose(loaded(**inputs[0]), expected, atol=1e-5)
+            assert not any(p.requires_grad for p in loaded.parameters())
+        assert not torch.allclose(load_base(folder)(**inputs[0]), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda t: t.pop("base_model.model.value_head.weight"), "1 tensors are lacking, such as .*value_head"),
+        (
+            lambda t: t.update({"base_model.model.other.weight": torch.zeros(1)}),
+            "1 tensors have no place, such as .*other",
+        ),
+        (lambda t: t.update({k: v[:1] for k, v in t.items() if "q_proj.lora_A" in k}), "2 tensors have another shape"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_is_refused(folder, tmp_path, damage, message):
+    save_adapter(tuned(folder), tmp_path)
+    tensors = load_file(tmp_path / ADAPTER)
+    damage(tensors)
+    save_file(tensors, tmp_path / ADAPTER)
+    with pytest.raises(UsageError, match=f"--ranker-adapter .*: {message}"):
+        with_adapter(load_base(folder), tmp_path)
+
+
+def test_folders_that_hold_no_such_thing(folder, tmp_path):
+    with pytest.raises(UsageError, match="--ranker-model /nowhere: cannot load it"):
+        load_base("/nowhere")
+    write_clip(tmp_path / "clip")
+    with pytest.raises(UsageError, match=r"--ranker-model .*clip: cannot load it"):
+        load_base(str(tmp_path / "clip"))
+    with pytest.raises(UsageError, match="--ranker-adapter /nowhere: cannot read it"):
+        with_adapter(load_base(folder), Path("/nowhere"))
