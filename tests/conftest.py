@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -23,6 +24,18 @@ def ray_cluster(s3):
     ray.init(num_cpus=4, logging_level=logging.ERROR, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+def ray_workers(name: str) -> list[psutil.Process]:
+    """This session's Ray processes that run something of that name, and nobody else's."""
+    return [process for process in psutil.Process().children(recursive=True) if name in _command(process)]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:  # it has ended
+        return ""
 
 
 @pytest.fixture(scope="session")

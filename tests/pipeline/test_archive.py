@@ -8,7 +8,6 @@ import time
 
 import duckdb
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,6 +22,7 @@ from geoloc.pipeline.run import Run
 from geoloc.storage import Folder, S3Options
 from geoloc.toy.archive import write_archive
 from geoloc.toy.models import write_clip
+from tests.conftest import ray_workers
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -153,12 +153,10 @@ def test_an_actor_killed_twice_costs_no_photo(ray_cluster, planet, toy_index, tm
         while len(killed) < 2:
             time.sleep(0.2)
             written = len(list(parts.glob("*.parquet"))) if parts.exists() else 0
-            for process in psutil.process_iter(["cmdline"]):
-                name = " ".join(process.info["cmdline"] or [])
-                if written > len(killed) and "ray::" in name and "ModelActor" in name:
+            for process in ray_workers("ModelActor")[:1]:
+                if written > len(killed):
                     process.kill()
                     killed.append(process.pid)
-                    break
 
     thread = threading.Thread(target=kill_models, daemon=True)
     thread.start()

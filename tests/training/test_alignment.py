@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pyarrow as pa
 import pytest
 import torch
@@ -24,6 +23,7 @@ from geoloc.training.alignment import AlignmentOptions, train_alignment
 from geoloc.training.examples import Examples, Order
 from geoloc.training.options import TrainingOptions
 from geoloc.training.steps import Trainee
+from tests.conftest import ray_workers
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -60,10 +60,9 @@ def trained(options) -> Folder:
         while not killed:
             time.sleep(0.02)
             if step(Path(options.output)) >= 18:
-                workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in str(p.info["cmdline"])]
-                killed.extend(process.pid for process in workers)
-                for process in workers:
+                for process in ray_workers("RayTrainWorker"):
                     process.kill()
+                    killed.append(process.pid)
 
     threading.Thread(target=kill, daemon=True).start()
     assert train_alignment(options) == 0
