@@ -62,8 +62,9 @@ def test_ten_crops_are_averaged_as_similarities(options, toy, toy_index, tmp_pat
             crops = np.frombuffer(pixels, np.uint8).reshape(5, 224, 224, 3)
             ten = encoder.encode(np.concatenate([crops, crops[:, :, ::-1]]))
             similarity = (vectors @ ten.T).mean(axis=1)
-            ids = [c["reference_id"] for c in row["candidates"]]
-            assert [c["similarity"] for c in row["candidates"]] == pytest.approx(similarity[ids], abs=1e-5)
+            candidates = row["answers"][0]["candidates"]
+            ids = [c["reference_id"] for c in candidates]
+            assert [c["similarity"] for c in candidates] == pytest.approx(similarity[ids], abs=1e-5)
             assert similarity[ids[0]] == pytest.approx(similarity.max(), abs=1e-5)
             checked += 1
     assert checked > 30
