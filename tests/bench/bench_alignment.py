@@ -70,7 +70,8 @@ def write_photos(root: Path) -> list[tuple]:
         "learned": [row for row in rows if row[0] not in held_out],
         "query": [row for row in rows if row[0] in held_out and row[1] >= REFERENCES],
     }
-    of["references"] = [row for row in rows if row not in set(of["query"])]
+    looked_for = set(of["query"])
+    of["references"] = [row for row in rows if row not in looked_for]
     for name, photos in of.items():
         with (root / f"{name}.csv").open("w", newline="") as file:
             head = ("uri", "lat", "lon", "city", "region", "country")
