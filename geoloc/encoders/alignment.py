@@ -15,13 +15,12 @@ from torch import nn
 from torch.nn import functional
 
 from geoloc.encoders.location import LOCATION_DIMENSION, LocationEncoder
-from geoloc.encoders.presets import ALIGNMENT, PARTS
+from geoloc.encoders.presets import ALIGNMENT, PARTS, WEIGHTS
 from geoloc.errors import UsageError
 from geoloc.storage import Folder, describe
 
 SCALE = 3.99
 """Initial logit scales, as logarithms: exp is 54.05."""
-WEIGHTS = "alignment.safetensors"
 
 
 class Alignment(nn.Module):

@@ -51,7 +51,7 @@ def lite() -> Preset:
 
 
 PRESETS: dict[str, Callable[[], Preset]] = {"geoclip": geoclip, "lite": lite}
-ALIGNMENT = "alignment.json"
+ALIGNMENT, WEIGHTS = "alignment.json", "alignment.safetensors"
 PARTS = ("image", "text", "location")
 """Of an aligned vector, in this order, each of the image's width and unit length: the tower's features, and the image
 heads' in text space and in location space (G3's 3 x 768); so an inner product is the sum of three cosines."""

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from geoloc.errors import UsageError
+from geoloc.estimate.spread import NEAR_KM
 from geoloc.evaluation.reliability import reliability
 from geoloc.geo.distance import THRESHOLDS_KM, haversine_km
 from geoloc.storage import Folder, S3Options
@@ -38,9 +39,10 @@ def features(scores: np.ndarray, similarity: np.ndarray, lat: np.ndarray, lon: n
     """
     known = scores > -np.inf
     row, chosen = np.arange(len(scores)), np.argmax(scores, axis=1)
+    lat, lon = np.where(known, lat, 0.0), np.where(known, lon, 0.0)
     km = haversine_km(lat[row, chosen][:, None], lon[row, chosen][:, None], lat, lon)
     km = np.where(known, km, np.inf)
-    logits = scale * np.where(known, scores, -np.inf).astype(np.float64)
+    logits = scale * scores.astype(np.float64)
     weight = np.exp(logits - logits.max(axis=1, keepdims=True))
     weight /= weight.sum(axis=1, keepdims=True)
     columns = []
@@ -52,7 +54,7 @@ def features(scores: np.ndarray, similarity: np.ndarray, lat: np.ndarray, lon: n
     ordered = -np.sort(-similarity, axis=1)
     second = ordered[:, min(1, ordered.shape[1] - 1)]
     last = np.where(known, similarity, np.inf).min(axis=1)
-    elsewhere = np.where(km > 25, similarity, -np.inf).max(axis=1)
+    elsewhere = np.where(km > NEAR_KM, similarity, -np.inf).max(axis=1)
     columns += [answer, answer - last, answer - second, answer - elsewhere]
     table = np.stack(columns, axis=1)
     return np.where(np.isfinite(table), table, 0.0)

@@ -8,14 +8,12 @@ import pyarrow as pa
 
 from geoloc.errors import UsageError
 from geoloc.estimate.calibration import Calibration, features
-from geoloc.estimate.spread import estimate
+from geoloc.estimate.spread import NEAR_KM, estimate
 from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import places
 from geoloc.ranking.candidates import padded
 from geoloc.schema import CONFIDENCES
 
-NEAR_KM = 25
-"""A calibrated ``confidence`` is the probability of an error below this."""
 ANSWERED = ("located", "uncertain")
 
 

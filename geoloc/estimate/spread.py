@@ -6,7 +6,7 @@ import numpy as np
 
 from geoloc.geo.distance import haversine_km
 
-NEAR_KM = 25.0
+NEAR_KM = 25
 """``confidence`` is the weight of the candidates this near to the answer."""
 RADIUS_SHARE = 0.9
 """``radius_km`` holds this share of the candidates' weight."""

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from geoloc.errors import UsageError
+from geoloc.estimate.spread import NEAR_KM
 from geoloc.evaluation.candidates import CandidateQuality, CandidateTally
 from geoloc.evaluation.datasets import Dataset
 from geoloc.evaluation.matching import Match, match
@@ -18,8 +19,6 @@ from geoloc.evaluation.reliability import Reliability, coverage, reliability
 from geoloc.geo.distance import valid_coordinates
 from geoloc.schema import CONFIDENCES
 
-RAW_CONFIDENCE_KM = 25
-"""An uncalibrated ``confidence`` speaks of errors below this."""
 _SWAPPED_KM, _SWAPPED_SHARE = 200, 0.2
 """Swapping latitude and longitude is suggested where it brings this share of the answers more within so many km."""
 
@@ -150,7 +149,7 @@ def _result(
     extra = answers.extra
     calibrated = {t: extra[name] for t, name in CONFIDENCES.items() if name in extra}
     calibrated = {t: values for t, values in calibrated.items() if np.isfinite(values).any()}
-    confidence = calibrated or ({RAW_CONFIDENCE_KM: extra["confidence"]} if "confidence" in extra else {})
+    confidence = calibrated or ({NEAR_KM: extra["confidence"]} if "confidence" in extra else {})
     answered = np.isfinite(answers.km)
     curves = {
         t: reliability(np.where(answered, values, np.nan), protocol.within(answers.km, t))

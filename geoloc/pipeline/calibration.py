@@ -91,8 +91,6 @@ def _examples(run: Positions, truth: Positions, scale: float) -> tuple[np.ndarra
         lengths, fields = padded(lists, ["score", "similarity", "lat", "lon"])
         wanted = (here >= 0) & (lengths > 0)
         score, similarity, lat, lon = (values[wanted] for values in fields.values())
-        known = score > -np.inf
-        lat, lon = np.where(known, lat, 0), np.where(known, lon, 0)
         best = np.argmax(score, axis=1) if score.shape[1] else np.zeros(len(score), int)
         each, true = np.arange(len(score)), here[wanted]
         if not len(true):

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.fs
 import tyro
 
-from geoloc.encoders.presets import ALIGNMENT, Preset, preset, untrained
+from geoloc.encoders.presets import ALIGNMENT, WEIGHTS, Preset, preset, untrained
 from geoloc.errors import UsageError
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
@@ -177,7 +177,7 @@ def _fit(options: AlignmentOptions, models: Preset, folder: Folder, parts: Parts
     if problem := (result.metrics or {}).get("problem"):
         raise UsageError(problem)
     with result.checkpoint.as_directory() as checkpoint:
-        folder.write("alignment.safetensors", (Path(checkpoint) / "alignment.safetensors").read_bytes())
+        folder.write(WEIGHTS, (Path(checkpoint) / WEIGHTS).read_bytes())
         card = json.loads((Path(checkpoint) / "card.json").read_bytes())
     history = json.loads(folder.read(PROGRESS))["history"]
     folder.write("report.html", loss_page(history, card | {"photos": photos, "output": folder.uri}))
