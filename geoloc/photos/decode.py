@@ -94,6 +94,43 @@ class View:
         return image.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()], box=box)
 
 
+MAX_RATIO = 200
+"""Of the longer side to the shorter, that an AreaView takes."""
+
+
+@dataclass(frozen=True)
+class AreaView:
+    """What a model that takes pictures of any shape wants to see: sides that are multiples of ``factor``, and an area of
+    ``min_pixels`` to ``max_pixels`` (qwen-vl-utils' ``smart_resize``)."""
+
+    factor: int
+    min_pixels: int
+    max_pixels: int
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """What a picture is scaled to. Raises PhotoError of the kind ``too_narrow``."""
+        if max(width, height) > MAX_RATIO * min(width, height):
+            raise PhotoError("too_narrow", f"{width} x {height}: one side is over {MAX_RATIO} times the other")
+        sides = width, height
+        scaled = [max(self.factor, round(side / self.factor) * self.factor) for side in sides]
+        if math.prod(scaled) > self.max_pixels:
+            beta = math.sqrt(width * height / self.max_pixels)
+            scaled = [max(self.factor, math.floor(side / beta / self.factor) * self.factor) for side in sides]
+        elif math.prod(scaled) < self.min_pixels:
+            beta = math.sqrt(self.min_pixels / (width * height))
+            scaled = [math.ceil(side * beta / self.factor) * self.factor for side in sides]
+        return scaled[0], scaled[1]
+
+    def scale(self, width: int, height: int) -> float:
+        """The part of a photo's resolution that this view needs."""
+        wide, high = self.size(width, height)
+        return max(wide / width, high / height)
+
+    def of(self, image: Image.Image) -> np.ndarray:
+        """uint8, (height, width, 3)."""
+        return np.asarray(image.resize(self.size(*image.size), Image.Resampling.BICUBIC))
+
+
 class PhotoFile:
     """An image file, opened: its header and EXIF are read, its pixels are not.
 

@@ -5,7 +5,9 @@ the last position's final hidden state. Fine-tuning adds LoRA to the language mo
 stay as they are. An adapter is a PEFT folder that holds the LoRA tensors and the value head, some 27 MB for a 7 B model.
 """
 
+import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import peft
@@ -13,14 +15,15 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 
 from geoloc.errors import UsageError
-from geoloc.storage import describe
+from geoloc.ranking.packing import ATTENTION, Grid, Pack, Seen
+from geoloc.storage import Folder, describe
 
 TARGETS = r".*language_model\.layers\.\d+\.self_attn\.[qkv]_proj"
 """The language model's; a vision tower's attention has other names, and stays frozen."""
-ADAPTER = "adapter_model.safetensors"
+CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 
 
 class GeoRanker(nn.Module):
@@ -32,8 +35,28 @@ class GeoRanker(nn.Module):
         self.value_head = nn.Linear(width, 1, bias=False, dtype=model.dtype, device=model.device)
         nn.init.normal_(self.value_head.weight, std=(1 / (width + 1)) ** 0.5)
 
-    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
-        """A processor's output for n prompts, padded on the left, to scores (n,) float32: closeness, highest is nearest."""
+    def forward(self, pack: Pack) -> torch.Tensor:
+        """Scores (c,) float32 of a pack's candidates: closeness, highest is nearest."""
+        language = self.model.language_model
+        states = language.embed_tokens(pack.ids)
+        is_image = (pack.ids == self.model.config.image_token_id)[:, None]
+        states = language(
+            inputs_embeds=states.masked_scatter(is_image, pack.images.to(states))[None],
+            position_ids=pack.positions,
+            attention_mask=dict.fromkeys(("full_attention", "sliding_attention")),
+            use_cache=False,
+            groups=pack.groups,
+        ).last_hidden_state
+        return self.value_head(states[0, pack.last]).squeeze(-1).float()
+
+    def look(self, patches: torch.Tensor, grids: Sequence[Grid]) -> list[Seen]:
+        """Images through the vision tower: ``patches`` (sum of rows x columns, …) of geoloc.ranking.pictures."""
+        thw = torch.tensor([(1, *grid) for grid in grids], device=patches.device)
+        features = self.model.get_image_features(patches, thw).pooler_output
+        return [Seen(grid, one) for grid, one in zip(grids, features, strict=True)]
+
+    def pairs(self, **inputs: torch.Tensor) -> torch.Tensor:
+        """Scores (n,) of n prompts by themselves, a processor's output padded on the left: what a pack's are measured by."""
         states = self.model(**inputs, use_cache=False).last_hidden_state
         return self.value_head(states[:, -1]).squeeze(-1).float()
 
@@ -46,16 +69,49 @@ def load_base(
     ``checkpointing``: compute activations twice instead of keeping them, to train in less memory.
     """
     try:
+        if device == "cuda":
+            _check_memory(folder, dtype)
         whole = AutoModelForImageTextToText.from_pretrained(
-            folder, dtype=dtype, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
+            folder,
+            dtype=dtype,
+            device_map={"": device},
+            trust_remote_code=False,
+            use_safetensors=True,
+            attn_implementation="sdpa",
         )
+    except UsageError:
+        raise
     except Exception as error:  # the hub, the file system and the model's own code each fail in their own way
         raise UsageError(f"--ranker-model {folder}: cannot load it ({describe(error)})") from error
     if not hasattr(whole.model, "language_model"):
         raise UsageError(f"--ranker-model {folder}: is no model like Qwen2-VL (it has no language_model part)")
+    whole.model.language_model.config._attn_implementation = ATTENTION
     if checkpointing:
         whole.gradient_checkpointing_enable({"use_reentrant": False})
-    return GeoRanker(whole.model.to(device))
+    return GeoRanker(whole.model)
+
+
+def _check_memory(folder: str, dtype: torch.dtype) -> None:
+    with torch.device("meta"):
+        whole = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    needed = sum(parameter.numel() for parameter in whole.parameters()) * dtype.itemsize
+    free, total = torch.cuda.mem_get_info()
+    if needed > free:
+        raise UsageError(
+            f"--ranker-model {folder}: needs {needed / 2**30:.1f} GB of GPU memory in {dtype}, and {free / 2**30:.1f} of "
+            f"{total / 2**30:.1f} GB are free: take a smaller model, or a GPU of its own"
+        )
+
+
+def load_processor(folder: str) -> ProcessorMixin:
+    """The model's tokenizer, chat template and image settings. Raises UsageError."""
+    try:
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise UsageError(f"--ranker-model {folder}: cannot load its processor ({describe(error)})") from error
+    if not hasattr(getattr(processor, "image_processor", None), "merge_size") or not processor.chat_template:
+        raise UsageError(f"--ranker-model {folder}: its processor has no chat template, or no images like Qwen2-VL's")
+    return processor
 
 
 def with_new_adapter(ranker: GeoRanker, rank: int = 16, alpha: int = 32, dropout: float = 0.05) -> peft.PeftModel:
@@ -68,18 +124,21 @@ def save_adapter(tuned: peft.PeftModel, folder: Path) -> None:
     tuned.save_pretrained(folder, safe_serialization=True)
 
 
-def with_adapter(ranker: GeoRanker, folder: Path) -> peft.PeftModel:
+def with_adapter(ranker: GeoRanker, folder: Folder) -> peft.PeftModel:
     """With a trained adapter, frozen: one of ``save_adapter``, or GeoRanker's released one.
 
     Raises UsageError unless every tensor of the adapter has its place in the model, and every place its tensor: PEFT
     alone would leave what it does not recognise untrained, and say nothing.
     """
     try:
-        config = peft.LoraConfig.from_pretrained(str(folder))
-        tensors = safetensors.torch.load_file(folder / ADAPTER)
-    except (OSError, ValueError, TypeError, safetensors.SafetensorError) as error:
-        raise UsageError(f"--ranker-adapter {folder}: cannot read it ({describe(error)})") from error
-    tuned = peft.get_peft_model(ranker, _lora(config.r, config.lora_alpha, config.lora_dropout))
+        config = json.loads(folder.read(CONFIG))
+        lora = _lora(config["r"], config["lora_alpha"], dropout=0.0)
+        tensors = safetensors.torch.load(folder.read(ADAPTER))
+    except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
+        raise UsageError(f"--ranker-adapter {folder.uri}: cannot read it ({describe(error)})") from error
+    if config.get("use_rslora") or config.get("use_dora"):
+        raise UsageError(f"--ranker-adapter {folder.uri}: is a rsLoRA or DoRA adapter; only plain LoRA is understood")
+    tuned = peft.get_peft_model(ranker, lora)
     wanted = {name: tensor.shape for name, tensor in peft.get_peft_model_state_dict(tuned).items()}
     found = {_present_name(name): tensor for name, tensor in tensors.items()}
     lacking, strange = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
@@ -90,7 +149,7 @@ def with_adapter(ranker: GeoRanker, folder: Path) -> peft.PeftModel:
             for names, how in ((lacking, "are lacking"), (strange, "have no place"), (misshapen, "have another shape"))
             if names
         ]
-        raise UsageError(f"--ranker-adapter {folder}: does not fit the model: {'; '.join(what)}")
+        raise UsageError(f"--ranker-adapter {folder.uri}: does not fit the model: {'; '.join(what)}")
     peft.set_peft_model_state_dict(tuned, found)
     return tuned.eval().requires_grad_(False)
 

@@ -7,15 +7,18 @@ Templates are data: the parts of the one user message, in order. Two of them:
                    Negative examples: {negatives}.``: there the candidate's image comes before the ``?``, after a comma, and
                    a full stop ends the prompt
 ``shared_prefix``  ours: what a photo's candidates have in common, the negatives and its own image, comes first, so that a
-                   model reads it once for all of them. The common part ends with an image, whose closing token no text
-                   can merge with
+                   model reads it once for all of them
+
+What is not known of a candidate, words or image, is left out, and so are negatives where there are none: a generated
+candidate, which is but coordinates, is asked about as the released code does.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 QUERY, CANDIDATE = "query", "candidate"
 """The two images of a pair."""
+_QUESTION, _NEGATIVES = "question", "negatives"
 
 
 @dataclass(frozen=True)
@@ -25,40 +28,15 @@ class PromptPlace:
     lat: float
     lon: float
     text: str | None = None
-    """Its place in words (``place_words``); None for a generated candidate, of which nothing but coordinates is known."""
+    """Its place in words (``place_words``); None where they are not told."""
 
-
-@dataclass(frozen=True)
-class Template:
-    name: str
-    retrieved: tuple[str, ...]
-    """Parts of the message about a candidate with words and an image: QUERY, CANDIDATE, or text to be filled in."""
-    generated: tuple[str, ...]
-    """The same about a candidate that is but coordinates."""
-    common: int
-    """How many parts, from the first on, are the same for all candidates of a photo."""
-
-
-_QUESTION = "How far is this place from latitude: {lat}, longitude: {lon}"
-_NEGATIVES = "Negative examples: {negatives}"
 
 TEMPLATES = {
-    template.name: template
-    for template in (
-        Template(
-            "georanker",
-            retrieved=(QUERY, _QUESTION + ", {text}?", CANDIDATE, _NEGATIVES),
-            generated=(QUERY, _QUESTION + "?", _NEGATIVES),
-            common=1,
-        ),
-        Template(
-            "shared_prefix",
-            retrieved=(_NEGATIVES, QUERY, _QUESTION + ", {text}?", CANDIDATE),
-            generated=(_NEGATIVES, QUERY, _QUESTION + "?"),
-            common=2,
-        ),
-    )
+    "georanker": (QUERY, _QUESTION, CANDIDATE, _NEGATIVES),
+    "shared_prefix": (_NEGATIVES, QUERY, _QUESTION, CANDIDATE),
 }
+"""All parts up to QUERY are common to a photo's candidates, those after it are not (``georanker``'s negatives would be,
+if they came before the candidate). The common part ends with an image, whose closing token no text can merge with."""
 
 
 def place_words(city: str | None, region: str | None, country: str | None) -> str:
@@ -66,24 +44,29 @@ def place_words(city: str | None, region: str | None, country: str | None) -> st
     return " ".join(name for name in (city, region, country) if name)
 
 
-def messages(template: Template, candidate: PromptPlace, negatives: Sequence[PromptPlace]) -> list[dict]:
-    """One user message for ``apply_chat_template``: its images are, in order, those of ``images``.
+def messages(
+    template: str, candidate: PromptPlace, negatives: Sequence[PromptPlace], has_image: bool = True
+) -> list[dict]:
+    """One user message for ``apply_chat_template``: its images are the query's and, with ``has_image``, the candidate's.
 
     Coordinates are written in Python's shortest form, unrounded.
     """
-    told = "; ".join(f"latitude: {place.lat}, longitude: {place.lon}, {place.text or ''}" for place in negatives)
-    values = {"lat": candidate.lat, "lon": candidate.lon, "text": candidate.text, "negatives": told}
-    content = [
-        {"type": "image"} if part in (QUERY, CANDIDATE) else {"type": "text", "text": part.format(**values)}
-        for part in _parts(template, candidate)
-    ]
-    return [{"role": "user", "content": content}]
+    told = "; ".join(f"latitude: {place.lat}, longitude: {place.lon}, {_plain(place.text)}" for place in negatives)
+    words = "" if candidate.text is None else f", {_plain(candidate.text)}"
+    image = {"type": "image"}
+    parts = {
+        QUERY: image,
+        _QUESTION: _text(f"How far is this place from latitude: {candidate.lat}, longitude: {candidate.lon}{words}?"),
+        CANDIDATE: image if has_image else None,
+        _NEGATIVES: _text(f"Negative examples: {told}") if negatives else None,
+    }
+    return [{"role": "user", "content": [parts[part] for part in TEMPLATES[template] if parts[part]]}]
 
 
-def images(template: Template, candidate: PromptPlace) -> list[str]:
-    """Which images the message shows, in order: QUERY, CANDIDATE."""
-    return [part for part in _parts(template, candidate) if part in (QUERY, CANDIDATE)]
+def _text(text: str) -> dict:
+    return {"type": "text", "text": text}
 
 
-def _parts(template: Template, candidate: PromptPlace) -> Iterable[str]:
-    return template.generated if candidate.text is None else template.retrieved
+def _plain(words: str | None) -> str:
+    """Words that a tokenizer cannot take for its special tokens, whatever table they came from."""
+    return (words or "").replace("<|", "< |")

@@ -1,6 +1,7 @@
 """Model folders as the ecosystem has them, a few hundred kilobytes each, with random weights: for tests."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import open_clip
@@ -39,9 +40,14 @@ def write_clip(folder: Path, dimension: int = 768, image_size: int = 64, seed: i
     return f"local-dir:{folder}"
 
 
-def write_qwen2_vl(folder: Path, seed: int = 0) -> Path:
-    """A Qwen2-VL with its processor: two language layers of width 64, and a tokenizer whose tokens are bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+def write_qwen2_vl(
+    folder: Path, seed: int = 0, text: dict | None = None, vision: dict | None = None, prompts: Sequence[str] = ()
+) -> Path:
+    """A Qwen2-VL with its processor: two language layers of width 64, and a tokenizer whose tokens are bytes.
+
+    ``text`` and ``vision`` change the configuration; ``prompts`` are texts whose frequent words become tokens.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import (
         PreTrainedTokenizerFast,
         Qwen2VLConfig,
@@ -53,14 +59,18 @@ def write_qwen2_vl(folder: Path, seed: int = 0) -> Path:
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), words])
     tokenizer.decoder = decoders.ByteLevel()
+    if prompts:
+        trainer = trainers.BpeTrainer(vocab_size=1000, initial_alphabet=alphabet, show_progress=False)
+        tokenizer.train_from_iterator(prompts, trainer)
     tokenizer.add_special_tokens(_SPECIAL)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<|endoftext|>", eos_token="<|im_end|>", padding_side="left"
     )
     ids = {token: fast.convert_tokens_to_ids(token) for token in _SPECIAL}
-    text = {
+    text_config = {
         "vocab_size": len(fast),
         "bos_token_id": ids["<|endoftext|>"],
         "eos_token_id": ids["<|im_end|>"],
@@ -72,10 +82,12 @@ def write_qwen2_vl(folder: Path, seed: int = 0) -> Path:
         "max_position_embeddings": 8192,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]},
     }
-    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "patch_size": 14, "mlp_ratio": 2}
+    text_config |= text or {}
+    vision_config = {"depth": 2, "embed_dim": 32, "num_heads": 2, "patch_size": 14, "mlp_ratio": 2}
+    vision_config |= {"hidden_size": text_config["hidden_size"]} | (vision or {})
     config = Qwen2VLConfig(
-        text_config=text,
-        vision_config=vision,
+        text_config=text_config,
+        vision_config=vision_config,
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],

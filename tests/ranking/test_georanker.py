@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,7 +7,8 @@ from transformers import AutoProcessor
 
 from geoloc.errors import UsageError
 from geoloc.ranking.georanker import ADAPTER, load_base, save_adapter, with_adapter, with_new_adapter
-from geoloc.ranking.prompt import TEMPLATES, PromptPlace, images, messages
+from geoloc.ranking.prompt import PromptPlace, messages
+from geoloc.storage import Folder
 from geoloc.toy.models import write_clip, write_qwen2_vl
 
 LAYERS, WIDTH, KEY_WIDTH, RANK = 2, 64, 32, 16
@@ -26,13 +25,13 @@ def inputs(folder):
     processor = AutoProcessor.from_pretrained(folder)
     random = np.random.default_rng(0)
     picture = Image.fromarray(random.integers(0, 255, (56, 84, 3), np.uint8))
-    template, negatives = TEMPLATES["georanker"], [PromptPlace(1.5, 2.5, "Elsewhere")]
-    places = [PromptPlace(48.85, 2.35, "Paris France"), PromptPlace(40.7, -74.0)]
-    texts = [
-        processor.apply_chat_template(messages(template, place, negatives), tokenize=False, add_generation_prompt=True)
-        for place in places
+    negatives = [PromptPlace(1.5, 2.5, "Elsewhere")]
+    asked = [
+        messages("georanker", PromptPlace(48.85, 2.35, "Paris France"), negatives),
+        messages("georanker", PromptPlace(40.7, -74.0), negatives, has_image=False),
     ]
-    shown = [[picture for _ in images(template, place)] for place in places]
+    texts = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    shown = [[picture, picture], [picture]]
     together = processor(text=texts, images=shown, padding=True, padding_side="left", return_tensors="pt")
     alone = [processor(text=[t], images=[s], return_tensors="pt") for t, s in zip(texts, shown, strict=True)]
     return together, alone
@@ -53,9 +52,9 @@ def test_scores_are_of_the_last_position(folder, inputs):
     together, alone = inputs
     ranker = load_base(folder).eval()
     with torch.inference_mode():
-        scores = ranker(**together)
+        scores = ranker.pairs(**together)
         assert scores.shape == (2,)
-        assert [ranker(**one).item() for one in alone] == pytest.approx(scores.tolist(), abs=1e-4)
+        assert [ranker.pairs(**one).item() for one in alone] == pytest.approx(scores.tolist(), abs=1e-4)
         states = ranker.model(**alone[0]).last_hidden_state
         assert scores[0].item() == pytest.approx(float(states[0, -1] @ ranker.value_head.weight[0]), abs=1e-4)
     assert ranker.value_head.bias is None
@@ -81,12 +80,12 @@ def test_an_adapter_is_read_back_in_both_layouts(folder, inputs, tmp_path):
     save_adapter(model, tmp_path / "old")
     save_file({k.replace(".language_model.", "."): v for k, v in tensors.items()}, tmp_path / "old" / ADAPTER)
     with torch.inference_mode():
-        expected = model(**inputs[0])
+        expected = model.pairs(**inputs[0])
         for name in ("new", "old"):
-            loaded = with_adapter(load_base(folder), tmp_path / name)
-            assert torch.allclose(loaded(**inputs[0]), expected, atol=1e-5)
+            loaded = with_adapter(load_base(folder), Folder(str(tmp_path / name)))
+            assert torch.allclose(loaded.pairs(**inputs[0]), expected, atol=1e-5)
             assert not any(p.requires_grad for p in loaded.parameters())
-        assert not torch.allclose(load_base(folder)(**inputs[0]), expected, atol=1e-3)
+        assert not torch.allclose(load_base(folder).pairs(**inputs[0]), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_an_adapter_that_does_not_fit_is_refused(folder, tmp_path, damage, messa
     damage(tensors)
     save_file(tensors, tmp_path / ADAPTER)
     with pytest.raises(UsageError, match=f"--ranker-adapter .*: {message}"):
-        with_adapter(load_base(folder), tmp_path)
+        with_adapter(load_base(folder), Folder(str(tmp_path)))
 
 
 def test_folders_that_hold_no_such_thing(folder, tmp_path):
@@ -116,4 +115,4 @@ def test_folders_that_hold_no_such_thing(folder, tmp_path):
     with pytest.raises(UsageError, match=r"--ranker-model .*clip: cannot load it"):
         load_base(str(tmp_path / "clip"))
     with pytest.raises(UsageError, match="--ranker-adapter /nowhere: cannot read it"):
-        with_adapter(load_base(folder), Path("/nowhere"))
+        with_adapter(load_base(folder), Folder("/nowhere"))

@@ -1,0 +1,65 @@
+"""What a ranker is, and how it is asked. Reading it needs no torch."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Literal
+
+from geoloc.errors import UsageError
+from geoloc.storage import Folder, describe
+
+PROMPT = "ranker.json"
+"""In an adapter's folder: how that ranker was asked when it learned."""
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    template: Literal["georanker", "shared_prefix"] = "shared_prefix"
+    """Order of the prompt's parts: georanker as published, or shared_prefix, which is several times cheaper to score."""
+    negatives: int = 5
+    """Places where the photo is not, told in the prompt: the last of the retrieved ones (0: none)."""
+    words: bool = True
+    """Tell a candidate's city, region and country."""
+    pictures: bool = True
+    """Show a candidate's photo."""
+    min_pixels: int = 4 * 28 * 28
+    """Smaller pictures are scaled up to this area."""
+    max_pixels: int = 256 * 28 * 28
+    """Larger pictures are scaled down to this area: 784 pixels are a token, so 256 tokens a picture."""
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        if self.negatives < 0:
+            raise UsageError(f"--negatives {self.negatives}: must not be below 0")
+        if not 0 < self.min_pixels <= self.max_pixels:
+            raise UsageError(
+                f"--min-pixels {self.min_pixels}: must be above 0 and not above --max-pixels {self.max_pixels}"
+            )
+
+
+RELEASED = PromptOptions("georanker")
+"""How GeoRanker's released adapter was asked, but for the number of pixels, which it did not limit."""
+
+
+def prompt_of(adapter: Folder) -> PromptOptions:
+    """What a ranker's adapter says of itself; one that says nothing is GeoRanker's own. Raises UsageError."""
+    try:
+        return PromptOptions(**json.loads(adapter.read(PROMPT)))
+    except FileNotFoundError:
+        return RELEASED
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"--ranker-adapter {adapter.uri}: cannot read {PROMPT} ({describe(error)})") from error
+
+
+def write_prompt(folder: Folder, prompt: PromptOptions) -> None:
+    folder.write(PROMPT, json.dumps(dataclasses.asdict(prompt), indent=1).encode())
+
+
+@dataclass(frozen=True)
+class RankerOptions:
+    model: str
+    """A Qwen2-VL folder, or its name on the model hub."""
+    adapter: Folder | None = None
+    prompt: PromptOptions = field(default_factory=PromptOptions)
+    cache_gb: float = 2.0
+    """Memory for the features of reference photos, which are kept from photo to photo, GB (2^30 bytes)."""

@@ -1,0 +1,206 @@
+"""All of a photo's candidates in one forward pass that reads what they share once, and pads nothing.
+
+A photo's prompts differ only after its own image. So they become one prefix and a suffix for each candidate, laid end to
+end, for several photos if there is room. Every layer works on that one sequence, and attention alone knows of its parts: a
+prefix sees itself, a suffix its prefix and itself. Scores are those of each pair alone, because every token sees what it
+would see there, at the position it would have there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface, PreTrainedModel, ProcessorMixin
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from geoloc.ranking.prompt import PromptPlace, messages
+
+ATTENTION = "geoloc_shared_prefix"
+Grid = tuple[int, int]
+"""Rows and columns of an image's patches."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An image as the language model sees it."""
+
+    grid: Grid
+    features: torch.Tensor
+    """(tokens, width)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of a prompt: its tokens, their rotary positions in the whole prompt, and the one image among them, if any."""
+
+    ids: torch.Tensor
+    """(t,)."""
+    positions: torch.Tensor
+    """(3, t)."""
+    image: Seen | None
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A photo's: what is common to its candidates, and what is each candidate's own."""
+
+    prefix: Part
+    suffixes: list[Part]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(part.ids) for part in (self.prefix, *self.suffixes))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest single prompt."""
+        return len(self.prefix.ids) + max(len(part.ids) for part in self.suffixes)
+
+    def halves(self) -> tuple["Prompts", "Prompts"]:
+        """The first and the second half of the candidates."""
+        middle = len(self.suffixes) // 2
+        return Prompts(self.prefix, self.suffixes[:middle]), Prompts(self.prefix, self.suffixes[middle:])
+
+
+class Prompter:
+    """Makes prompts for a model: its tokenizer, its chat template and its rule of positions. Runs on the CPU."""
+
+    def __init__(self, processor: ProcessorMixin, model: PreTrainedModel, template: str) -> None:
+        self._processor, self._tokenizer = processor, processor.tokenizer
+        self._model, self._template = model, template
+        self._merged = model.config.vision_config.spatial_merge_size**2
+        self._image_id = model.config.image_token_id
+        names = self._tokenizer.convert_ids_to_tokens([self._image_id, model.config.vision_end_token_id])
+        self._image, self._image_end = names
+
+    def prompts(
+        self, query: Seen, candidates: Sequence[tuple[PromptPlace, Seen | None]], negatives: Sequence[PromptPlace]
+    ) -> Prompts:
+        """For a photo and its candidates, at least one, each with its image or None."""
+        asked = [messages(self._template, place, negatives, image is not None) for place, image in candidates]
+        texts = self._processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        cut = texts[0].index(self._image_end) + len(self._image_end)
+        images = [query, *(image for _, image in candidates)]
+        texts = [texts[0][:cut], *(text[cut:] for text in texts)]
+        texts = [self._spread(text, image) for text, image in zip(texts, images, strict=True)]
+        ids = [torch.tensor(part) for part in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
+        start = len(ids[0])
+        positions = self._positions(ids, images)
+        parts = [Part(own, at[:, start:], image) for own, at, image in zip(ids[1:], positions, images[1:], strict=True)]
+        return Prompts(Part(ids[0], positions[0][:, :start], query), parts)
+
+    def _spread(self, text: str, image: Seen | None) -> str:
+        """With a place for each of the image's tokens."""
+        return text.replace(self._image, self._image * len(image.features), 1) if image else text
+
+    def _positions(self, ids: list[torch.Tensor], images: list[Seen | None]) -> list[torch.Tensor]:
+        """(3, t) of each whole prompt, by the model's own rule."""
+        whole = [torch.cat([ids[0], suffix]) for suffix in ids[1:]]
+        padded = pad_sequence(whole, batch_first=True)
+        there = pad_sequence([torch.ones_like(prompt) for prompt in whole], batch_first=True)
+        grids = [(1, *shown.grid) for image in images[1:] for shown in (images[0], image) if shown]
+        found, _ = self._model.get_rope_index(
+            padded, (padded == self._image_id).int(), image_grid_thw=torch.tensor(grids), attention_mask=there
+        )
+        return [found[:, row, : len(prompt)] for row, prompt in enumerate(whole)]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prefix and its suffixes in a pack, by their places in its sequence."""
+
+    start: int
+    prefix: int
+    """Length."""
+    suffixes: torch.Tensor
+    """(n, longest) places; a shorter suffix repeats its last one."""
+    real: torch.Tensor
+    """(n, longest) bool: what is no repetition."""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Prompts of several photos as one sequence of t tokens."""
+
+    ids: torch.Tensor
+    """(t,)."""
+    positions: torch.Tensor
+    """(3, 1, t)."""
+    images: torch.Tensor
+    """(v, width): the features of its images, one after the other."""
+    last: torch.Tensor
+    """(c,) the last token of each suffix, photo by photo."""
+    groups: list[Group]
+
+    @classmethod
+    def of(cls, photos: Sequence[Prompts], device: torch.device | str) -> "Pack":
+        groups, last, at = [], [], 0
+        for photo in photos:
+            start, prefix = at, len(photo.prefix.ids)
+            at += prefix
+            lengths = torch.tensor([len(part.ids) for part in photo.suffixes])
+            first = at + lengths.cumsum(0) - lengths
+            column = torch.arange(int(lengths.max()))
+            places = first[:, None] + torch.minimum(column, lengths[:, None] - 1)
+            groups.append(Group(start, prefix, places.to(device), (column < lengths[:, None]).to(device)))
+            last.append(first + lengths - 1)
+            at += int(lengths.sum())
+        parts = [part for photo in photos for part in (photo.prefix, *photo.suffixes)]
+        return cls(
+            torch.cat([part.ids for part in parts]).to(device),
+            torch.cat([part.positions for part in parts], dim=1)[:, None].to(device),
+            torch.cat([part.image.features for part in parts if part.image]),
+            torch.cat(last).to(device),
+            groups,
+        )
+
+
+def shared_prefix_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    groups: list[Group] | None = None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **others: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention of a pack, (1, heads, t, d), for transformers' attention interface; without ``groups``, its SDPA.
+
+    Suffixes of a group are laid side by side for this step alone, which is a few percent of the whole.
+    """
+    if groups is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
+        )
+    repeats = query.shape[1] // key.shape[1]
+    query, key, value = query[0], key[0].repeat_interleave(repeats, 0), value[0].repeat_interleave(repeats, 0)
+    out = torch.empty_like(query)
+    for group in groups:
+        prefix = slice(group.start, group.start + group.prefix)
+        out[:, prefix] = functional.scaled_dot_product_attention(
+            *(states[None, :, prefix] for states in (query, key, value)), is_causal=True, scale=scaling
+        )[0]
+        number, longest = group.suffixes.shape
+        keys, values = (
+            torch.cat([states[:, prefix].expand(number, -1, -1, -1), states[:, group.suffixes].transpose(0, 1)], dim=2)
+            for states in (key, value)
+        )
+        seen = functional.scaled_dot_product_attention(
+            query[:, group.suffixes].transpose(0, 1),
+            keys,
+            values,
+            attn_mask=causal_lower_right(longest, group.prefix + longest),
+            scale=scaling,
+        )
+        out[:, group.suffixes[group.real]] = seen.transpose(0, 1)[:, group.real]
+    return out.transpose(0, 1)[None], None
+
+
+AttentionInterface.register(ATTENTION, shared_prefix_attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -1,0 +1,218 @@
+"""The ranker: a photo and its candidates in, a score for each candidate out. The same object serves archives, requests and
+evaluation."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from geoloc.errors import PhotoError, UsageError
+from geoloc.photos.decode import AreaView, PhotoFile
+from geoloc.ranking.georanker import load_base, load_processor, with_adapter
+from geoloc.ranking.options import RankerOptions
+from geoloc.ranking.packing import Pack, Prompter, Prompts, Seen
+from geoloc.ranking.pictures import Patcher
+from geoloc.ranking.prompt import PromptPlace
+
+GPU_TOKENS, CPU_TOKENS = 16_384, 4_096
+"""Of a forward pass, unless a single photo has more."""
+PHOTOS_AT_ONCE = 16
+"""Whose pictures are encoded together."""
+
+Item = TypeVar("Item")
+Name = tuple[str, int]
+"""Of a picture: a query by its number in the batch, a candidate by its key if it has one."""
+
+
+@dataclass(frozen=True)
+class RankCandidate:
+    place: PromptPlace
+    image: bytes | None = None
+    """A picture file of the place; None where there is none."""
+    key: int | None = None
+    """Of the image among all that this ranker sees, such as its row of the index: its features are kept under it."""
+
+
+@dataclass(frozen=True)
+class RankQuery:
+    picture: np.ndarray
+    """(h, w, 3) uint8, as ``Ranker.view`` made it."""
+    candidates: Sequence[RankCandidate]
+    negatives: Sequence[PromptPlace] = ()
+
+
+class Ranker:
+    def __init__(
+        self, options: RankerOptions, device: str = "cpu", threads: int = 1, max_tokens: int | None = None
+    ) -> None:
+        """bfloat16 on a GPU, float32 elsewhere. Raises UsageError where there is no such model or adapter."""
+        self._prompt, self._device = options.prompt, device
+        self._model = load_base(options.model, torch.bfloat16 if device == "cuda" else torch.float32, device)
+        if options.adapter:
+            with_adapter(self._model, options.adapter)
+        self._model.eval()
+        processor = load_processor(options.model)
+        self._patcher = Patcher.of(processor.image_processor)
+        self._prompter = Prompter(processor, self._model.model, options.prompt.template)
+        self.view: AreaView = self._patcher.view(options.prompt.min_pixels, options.prompt.max_pixels)
+        self._context = self._model.model.config.get_text_config().max_position_embeddings
+        self._max_tokens = max_tokens or (GPU_TOKENS if device == "cuda" else CPU_TOKENS)
+        self._kept = _Kept(int(options.cache_gb * 2**30))
+        self._pool = ThreadPoolExecutor(threads)
+
+    @torch.inference_mode()
+    def rank(self, queries: Sequence[RankQuery]) -> list[np.ndarray | PhotoError]:
+        """For each photo the scores (c,) of its candidates, float32, highest is nearest; or what is wrong with it.
+
+        Raises UsageError where a single candidate does not fit into the device's memory.
+        """
+        answers: list[torch.Tensor | PhotoError] = []
+        for start in range(0, len(queries), PHOTOS_AT_ONCE):
+            some = queries[start : start + PHOTOS_AT_ONCE]
+            answers += self._rank(self.ask(some))
+        return [answer if isinstance(answer, PhotoError) else _checked(answer.cpu().numpy()) for answer in answers]
+
+    def ask(self, queries: Sequence[RankQuery]) -> list[Prompts | PhotoError]:
+        """The photos' prompts, their pictures and their candidates' encoded."""
+        seen = self._look(queries)
+        return [self._prompts(query, seen["query", number], seen) for number, query in enumerate(queries)]
+
+    def _rank(self, asked: list[Prompts | PhotoError]) -> list[torch.Tensor | PhotoError]:
+        sound = [prompts for prompts in asked if isinstance(prompts, Prompts)]
+        scores = []
+        for pack in self._packs(sound, lambda prompts: prompts.tokens):
+            scores += self._score(pack)
+        of_sound = iter(scores)
+        return [next(of_sound) if isinstance(prompts, Prompts) else prompts for prompts in asked]
+
+    def _look(self, queries: Sequence[RankQuery]) -> dict[Name, Seen | None]:
+        """Pictures by their names; those kept are not encoded again."""
+        found: dict[Name, Seen | None] = {}
+        new: dict[Name, np.ndarray | bytes] = {}
+        for number, query in enumerate(queries):
+            new["query", number] = query.picture
+            for candidate in query.candidates:
+                name = _name(candidate)
+                if self._shows(candidate) and name not in new and name not in found:
+                    kept = self._kept.get(name)
+                    if kept:
+                        found[name] = kept
+                    else:
+                        new[name] = candidate.image
+        pictures = dict(zip(new, self._pool.map(self._picture, new.values()), strict=True))
+        found |= {name: None for name, picture in pictures.items() if picture is None}
+        readable = [(name, picture) for name, picture in pictures.items() if picture is not None]
+        area = self.view.factor**2
+        for some in self._packs(readable, lambda item: item[1].shape[0] * item[1].shape[1] // area):
+            for (name, _), seen in zip(some, self._encode([picture for _, picture in some]), strict=True):
+                found[name] = seen
+                if name[0] == "kept":
+                    self._kept.put(name, seen)
+        return found
+
+    def _shows(self, candidate: RankCandidate) -> bool:
+        return self._prompt.pictures and candidate.image is not None
+
+    def _picture(self, data: np.ndarray | bytes) -> np.ndarray | None:
+        """None for a candidate's picture that cannot be read."""
+        if isinstance(data, np.ndarray):
+            return data
+        try:
+            photo = PhotoFile(data)
+            return self.view.of(photo.pixels(self.view.scale(photo.width, photo.height)))
+        except PhotoError:
+            return None
+
+    def _prompts(self, query: RankQuery, picture: Seen, seen: dict[Name, Seen | None]) -> Prompts | PhotoError:
+        if not query.candidates:
+            return PhotoError("no_candidates", "there is nothing to rank")
+        candidates = [
+            (self._told(candidate.place), seen[_name(candidate)] if self._shows(candidate) else None)
+            for candidate in query.candidates
+        ]
+        negatives = [self._told(place) for place in query.negatives[-self._prompt.negatives :]]
+        prompts = self._prompter.prompts(picture, candidates, negatives if self._prompt.negatives else [])
+        if prompts.longest > self._context:
+            return PhotoError("too_long", f"a prompt of {prompts.longest} tokens; the model takes {self._context}")
+        return prompts
+
+    def _told(self, place: PromptPlace) -> PromptPlace:
+        return place if self._prompt.words else PromptPlace(place.lat, place.lon)
+
+    def _packs(self, items: Sequence[Item], tokens: Callable[[Item], int]) -> Iterator[list[Item]]:
+        """In their order, as many together as a forward pass takes, one at least."""
+        pack, size = [], 0
+        for item in items:
+            if pack and size + tokens(item) > self._max_tokens:
+                yield pack
+                pack, size = [], 0
+            pack.append(item)
+            size += tokens(item)
+        if pack:
+            yield pack
+
+    def _encode(self, pictures: Sequence[np.ndarray]) -> list[Seen]:
+        try:
+            patches = torch.cat([self._patcher.patches(picture, self._device) for picture in pictures])
+            return self._model.look(patches, [self._patcher.grid(picture) for picture in pictures])
+        except torch.OutOfMemoryError as error:
+            reason = str(error)
+        self._make_room(reason, splits=len(pictures) > 1)
+        middle = len(pictures) // 2
+        return self._encode(pictures[:middle]) + self._encode(pictures[middle:])
+
+    def _score(self, photos: Sequence[Prompts]) -> list[torch.Tensor]:
+        """For each photo (c,)."""
+        try:
+            scores = self._model(Pack.of(photos, self._device))
+            return list(scores.split([len(photo.suffixes) for photo in photos]))
+        except torch.OutOfMemoryError as error:
+            reason = str(error)
+        self._make_room(reason, splits=len(photos) > 1 or len(photos[0].suffixes) > 1)
+        middle = len(photos) // 2
+        if middle:
+            return self._score(photos[:middle]) + self._score(photos[middle:])
+        return [torch.cat([scores for half in photos[0].halves() for scores in self._score([half])])]
+
+    def _make_room(self, reason: str, splits: bool) -> None:
+        """After running out of memory: take less at once from now on. Called when the failed pass has let go of its own."""
+        if not splits:
+            raise UsageError(f"--max-pixels {self.view.max_pixels}: one candidate is too big for the memory ({reason})")
+        self._max_tokens //= 2
+        if self._device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _name(candidate: RankCandidate) -> Name:
+    return ("passing", id(candidate)) if candidate.key is None else ("kept", candidate.key)
+
+
+def _checked(scores: np.ndarray) -> np.ndarray | PhotoError:
+    if not np.isfinite(scores).all():
+        return PhotoError("not_a_number", f"the ranker's scores are {', '.join(map(str, scores[:5]))} …")
+    return scores
+
+
+class _Kept:
+    """The most recently used images' features, up to so many bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._size = limit, 0
+        self._images: OrderedDict[Name, Seen] = OrderedDict()
+
+    def get(self, name: Name) -> Seen | None:
+        if name in self._images:
+            self._images.move_to_end(name)
+        return self._images.get(name)
+
+    def put(self, name: Name, image: Seen) -> None:
+        """A copy, because the features came as part of a whole batch's."""
+        self._images[name] = Seen(image.grid, image.features.clone())
+        self._size += image.features.nbytes
+        while self._size > self._limit:
+            _, oldest = self._images.popitem(last=False)
+            self._size -= oldest.features.nbytes

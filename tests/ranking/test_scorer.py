@@ -1,0 +1,215 @@
+"""The scorer against each pair by itself, through the processor of transformers."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoProcessor
+
+from geoloc.errors import PhotoError, UsageError
+from geoloc.photos.decode import AreaView
+from geoloc.ranking.georanker import GeoRanker, load_base, save_adapter, with_adapter, with_new_adapter
+from geoloc.ranking.options import PromptOptions, RankerOptions
+from geoloc.ranking.pictures import Patcher
+from geoloc.ranking.prompt import PromptPlace, messages
+from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
+from geoloc.storage import Folder
+from geoloc.toy.models import write_qwen2_vl
+
+NEGATIVES = [PromptPlace(1.5, 2.5, "Elsewhere"), PromptPlace(-3.25, 170.0, "")]
+VIEW = AreaView(28, 4 * 28 * 28, 9 * 28 * 28)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> str:
+    return str(write_qwen2_vl(tmp_path_factory.mktemp("qwen")))
+
+
+@pytest.fixture(scope="module")
+def adapter(folder, tmp_path_factory) -> Folder:
+    torch.manual_seed(1)
+    tuned = with_new_adapter(load_base(folder))
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    path = tmp_path_factory.mktemp("adapter")
+    save_adapter(tuned, path)
+    return Folder(str(path))
+
+
+def picture(random: np.random.Generator, width: int, height: int) -> Image.Image:
+    return Image.fromarray(random.integers(0, 255, (height, width, 3), np.uint8))
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def queries(random) -> list[RankQuery]:
+    """Ragged: of 5, 1 and 3 candidates, some without words, some without image."""
+    images = {key: png(picture(random, *size)) for key, size in enumerate([(90, 60), (60, 200), (64, 64), (30, 20)])}
+    places = [PromptPlace(48.8566, 2.3522, "Paris France"), PromptPlace(40.75, -74.0), PromptPlace(0.1, 7.0, "Gulf")]
+    shown = [
+        [(0, 0), (1, None), (2, 1), (0, None), (1, 2)],
+        [(1, None)],
+        [(2, 3), (0, 0), (1, 1)],
+    ]
+    return [
+        RankQuery(
+            VIEW.of(picture(random, 120 - 20 * number, 80)),
+            [
+                RankCandidate(places[place], None if image is None else images[image], image)
+                for place, image in candidates
+            ],
+            NEGATIVES,
+        )
+        for number, candidates in enumerate(shown)
+    ]
+
+
+def options(folder, adapter=None, **prompt) -> RankerOptions:
+    return RankerOptions(
+        folder, adapter, PromptOptions(min_pixels=VIEW.min_pixels, max_pixels=VIEW.max_pixels, **prompt)
+    )
+
+
+def one_by_one(ranker: GeoRanker, folder: str, query: RankQuery, template: str) -> list[float]:
+    processor = AutoProcessor.from_pretrained(folder)
+    scores = []
+    for candidate in query.candidates:
+        asked = messages(template, candidate.place, query.negatives, candidate.image is not None)
+        images = [Image.fromarray(query.picture)]
+        if candidate.image is not None:
+            images.append(Image.fromarray(VIEW.of(Image.open(io.BytesIO(candidate.image)).convert("RGB"))))
+        text = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        inputs = processor(text=[text], images=[images], do_resize=False, return_tensors="pt")
+        with torch.inference_mode():
+            scores.append(ranker.pairs(**inputs).item())
+    return scores
+
+
+@pytest.mark.parametrize("template", ["georanker", "shared_prefix"])
+@pytest.mark.parametrize("max_tokens", [1, 700, 100_000])
+def test_scores_are_those_of_each_pair_alone(folder, adapter, queries, template, max_tokens):
+    """However many fit into a pass, also when reference features come from the cache."""
+    ranker = Ranker(options(folder, adapter, template=template), max_tokens=max_tokens)
+    plain = with_adapter(load_base(folder), adapter).eval()
+    for _ in range(2):
+        for query, scores in zip(queries, ranker.rank(queries), strict=True):
+            assert scores.tolist() == pytest.approx(one_by_one(plain, folder, query, template), abs=1e-4)
+
+
+def test_a_picture_is_encoded_once_as_long_as_it_is_kept(folder, adapter, queries, monkeypatch):
+    looked = []
+    look = GeoRanker.look
+    monkeypatch.setattr(GeoRanker, "look", lambda self, p, grids: looked.append(len(grids)) or look(self, p, grids))
+    expected = Ranker(options(folder, adapter)).rank(queries)
+    assert looked == [3 + 4]
+    ranker = Ranker(options(folder, adapter))
+    for query, scores in zip(queries, expected, strict=True):
+        assert ranker.rank([query])[0].tolist() == pytest.approx(scores.tolist(), abs=1e-5)
+    assert looked[1:] == [1 + 3, 1, 1 + 1]
+    small = Ranker(RankerOptions(folder, adapter, options(folder, adapter).prompt, cache_gb=1e-9))
+    for query, scores in zip(queries, expected, strict=True):
+        assert small.rank([query])[0].tolist() == pytest.approx(scores.tolist(), abs=1e-5)
+    assert looked[4:] == [1 + 3, 1, 1 + 3]
+
+
+def test_out_of_memory_halves_and_goes_on(folder, adapter, queries, monkeypatch):
+    expected = Ranker(options(folder, adapter)).rank(queries)
+    sizes, forward = [], GeoRanker.forward
+
+    def small(self, pack):
+        sizes.append(len(pack.last))
+        if len(pack.last) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return forward(self, pack)
+
+    monkeypatch.setattr(GeoRanker, "forward", small)
+    found = Ranker(options(folder, adapter)).rank(queries)
+    for scores, wanted in zip(found, expected, strict=True):
+        assert scores.tolist() == pytest.approx(wanted.tolist(), abs=1e-5)
+    assert max(sizes) == 9
+
+    def none(self, pack):
+        raise torch.OutOfMemoryError("no room at all")
+
+    monkeypatch.setattr(GeoRanker, "forward", none)
+    with pytest.raises(UsageError, match=r"--max-pixels 7056: one candidate is too big .*no room at all"):
+        Ranker(options(folder, adapter)).rank(queries)
+
+
+def test_what_is_wrong_with_one_photo_is_not_wrong_with_others(folder, adapter, queries, random, monkeypatch):
+    nobody = RankQuery(queries[0].picture, [], NEGATIVES)
+    talkative = PromptPlace(1.0, 2.0, "very " * 3000)
+    too_long = RankQuery(queries[0].picture, [RankCandidate(talkative)], NEGATIVES)
+    ranker = Ranker(options(folder, adapter))
+    first, none, long, last = ranker.rank([queries[0], nobody, too_long, queries[2]])
+    assert (none.kind, long.kind) == ("no_candidates", "too_long")
+    assert "8192" in long.message
+    expected = ranker.rank(queries)
+    assert first.tolist() == pytest.approx(expected[0].tolist(), abs=1e-5)
+    assert last.tolist() == pytest.approx(expected[2].tolist(), abs=1e-5)
+    monkeypatch.setattr(GeoRanker, "forward", lambda self, pack: torch.full((len(pack.last),), torch.nan))
+    [answer] = ranker.rank(queries[:1])
+    assert isinstance(answer, PhotoError)
+    assert answer.kind == "not_a_number"
+
+
+def test_a_candidate_whose_picture_cannot_be_read_has_none(folder, adapter, queries):
+    broken = [RankCandidate(c.place, b"no picture" if c.image else None) for c in queries[0].candidates]
+    bare = [RankCandidate(c.place) for c in queries[0].candidates]
+    ranker = Ranker(options(folder, adapter))
+    found, expected = ranker.rank([RankQuery(queries[0].picture, c, NEGATIVES) for c in (broken, bare)])
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("left_out", ["words", "pictures", "negatives"])
+def test_ablations_leave_it_out(folder, adapter, queries, left_out):
+    def without(query: RankQuery) -> RankQuery:
+        candidates = [
+            RankCandidate(
+                PromptPlace(c.place.lat, c.place.lon, None if left_out == "words" else c.place.text),
+                None if left_out == "pictures" else c.image,
+            )
+            for c in query.candidates
+        ]
+        return RankQuery(query.picture, candidates, [] if left_out == "negatives" else _told(query.negatives))
+
+    def _told(negatives):
+        return [PromptPlace(n.lat, n.lon) for n in negatives] if left_out == "words" else negatives
+
+    off = {left_out: 0 if left_out == "negatives" else False}
+    found = Ranker(options(folder, adapter, **off)).rank(queries)
+    expected = Ranker(options(folder, adapter)).rank([without(query) for query in queries])
+    for scores, wanted in zip(found, expected, strict=True):
+        assert scores.tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
+
+
+def test_patches_are_the_processors(folder, random):
+    processor = AutoProcessor.from_pretrained(folder).image_processor
+    patcher = Patcher.of(processor)
+    for size in ((500, 375), (1024, 768), (30, 20), (60, 200)):
+        image = patcher.view(3136, 50176).of(picture(random, *size))
+        expected = processor([Image.fromarray(image)], do_resize=False, return_tensors="pt")
+        assert torch.allclose(patcher.patches(image, "cpu"), expected["pixel_values"], atol=1e-6)
+        assert expected["image_grid_thw"].tolist() == [[1, *patcher.grid(image)]]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"), [(375, 500, (364, 504)), (768, 1024, (756, 1036)), (20, 30, (56, 84))]
+)
+def test_sizes_of_the_worked_examples(height, width, expected):
+    """methods.md 8."""
+    assert AreaView(28, 3136, 12_845_056).size(width, height) == expected[::-1]
+
+
+def test_a_ribbon_is_no_picture():
+    with pytest.raises(PhotoError, match="over 200 times"):
+        AreaView(28, 3136, 200_704).size(2010, 10)
