@@ -112,6 +112,21 @@ REFERENCE = pa.schema(
     }
 )
 
+GEORANKING = pa.schema(
+    {
+        **{name: LOADED.field(name).type for name in ("id", "uri", "status", "error_kind", "error")},  # ready | failed
+        "img_id": pa.string(),  # this and the next four as published (GeoRanker's GeoRanking.parquet)
+        "gps": pa.list_(pa.float64()),  # lat, lon
+        "ref_gps": pa.list_(pa.list_(pa.float64())),  # most similar first, never the photo itself
+        "ref_img_id": pa.list_(pa.string()),
+        "ref_texts": pa.list_(pa.list_(pa.string())),  # city, region, country, as far as known
+        "ref_km": pa.list_(pa.float64()),
+        "image": pa.binary(),  # the photo, JPEG
+        "ref_images": pa.list_(pa.binary()),  # of the first references, those that are ranked, JPEG
+        **{name: pa.float32() for name in SECONDS},
+    }
+)
+
 COMPARED = pa.schema(
     {
         **{

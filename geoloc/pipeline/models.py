@@ -15,6 +15,8 @@ from geoloc.encoders.presets import Preset
 from geoloc.errors import UsageError
 from geoloc.estimate.options import ComparisonOptions, LocatorOptions
 from geoloc.photos.decode import View
+from geoloc.ranking.options import GeoRankingOptions
+from geoloc.storage import Folder
 
 Answer = Callable[[pa.Table], pa.Table]
 """From a batch of LOADED to rows to be written."""
@@ -57,6 +59,22 @@ def build_comparison(options: ComparisonOptions, device: str, threads: int) -> A
     from geoloc.estimate.comparison import Comparison
 
     return Comparison(options, device, threads).compare
+
+
+def build_retrieved_georanking(
+    models: Preset, index: Folder, options: GeoRankingOptions, device: str, threads: int
+) -> Answer:
+    from geoloc.ranking.georanking import GeoRanking, Retrieved
+
+    return GeoRanking(Retrieved(models, index, options, device, threads), options).build
+
+
+def build_published_georanking(
+    table: tuple[Folder, str], images: Folder, options: GeoRankingOptions, device: str, threads: int
+) -> Answer:
+    from geoloc.ranking.georanking import GeoRanking, Published
+
+    return GeoRanking(Published(*table, images, options), options).build
 
 
 @dataclass(frozen=True)

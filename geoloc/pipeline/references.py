@@ -24,12 +24,12 @@ from geoloc.pipeline.models import EncoderFacts, build_referencer, probe_encoder
 from geoloc.pipeline.options import ClusterOptions, PhotoOptions
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
+from geoloc.ranking.options import PICTURE_PX
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 
 log = logging.getLogger("geoloc")
 
-THUMBNAIL_PX = 448
 GALLERY = "gallery"
 
 
@@ -105,7 +105,7 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
     log.info("Reference photos: %s", run.list_photos(Source(options.source, options.s3)))
     stream = Stream(
         run,
-        load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=THUMBNAIL_PX),
+        load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=PICTURE_PX),
         build_model=functools.partial(build_referencer, models, options.vectors == "multimodal"),
         plan=plan,
         max_part_rows=4_096,  # a part is held in memory, vectors and thumbnails and all

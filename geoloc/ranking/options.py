@@ -63,3 +63,28 @@ class RankerOptions:
     prompt: PromptOptions = field(default_factory=PromptOptions)
     cache_gb: float = 2.0
     """Memory for the features of reference photos, which are kept from photo to photo, GB (2^30 bytes)."""
+
+
+PICTURE_PX = 448
+"""Longest side of the pictures that an index and a training set hold."""
+TWIN_KM = 1.0
+
+
+@dataclass(frozen=True)
+class GeoRankingOptions:
+    references: int = 20
+    """Places retrieved for a photo, never the photo itself."""
+    ranked: int = 7
+    """Of them, the most similar: what the ranker learns to rank, with their pictures."""
+    distance: Literal["geodesic", "haversine"] = "geodesic"
+    """On the WGS84 ellipsoid, or on a sphere."""
+    twin_cosine: float | None = None
+    """Leave out references within 1 km of a photo whose cosine with it is at least this, such as 0.95: pictures of one
+    moment teach a ranker to look for duplicates (default: leave out the photo itself alone)."""
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        if not 1 <= self.ranked <= self.references:
+            raise UsageError(f"--ranked {self.ranked}: must be from 1 to --references {self.references}")
+        if self.twin_cosine is not None and not -1 <= self.twin_cosine <= 1:
+            raise UsageError(f"--twin-cosine {self.twin_cosine}: must be from -1 to 1")

@@ -1,0 +1,138 @@
+"""The run that makes a ranker's training set: query photos through the archive's own loading and retrieval."""
+
+import functools
+import logging
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Annotated
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tyro
+
+from geoloc.encoders.presets import preset
+from geoloc.errors import UsageError
+from geoloc.photos.decode import View
+from geoloc.photos.sources import Source
+from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.indexes import check_encoder, find_index
+from geoloc.pipeline.lock import held
+from geoloc.pipeline.models import build_published_georanking, build_retrieved_georanking, probe_encoder
+from geoloc.pipeline.options import ClusterOptions, PhotoOptions
+from geoloc.pipeline.run import SUCCESS, Run
+from geoloc.pipeline.stages import Stream
+from geoloc.ranking.options import PICTURE_PX, GeoRankingOptions
+from geoloc.storage import Folder, S3Options, describe
+
+log = logging.getLogger("geoloc")
+
+PARTS, PHOTOS = "georanking", "photos.parquet"
+PUBLISHED = ("img_id", "gps", "ref_gps", "ref_img_id", "ref_texts")
+_NOTHING = View(1)
+"""What the encoder looks at where there is none."""
+
+
+@dataclass(frozen=True)
+class GeoRankingJobOptions:
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Photos of known place: s3://bucket/prefix or a local folder (EXIF GPS), or a .csv/.parquet file with columns uri, lat,
+    lon. With --images, a table in the layout of GeoRanker's GeoRanking.parquet."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Folder of the training set, s3:// or local. The same command goes on where it was."""
+    index: str | None = None
+    """Index folder from build_index.py to retrieve from."""
+    preset: str = "geoclip"
+    """Models: geoclip, lite, or a folder from train_alignment.py."""
+    model: str | None = None
+    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    images: str | None = None
+    """Folder of the images that a published table names; what it retrieved is taken over, and nothing is searched."""
+    rows: Annotated[GeoRankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=GeoRankingOptions)
+    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
+    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    s3: S3Options = field(default_factory=S3Options)
+
+    def check(self) -> None:
+        self.photos.check()
+        self.rows.check()
+        if (self.index is None) == (self.images is None):
+            raise UsageError("--index: name the index to retrieve from, or, for a published table, its --images")
+
+
+def build_georanking(options: GeoRankingJobOptions) -> int:
+    """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
+    options.check()
+    folder = Folder(options.output, options.s3)
+    folder.check_writable("OUTPUT")
+    with held(folder):
+        return _run(options, Run(folder, PARTS))
+
+
+def _run(options: GeoRankingJobOptions, run: Run) -> int:
+    settings = {"source": Folder(options.source).uri, "images": options.images} | asdict(options.rows)
+    if options.images:
+        connect()
+        run.settle(settings)
+        source, view = _published(options, run), _NOTHING
+        images = Folder(options.images, options.s3)
+        build = functools.partial(build_published_georanking, _parent(options), images, options.rows)
+    else:
+        models = preset(options.preset, options.model, options.s3)
+        index, info = find_index(options.index, models, options.rows.references, run.folder)
+        connect()
+        encoder = probe_encoder(models)
+        check_encoder(index, info, models, encoder.fingerprint)
+        run.settle(settings | {"encoder": encoder.fingerprint, "index": info.fingerprint})
+        source, view = Source(options.source, options.s3), encoder.view
+        build = functools.partial(build_retrieved_georanking, models, index, options.rows)
+    log.info("Photos: %s", run.list_photos(source))
+    stream = Stream(
+        run,
+        load=options.photos.load_options(view, options.s3, need_position=True, thumbnail_px=PICTURE_PX),
+        build_model=build,
+        plan=make_plan(options.cluster),
+        max_part_rows=1_024,  # pictures and all
+    )
+    for line in stream.work().lines():
+        log.info("%s", line)
+    if missing := run.reconcile():
+        log.error("%s photos were not read; run the same command again to go on", f"{missing:,}")
+        return 1
+    counts = Counter()
+    for table in run.parts.tables(["status", "error_kind"]):
+        counts.update(pc.coalesce(table["error_kind"], table["status"]).to_pylist())
+    run.write_record(counts=dict(counts))
+    log.info("Training set: %s", ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()))
+    if not counts["ready"]:
+        log.error("No photo could be used")
+        return 1
+    run.folder.write(SUCCESS, b"")
+    log.info("Train a ranker on it: python jobs/train_ranker.py %s OUTPUT", run.folder.uri)
+    return 0
+
+
+def _parent(options: GeoRankingJobOptions) -> tuple[Folder, str]:
+    parent, _, name = Folder(options.source, options.s3).uri.rpartition("/")
+    return Folder(parent, options.s3), name
+
+
+def _published(options: GeoRankingJobOptions, run: Run) -> Source:
+    """The query photos of a published table, as a source of photos; made once."""
+    folder, name = _parent(options)
+    if not run.folder.exists(PHOTOS):
+        try:
+            with folder.filesystem.open(folder.path(name), "rb") as file:
+                table = pq.read_table(file, columns=list(PUBLISHED))
+            images = Folder(options.images, options.s3).uri
+            gps = table["gps"].combine_chunks()
+            columns = {"uri": [f"{images}/{image}" for image in table["img_id"].to_pylist()]}
+            columns |= {"lat": pc.list_element(gps, 0), "lon": pc.list_element(gps, 1)}
+        except (OSError, pa.ArrowException) as error:
+            raise UsageError(
+                f"SOURCE {options.source}: is no table with the columns {', '.join(PUBLISHED)} ({describe(error)})"
+            ) from error
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.table(columns), sink)
+        run.folder.write(PHOTOS, sink.getvalue().to_pybytes())
+    return Source(f"{run.folder.uri}/{PHOTOS}", options.s3)
