@@ -13,8 +13,8 @@ def indexed_rows(parts: Parts) -> int:
     return sum(pc.sum(pc.equal(table["status"], "indexed")).as_py() or 0 for table in parts.tables(["status"]))
 
 
-def in_order(parts: Parts) -> Iterator[pa.Table]:
-    """The indexed rows of all parts by ascending id, a part's worth at a time.
+def in_order(parts: Parts, status: str = "indexed") -> Iterator[pa.Table]:
+    """The rows of that status of all parts by ascending id, a part's worth at a time.
 
     Parts overlap only as far as the workers ran beside each other, so what is held is that overlap.
     """
@@ -24,7 +24,7 @@ def in_order(parts: Parts) -> Iterator[pa.Table]:
     while starts:
         _, name = heapq.heappop(starts)
         table = parts.read(name)
-        table = table.filter(pc.equal(table["status"], "indexed"))
+        table = table.filter(pc.equal(table["status"], status))
         waiting = table if waiting is None else pa.concat_tables([waiting, table])
         waiting = waiting.sort_by("id")
         ready = waiting.num_rows if not starts else pc.sum(pc.less(waiting["id"], starts[0][0])).as_py() or 0

@@ -44,15 +44,21 @@ def connect() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     if not ray.is_initialized():
         ray.init(logging_level=logging.ERROR, log_to_driver=False)
+    context = quiet_data()
+    context.target_max_block_size = 32 << 20
+    context.max_errored_blocks = 0
+    context.actor_init_retry_on_errors = True
+    context.max_consecutive_actor_init_deaths = 3
+
+
+def quiet_data() -> ray.data.DataContext:
+    """This process's Ray Data, without its remarks; progress is for us to show."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.enable_auto_log_stats = False
-    context.target_max_block_size = 32 << 20
-    context.max_errored_blocks = 0
-    context.actor_init_retry_on_errors = True
-    context.max_consecutive_actor_init_deaths = 3
+    return context
 
 
 def make_plan(options: ClusterOptions) -> Plan:

@@ -14,8 +14,8 @@ import ray
 from geoloc.encoders.presets import Preset
 from geoloc.errors import UsageError
 from geoloc.estimate.options import ComparisonOptions, LocatorOptions
-from geoloc.photos.decode import View
-from geoloc.ranking.options import GeoRankingOptions
+from geoloc.photos.decode import AreaView, View
+from geoloc.ranking.options import GeoRankingOptions, RankerOptions
 from geoloc.storage import Folder
 
 Answer = Callable[[pa.Table], pa.Table]
@@ -87,8 +87,26 @@ class EncoderFacts:
 @functools.cache
 def probe_encoder(models: Preset) -> EncoderFacts:
     """Load the image model once on the cluster, before any photo is read. Raises UsageError where it cannot be had."""
+    return _asked(_probe_encoder.remote(models))
+
+
+@dataclass(frozen=True)
+class RankerFacts:
+    view: AreaView
+    """What it looks at of a photo."""
+    fingerprint: str
+
+
+@functools.cache
+def probe_ranker(options: RankerOptions) -> RankerFacts:
+    """Look at a ranker's model folder and adapter, but not at the model's weights. Raises UsageError where it cannot be
+    had, or its pictures do not fit into its context."""
+    return _asked(_probe_ranker.remote(options))
+
+
+def _asked(answer: ray.ObjectRef):
     try:
-        return ray.get(_probe.remote(models))
+        return ray.get(answer)
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UsageError):
             raise UsageError(str(error.cause)) from error
@@ -96,7 +114,14 @@ def probe_encoder(models: Preset) -> EncoderFacts:
 
 
 @ray.remote(num_cpus=0)
-def _probe(models: Preset) -> EncoderFacts:
+def _probe_ranker(options: RankerOptions) -> RankerFacts:
+    from geoloc.ranking.georanker import check_ranker
+
+    return RankerFacts(*check_ranker(options))
+
+
+@ray.remote(num_cpus=0)
+def _probe_encoder(models: Preset) -> EncoderFacts:
     from geoloc.encoders.image import ImageEncoder
 
     encoder = ImageEncoder(models)

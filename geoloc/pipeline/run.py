@@ -70,16 +70,7 @@ class Run:
         if before is None or not self.manifest.generations:  # nothing has been listed with them
             self.write_record(settings=settings)
             return
-        changed = [
-            f"{name} was {before.get(name)!r}, is now {settings.get(name)!r}"
-            for name in sorted(before.keys() | settings.keys())
-            if before.get(name) != settings.get(name)
-        ]
-        if changed:
-            raise UsageError(
-                f"OUTPUT {self.folder.uri} holds a run with other settings: {'; '.join(changed)}. "
-                "Use a new output folder, or the old settings to go on"
-            )
+        check_same(self.folder, before, settings)
 
     def list_photos(self, source: Source) -> str:
         """Bring the manifest up to date, unless a listed run is unfinished. Returns what was found, in words.
@@ -149,6 +140,20 @@ class Run:
             if not keep.all():
                 self.parts.write(name, self.parts.read(name).filter(pa.array(keep)))
         return int((live & ~seen).sum())
+
+
+def check_same(folder: Folder, before: dict, settings: dict) -> None:
+    """Raises UsageError where a run in the folder was begun with other settings, naming them."""
+    changed = [
+        f"{name} was {before.get(name)!r}, is now {settings.get(name)!r}"
+        for name in sorted(before.keys() | settings.keys())
+        if before.get(name) != settings.get(name)
+    ]
+    if changed:
+        raise UsageError(
+            f"OUTPUT {folder.uri} holds a run with other settings: {'; '.join(changed)}. "
+            "Use a new output folder, or the old settings to go on"
+        )
 
 
 def _unit_rows(photos: int) -> int:

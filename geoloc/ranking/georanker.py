@@ -5,6 +5,7 @@ the last position's final hidden state. Fine-tuning adds LoRA to the language mo
 stay as they are. An adapter is a PEFT folder that holds the LoRA tensors and the value head, some 27 MB for a 7 B model.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -18,12 +19,14 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 
 from geoloc.errors import UsageError
+from geoloc.photos.decode import AreaView
+from geoloc.ranking.options import ADAPTER, CONFIG, RankerOptions
 from geoloc.ranking.packing import ATTENTION, Grid, Pack, Seen
+from geoloc.ranking.pictures import Patcher
 from geoloc.storage import Folder, describe
 
 TARGETS = r".*language_model\.layers\.\d+\.self_attn\.[qkv]_proj"
 """The language model's; a vision tower's attention has other names, and stays frozen."""
-CONFIG, ADAPTER = "adapter_config.json", "adapter_model.safetensors"
 
 
 class GeoRanker(nn.Module):
@@ -103,6 +106,32 @@ def _check_memory(folder: str, dtype: torch.dtype) -> None:
         )
 
 
+def check_ranker(options: RankerOptions) -> tuple[AreaView, str]:
+    """What the ranker looks at, and a fingerprint of its model and adapter; reads no weights but the adapter's.
+
+    Raises UsageError where there is no such ranker, or where its pictures are too many tokens for it.
+    """
+    processor = load_processor(options.model)
+    try:
+        config = AutoConfig.from_pretrained(options.model, trust_remote_code=False)
+    except Exception as error:  # as in load_base
+        raise UsageError(f"--ranker-model {options.model}: cannot load it ({describe(error)})") from error
+    prompt = options.prompt
+    view = Patcher.of(processor.image_processor).view(prompt.min_pixels, prompt.max_pixels)
+    tokens, context = 2 * prompt.max_pixels // view.factor**2, config.get_text_config().max_position_embeddings
+    if tokens >= context:
+        raise UsageError(
+            f"--max-pixels {prompt.max_pixels}: two such pictures are {tokens} tokens, and {options.model} takes {context}"
+        )
+    digest = hashlib.blake2b(config.to_json_string().encode(), digest_size=16)
+    folder = Path(options.model)
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{file.name} {file.stat().st_size}".encode())
+    if options.adapter:
+        digest.update(_read_adapter(options.adapter)[1])
+    return view, digest.hexdigest()
+
+
 def load_processor(folder: str) -> ProcessorMixin:
     """The model's tokenizer, chat template and image settings. Raises UsageError."""
     try:
@@ -116,12 +145,16 @@ def load_processor(folder: str) -> ProcessorMixin:
 
 def with_new_adapter(ranker: GeoRanker, rank: int = 16, alpha: int = 32, dropout: float = 0.05) -> peft.PeftModel:
     """Made ready for fine-tuning: LoRA on q, k and v of the language model, and the value head, are trained."""
-    return peft.get_peft_model(ranker, _lora(rank, alpha, dropout))
+    return peft.get_peft_model(ranker, _lora(rank, alpha, dropout), autocast_adapter_dtype=False)
 
 
-def save_adapter(tuned: peft.PeftModel, folder: Path) -> None:
-    """LoRA and value head as a PEFT folder."""
-    tuned.save_pretrained(folder, safe_serialization=True)
+def save_adapter(tuned: peft.PeftModel, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """LoRA and value head as a PEFT folder; ``weights`` by parameter name, where the model's own are not the best."""
+    tensors = peft.get_peft_model_state_dict(tuned, weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(tensors, folder / ADAPTER, {"format": "pt"})
+    tuned.peft_config["default"].save_pretrained(folder)
 
 
 def with_adapter(ranker: GeoRanker, folder: Folder) -> peft.PeftModel:
@@ -130,15 +163,12 @@ def with_adapter(ranker: GeoRanker, folder: Folder) -> peft.PeftModel:
     Raises UsageError unless every tensor of the adapter has its place in the model, and every place its tensor: PEFT
     alone would leave what it does not recognise untrained, and say nothing.
     """
+    lora, data = _read_adapter(folder)
     try:
-        config = json.loads(folder.read(CONFIG))
-        lora = _lora(config["r"], config["lora_alpha"], dropout=0.0)
-        tensors = safetensors.torch.load(folder.read(ADAPTER))
-    except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
-        raise UsageError(f"--ranker-adapter {folder.uri}: cannot read it ({describe(error)})") from error
-    if config.get("use_rslora") or config.get("use_dora"):
-        raise UsageError(f"--ranker-adapter {folder.uri}: is a rsLoRA or DoRA adapter; only plain LoRA is understood")
-    tuned = peft.get_peft_model(ranker, lora)
+        tensors = safetensors.torch.load(data)
+    except safetensors.SafetensorError as error:
+        raise UsageError(f"--ranker-adapter {folder.uri}: cannot read {ADAPTER} ({describe(error)})") from error
+    tuned = peft.get_peft_model(ranker, lora, autocast_adapter_dtype=False)
     wanted = {name: tensor.shape for name, tensor in peft.get_peft_model_state_dict(tuned).items()}
     found = {_present_name(name): tensor for name, tensor in tensors.items()}
     lacking, strange = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
@@ -152,6 +182,18 @@ def with_adapter(ranker: GeoRanker, folder: Folder) -> peft.PeftModel:
         raise UsageError(f"--ranker-adapter {folder.uri}: does not fit the model: {'; '.join(what)}")
     peft.set_peft_model_state_dict(tuned, found)
     return tuned.eval().requires_grad_(False)
+
+
+def _read_adapter(folder: Folder) -> tuple[peft.LoraConfig, bytes]:
+    """Its configuration, and its tensors as they lie in the file."""
+    try:
+        config = json.loads(folder.read(CONFIG))
+        lora, data = _lora(config["r"], config["lora_alpha"], dropout=0.0), folder.read(ADAPTER)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"--ranker-adapter {folder.uri}: cannot read it ({describe(error)})") from error
+    if config.get("use_rslora") or config.get("use_dora"):
+        raise UsageError(f"--ranker-adapter {folder.uri}: is a rsLoRA or DoRA adapter; only plain LoRA is understood")
+    return lora, data
 
 
 def _lora(rank: int, alpha: int, dropout: float) -> peft.LoraConfig:

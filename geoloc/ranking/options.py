@@ -8,6 +8,8 @@ from typing import Literal
 from geoloc.errors import UsageError
 from geoloc.storage import Folder, describe
 
+CONFIG, ADAPTER = ADAPTER_FILES = "adapter_config.json", "adapter_model.safetensors"
+"""PEFT's files of an adapter."""
 PROMPT = "ranker.json"
 """In an adapter's folder: how that ranker was asked when it learned."""
 

@@ -12,8 +12,8 @@ import torch
 
 from geoloc.errors import PhotoError, UsageError
 from geoloc.photos.decode import AreaView, PhotoFile
-from geoloc.ranking.georanker import load_base, load_processor, with_adapter
-from geoloc.ranking.options import RankerOptions
+from geoloc.ranking.georanker import GeoRanker, load_base, load_processor, with_adapter
+from geoloc.ranking.options import PromptOptions, RankerOptions
 from geoloc.ranking.packing import Pack, Prompter, Prompts, Seen
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.prompt import PromptPlace
@@ -31,8 +31,8 @@ Name = tuple[str, int]
 @dataclass(frozen=True)
 class RankCandidate:
     place: PromptPlace
-    image: bytes | None = None
-    """A picture file of the place; None where there is none."""
+    image: bytes | np.ndarray | None = None
+    """A picture file of the place, or what ``Ranker.view`` made of it; None where there is none."""
     key: int | None = None
     """Of the image among all that this ranker sees, such as its row of the index: its features are kept under it."""
 
@@ -47,22 +47,34 @@ class RankQuery:
 
 class Ranker:
     def __init__(
-        self, options: RankerOptions, device: str = "cpu", threads: int = 1, max_tokens: int | None = None
+        self,
+        model: GeoRanker,
+        folder: str,
+        prompt: PromptOptions,
+        device: str = "cpu",
+        threads: int = 1,
+        max_tokens: int | None = None,
+        cache_bytes: int = 2 << 30,
     ) -> None:
-        """bfloat16 on a GPU, float32 elsewhere. Raises UsageError where there is no such model or adapter."""
-        self._prompt, self._device = options.prompt, device
-        self._model = load_base(options.model, torch.bfloat16 if device == "cuda" else torch.float32, device)
-        if options.adapter:
-            with_adapter(self._model, options.adapter)
-        self._model.eval()
-        processor = load_processor(options.model)
+        """``folder`` is where the model's processor is. Raises UsageError where there is none."""
+        self._prompt, self._model, self._device = prompt, model, device
+        processor = load_processor(folder)
         self._patcher = Patcher.of(processor.image_processor)
-        self._prompter = Prompter(processor, self._model.model, options.prompt.template)
-        self.view: AreaView = self._patcher.view(options.prompt.min_pixels, options.prompt.max_pixels)
-        self._context = self._model.model.config.get_text_config().max_position_embeddings
+        self._prompter = Prompter(processor, model.model, prompt.template)
+        self.view: AreaView = self._patcher.view(prompt.min_pixels, prompt.max_pixels)
+        self._context = model.model.config.get_text_config().max_position_embeddings
         self._max_tokens = max_tokens or (GPU_TOKENS if device == "cuda" else CPU_TOKENS)
-        self._kept = _Kept(int(options.cache_gb * 2**30))
+        self._kept = _Kept(cache_bytes)
         self._pool = ThreadPoolExecutor(threads)
+
+    @classmethod
+    def load(cls, options: RankerOptions, device: str = "cpu", threads: int = 1, **others: int) -> "Ranker":
+        """bfloat16 on a GPU, float32 elsewhere. Raises UsageError where there is no such model or adapter."""
+        model = load_base(options.model, torch.bfloat16 if device == "cuda" else torch.float32, device)
+        if options.adapter:
+            with_adapter(model, options.adapter)
+        cache = int(options.cache_gb * 2**30)
+        return cls(model.eval(), options.model, options.prompt, device, threads, cache_bytes=cache, **others)
 
     @torch.inference_mode()
     def rank(self, queries: Sequence[RankQuery]) -> list[np.ndarray | PhotoError]:

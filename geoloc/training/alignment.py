@@ -5,22 +5,16 @@ while it lasts), ``progress.json`` (the loss so far), and at the end ``alignment
 ``report.html``.
 """
 
-import contextlib
 import functools
 import json
 import logging
 import tempfile
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import pyarrow.compute as pc
-import pyarrow.fs
 import tyro
 
 from geoloc.encoders.presets import ALIGNMENT, WEIGHTS, Preset, preset, untrained
@@ -35,16 +29,13 @@ from geoloc.pipeline.stages import Stream
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 from geoloc.training.curve import loss_page
+from geoloc.training.fitting import PROGRESS, Diary, count, fit, training_workers, watched
 from geoloc.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from geoloc.training.steps import Trainee
 
 log = logging.getLogger("geoloc")
-
-PROGRESS = "progress.json"
-WRITE_S, WATCH_S = 0.5, 5
-"""Seconds between two writings, and two showings, of the progress."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +129,8 @@ def _check_features(features: Run, run: Run) -> None:
 
 
 def _fit(options: AlignmentOptions, models: Preset, folder: Folder, parts: Parts, photos: int) -> None:
-    import ray
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
     training = options.training
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if options.cluster.gpus is None else options.cluster.gpus
-    workers = training.workers or max(1, gpus)
+    workers, gpus = training_workers(training.workers, options.cluster)
     if training.batch_size % workers:
         raise UsageError(f"--batch-size {training.batch_size}: must be divisible by the {workers} workers (--workers)")
     steps = training.epochs * (photos // training.batch_size)
@@ -153,29 +139,11 @@ def _fit(options: AlignmentOptions, models: Preset, folder: Folder, parts: Parts
         f"{photos:,}",
         f"{steps:,}",
         training.batch_size,
-        _count(workers, gpus),
+        count(workers, gpus),
     )
-    filesystem = None
-    if not folder.is_local:
-        filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(folder.filesystem))
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"options": training, "models": models, "run": folder, "parts": parts},
-        scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": 0.5} | ({"GPU": 1} if gpus else {})
-        ),
-        run_config=RunConfig(
-            name="train",
-            storage_path=folder.path(),
-            storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    with _watched(folder, steps):
-        result = trainer.fit()
-    if problem := (result.metrics or {}).get("problem"):
-        raise UsageError(problem)
+    config = {"options": training, "models": models, "run": folder, "parts": parts}
+    with watched(folder, steps, lambda point: f"text {point['text']:.3f}, location {point['location']:.3f}"):
+        result = fit(train_worker, config, folder, workers, gpus)
     with result.checkpoint.as_directory() as checkpoint:
         folder.write(WEIGHTS, (Path(checkpoint) / WEIGHTS).read_bytes())
         card = json.loads((Path(checkpoint) / "card.json").read_bytes())
@@ -184,44 +152,6 @@ def _fit(options: AlignmentOptions, models: Preset, folder: Folder, parts: Parts
     folder.write(ALIGNMENT, json.dumps(card, indent=1).encode())
     folder.filesystem.rm(folder.path("train"), recursive=True)
     log.info("Alignment: %s; use it with --preset %s", folder.uri, folder.uri)
-
-
-def _count(workers: int, gpus: int) -> str:
-    return f"{workers} {'worker' if workers == 1 else 'workers'} on {'GPUs' if gpus else 'CPUs'}"
-
-
-@contextlib.contextmanager
-def _watched(folder: Folder, steps: int) -> Iterator[None]:
-    """Meanwhile, show the progress that the first worker writes down."""
-    stop = threading.Event()
-    thread = threading.Thread(target=_watch, args=(folder, steps, stop), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _watch(folder: Folder, steps: int, stop: threading.Event) -> None:
-    shown = None
-    while not stop.wait(WATCH_S):
-        try:
-            now = json.loads(folder.read(PROGRESS))
-        except (OSError, ValueError):
-            continue
-        if now["step"] != shown:
-            shown, last = now["step"], now["history"][-1]
-            left = timedelta(seconds=round((steps - shown) / max(now["steps_per_s"], 1e-9)))
-            log.info(
-                "step %s of %s · text %.3f, location %.3f · %.1f steps/s · %s left",
-                f"{shown:,}",
-                f"{steps:,}",
-                last["text"],
-                last["location"],
-                now["steps_per_s"],
-                left,
-            )
 
 
 def train_worker(config: dict) -> None:
@@ -261,15 +191,12 @@ def train_worker(config: dict) -> None:
         "training": asdict(options),
     }
     steps = options.epochs * order.steps_an_epoch
-    started = written = time.monotonic()
+    diary = Diary(config["run"], first, steps)
     for step in range(first, steps):
         problem = trainee.step(step)
         done = step + 1
-        now = time.monotonic()
-        if rank == 0 and trainee.history and (now - written > WRITE_S or done == steps):
-            rate, written = (done - first) / (now - started), now
-            progress = {"step": done, "steps_per_s": rate, "history": trainee.history}
-            config["run"].write(PROGRESS, json.dumps(progress).encode())
+        if rank == 0 and trainee.history:
+            diary.write(done, {"history": trainee.history})
         if problem:
             ray.train.report({"problem": problem})
             return

@@ -1,17 +1,48 @@
-"""``report.html`` of a training run: its loss curve and its settings, in one file."""
+"""``report.html`` of a training run: its curves and its settings, in one file."""
 
 from bokeh.plotting import figure
 
 from geoloc.results.page import TOOLS, render
 
+PURPLE, TEAL, GREEN, GREY = "#440154", "#21918c", "#5ec962", "#888888"
+
 
 def loss_page(history: list[dict], settings: dict) -> bytes:
-    """Of points with ``step``, ``epoch``, ``text`` and ``location``."""
-    plot = figure(
-        height=420, sizing_mode="stretch_width", tools=TOOLS, x_axis_label="step", y_axis_label="loss (InfoNCE)"
-    )
+    """Of an alignment: points with ``step``, ``epoch``, ``text`` and ``location``."""
+    plot = _plot("loss (InfoNCE)")
     steps = [point["step"] for point in history]
-    for name, colour in (("text", "#21918c"), ("location", "#440154")):
+    for name, colour in (("text", TEAL), ("location", PURPLE)):
         plot.line(steps, [point[name] for point in history], color=colour, line_width=2, legend_label=f"image–{name}")
-    plot.toolbar.logo = None
     return render("training", "training.html", {"curve": plot}, history=history, settings=settings)
+
+
+def ranker_page(history: list[dict], validations: list[dict], settings: dict) -> bytes:
+    """Of a ranker: the points of RankerTrainee's ``history`` and ``validations``."""
+    loss, accuracy = _plot("loss"), _plot("nearest candidate first, %")
+    steps = [point["step"] for point in history]
+    for name, label, colour in (
+        ("loss", "multi-order distance loss", PURPLE),
+        ("first", "first order", TEAL),
+        ("second", "second order", GREEN),
+    ):
+        loss.line(steps, [point[name] for point in history], color=colour, line_width=2, legend_label=label)
+    learned = [100 * point["nearest_first"] for point in history]
+    accuracy.line(steps, learned, color=TEAL, line_alpha=0.5, legend_label="photos it learns from")
+    at = [point["step"] for point in validations]
+    for name, label, colour, dash in (
+        ("nearest_first", "held-out photos", PURPLE, "solid"),
+        ("nearest_first_retrieved", "held-out photos, as retrieved", GREY, "dashed"),
+        ("nearest_first_by_chance", "chance", GREY, "dotted"),
+    ):
+        shares = [100 * point[name] for point in validations]
+        accuracy.line(at, shares, color=colour, line_dash=dash, line_width=2, legend_label=label)
+        accuracy.scatter(at, shares, color=colour, size=5)
+    accuracy.legend.location = "bottom_right"
+    plots = {"loss": loss, "accuracy": accuracy}
+    return render("training", "ranker.html", plots, validations=validations, settings=settings)
+
+
+def _plot(label: str) -> figure:
+    plot = figure(height=420, sizing_mode="stretch_width", tools=TOOLS, x_axis_label="step", y_axis_label=label)
+    plot.toolbar.logo = None
+    return plot

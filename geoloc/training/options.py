@@ -42,3 +42,91 @@ class TrainingOptions:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must not be below 0")
         if self.workers is not None and (self.workers < 1 or self.batch_size % self.workers):
             raise UsageError(f"--workers {self.workers}: must be at least 1 and divide --batch-size {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class RankerTrainingOptions:
+    """GeoRanker's settings (paper and released code) are the defaults."""
+
+    epochs: int = 1
+    """Passes over the photos."""
+    photos_a_step: int = 4
+    """Over all workers; a photo's candidates stay together."""
+    lr: float = 1e-4
+    """Learning rate of AdamW at the first step; it falls linearly to 0."""
+    weight_decay: float = 0.01
+    """Of AdamW."""
+    nearest: int = 1
+    """How many candidates the loss puts in order, nearest first (0: all of them); the paper's K."""
+    first_order_weight: float = 0.7
+    """Weight of the order of distances in the loss; the rest is that of the differences between distances (1: the order
+    alone, the paper's ablation)."""
+    second_order: Literal["code", "paper"] = "code"
+    """Which differences: as GeoRanker's released code takes them, or as its paper writes."""
+    lora_rank: int = 16
+    """Rank of LoRA on the language model's q, k and v."""
+    lora_alpha: int = 32
+    """LoRA's scale is alpha / rank."""
+    lora_dropout: float = 0.05
+    """Of LoRA's inputs."""
+    zero: Literal[2, 3] = 2
+    """DeepSpeed's ZeRO stage: 3 shares the model itself out over the workers too."""
+    offload: bool = False
+    """Keep the optimizer's state in the machine's memory."""
+    checkpointing: bool = False
+    """Compute activations twice instead of keeping them, to train in less memory."""
+    validation_photos: int = 200
+    """Photos that are ranked now and then and not learned from (0: none)."""
+    seed: int = 0
+    """Of the shuffling, the dropout and the first weights."""
+    workers: int | None = None
+    """Training processes, a GPU each if there are GPUs (default: as many as GPUs, or 1)."""
+    checkpoint_steps: int = 500
+    """Steps between checkpoints and validations; there is one at the end in any case."""
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        for name in ("epochs", "photos_a_step", "lr", "lora_rank", "lora_alpha", "checkpoint_steps"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+        for name in ("weight_decay", "nearest", "validation_photos"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must not be below 0")
+        for name in ("first_order_weight", "lora_dropout"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be from 0 to 1")
+        if self.workers is not None:
+            self.check_workers(self.workers)
+
+    def check_workers(self, workers: int) -> None:
+        """Raises UsageError."""
+        if workers < 1 or self.photos_a_step % workers:
+            raise UsageError(
+                f"--workers {workers}: must be at least 1 and divide --photos-a-step {self.photos_a_step} (a GPU each)"
+            )
+
+
+def deepspeed_config(options: RankerTrainingOptions, workers: int, device: str) -> dict:
+    """GeoRanker's ``zero2.json``, with what there is ``auto`` filled in. The optimizer is torch's own, which needs no
+    compiler where it runs; the learning rate is set at every step."""
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": options.photos_a_step // workers,
+        "gradient_clipping": 1.0,
+        "bf16": {"enabled": device == "cuda"},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {"lr": options.lr, "weight_decay": options.weight_decay, "torch_adam": True},
+        },
+        "zero_optimization": {
+            "stage": options.zero,
+            "offload_optimizer": {"device": "cpu" if options.offload else "none"},
+            "overlap_comm": device == "cuda",
+            "contiguous_gradients": True,
+            "reduce_scatter": True,
+            "reduce_bucket_size": 5e8,
+            "allgather_bucket_size": 5e8,
+        },
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }

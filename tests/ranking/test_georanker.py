@@ -6,7 +6,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor
 
 from geoloc.errors import UsageError
-from geoloc.ranking.georanker import ADAPTER, load_base, save_adapter, with_adapter, with_new_adapter
+from geoloc.ranking.georanker import load_base, save_adapter, with_adapter, with_new_adapter
+from geoloc.ranking.options import ADAPTER
 from geoloc.ranking.prompt import PromptPlace, messages
 from geoloc.storage import Folder
 from geoloc.toy.models import write_clip, write_qwen2_vl

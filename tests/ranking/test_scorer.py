@@ -98,7 +98,7 @@ def one_by_one(ranker: GeoRanker, folder: str, query: RankQuery, template: str) 
 @pytest.mark.parametrize("max_tokens", [1, 700, 100_000])
 def test_scores_are_those_of_each_pair_alone(folder, adapter, queries, template, max_tokens):
     """However many fit into a pass, also when reference features come from the cache."""
-    ranker = Ranker(options(folder, adapter, template=template), max_tokens=max_tokens)
+    ranker = Ranker.load(options(folder, adapter, template=template), max_tokens=max_tokens)
     plain = with_adapter(load_base(folder), adapter).eval()
     for _ in range(2):
         for query, scores in zip(queries, ranker.rank(queries), strict=True):
@@ -109,20 +109,20 @@ def test_a_picture_is_encoded_once_as_long_as_it_is_kept(folder, adapter, querie
     looked = []
     look = GeoRanker.look
     monkeypatch.setattr(GeoRanker, "look", lambda self, p, grids: looked.append(len(grids)) or look(self, p, grids))
-    expected = Ranker(options(folder, adapter)).rank(queries)
+    expected = Ranker.load(options(folder, adapter)).rank(queries)
     assert looked == [3 + 4]
-    ranker = Ranker(options(folder, adapter))
+    ranker = Ranker.load(options(folder, adapter))
     for query, scores in zip(queries, expected, strict=True):
         assert ranker.rank([query])[0].tolist() == pytest.approx(scores.tolist(), abs=1e-5)
     assert looked[1:] == [1 + 3, 1, 1 + 1]
-    small = Ranker(RankerOptions(folder, adapter, options(folder, adapter).prompt, cache_gb=1e-9))
+    small = Ranker.load(RankerOptions(folder, adapter, options(folder, adapter).prompt, cache_gb=1e-9))
     for query, scores in zip(queries, expected, strict=True):
         assert small.rank([query])[0].tolist() == pytest.approx(scores.tolist(), abs=1e-5)
     assert looked[4:] == [1 + 3, 1, 1 + 3]
 
 
 def test_out_of_memory_halves_and_goes_on(folder, adapter, queries, monkeypatch):
-    expected = Ranker(options(folder, adapter)).rank(queries)
+    expected = Ranker.load(options(folder, adapter)).rank(queries)
     sizes, forward = [], GeoRanker.forward
 
     def small(self, pack):
@@ -132,7 +132,7 @@ def test_out_of_memory_halves_and_goes_on(folder, adapter, queries, monkeypatch)
         return forward(self, pack)
 
     monkeypatch.setattr(GeoRanker, "forward", small)
-    found = Ranker(options(folder, adapter)).rank(queries)
+    found = Ranker.load(options(folder, adapter)).rank(queries)
     for scores, wanted in zip(found, expected, strict=True):
         assert scores.tolist() == pytest.approx(wanted.tolist(), abs=1e-5)
     assert max(sizes) == 9
@@ -142,14 +142,14 @@ def test_out_of_memory_halves_and_goes_on(folder, adapter, queries, monkeypatch)
 
     monkeypatch.setattr(GeoRanker, "forward", none)
     with pytest.raises(UsageError, match=r"--max-pixels 7056: one candidate is too big .*no room at all"):
-        Ranker(options(folder, adapter)).rank(queries)
+        Ranker.load(options(folder, adapter)).rank(queries)
 
 
 def test_what_is_wrong_with_one_photo_is_not_wrong_with_others(folder, adapter, queries, random, monkeypatch):
     nobody = RankQuery(queries[0].picture, [], NEGATIVES)
     talkative = PromptPlace(1.0, 2.0, "very " * 3000)
     too_long = RankQuery(queries[0].picture, [RankCandidate(talkative)], NEGATIVES)
-    ranker = Ranker(options(folder, adapter))
+    ranker = Ranker.load(options(folder, adapter))
     first, none, long, last = ranker.rank([queries[0], nobody, too_long, queries[2]])
     assert (none.kind, long.kind) == ("no_candidates", "too_long")
     assert "8192" in long.message
@@ -165,7 +165,7 @@ def test_what_is_wrong_with_one_photo_is_not_wrong_with_others(folder, adapter, 
 def test_a_candidate_whose_picture_cannot_be_read_has_none(folder, adapter, queries):
     broken = [RankCandidate(c.place, b"no picture" if c.image else None) for c in queries[0].candidates]
     bare = [RankCandidate(c.place) for c in queries[0].candidates]
-    ranker = Ranker(options(folder, adapter))
+    ranker = Ranker.load(options(folder, adapter))
     found, expected = ranker.rank([RankQuery(queries[0].picture, c, NEGATIVES) for c in (broken, bare)])
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
 
@@ -186,8 +186,8 @@ def test_ablations_leave_it_out(folder, adapter, queries, left_out):
         return [PromptPlace(n.lat, n.lon) for n in negatives] if left_out == "words" else negatives
 
     off = {left_out: 0 if left_out == "negatives" else False}
-    found = Ranker(options(folder, adapter, **off)).rank(queries)
-    expected = Ranker(options(folder, adapter)).rank([without(query) for query in queries])
+    found = Ranker.load(options(folder, adapter, **off)).rank(queries)
+    expected = Ranker.load(options(folder, adapter)).rank([without(query) for query in queries])
     for scores, wanted in zip(found, expected, strict=True):
         assert scores.tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
 

@@ -1,0 +1,235 @@
+"""Training GeoRanker on Ray: pictures decoded by Ray Data, the fine-tune on Ray Train and DeepSpeed.
+
+OUTPUT holds ``settings.json``, ``train/`` (Ray Train's checkpoints, while it lasts), ``progress.json`` (the curves so far),
+and at the end a PEFT adapter with ``ranker.json``, which says how it is asked, and ``report.html``.
+"""
+
+import functools
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import tyro
+
+from geoloc.errors import UsageError
+from geoloc.photos.decode import AreaView
+from geoloc.pipeline.cluster import LOADER_CPUS, connect, quiet_data
+from geoloc.pipeline.georanking import PARTS
+from geoloc.pipeline.lock import held
+from geoloc.pipeline.models import probe_ranker
+from geoloc.pipeline.options import ClusterOptions
+from geoloc.pipeline.run import SUCCESS, check_same
+from geoloc.ranking.options import ADAPTER_FILES, PROMPT, PromptOptions, RankerOptions, write_prompt
+from geoloc.results.parts import Parts
+from geoloc.storage import Folder, S3Options
+from geoloc.training.curve import ranker_page
+from geoloc.training.fitting import PROGRESS, Diary, count, fit, training_workers, watched
+from geoloc.training.options import RankerTrainingOptions
+
+if TYPE_CHECKING:
+    from geoloc.training.questions import Question
+    from geoloc.training.ranker_steps import RankerTrainee
+
+log = logging.getLogger("geoloc")
+
+SETTINGS = "settings.json"
+NOT_SETTLED = ("workers", "checkpoint_steps", "checkpointing", "zero", "offload")
+"""Settings that another attempt at the same training may change."""
+DECODED_AT_ONCE = 4
+"""Photos, with their candidates, of a decoding task."""
+
+
+@dataclass(frozen=True)
+class RankerJobOptions:
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Training set from build_georanking.py, s3:// or local."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Folder of the trained adapter, s3:// or local. The same command goes on where it was."""
+    model: str = "Qwen/Qwen2-VL-7B-Instruct"
+    """Base model: a Qwen2-VL folder that every node has, or its name on the model hub."""
+    validation: str | None = None
+    """Another set from build_georanking.py, whose photos the ranker is tried on while it learns (default: photos of SOURCE,
+    which are left out of the training)."""
+    training: Annotated[RankerTrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RankerTrainingOptions)
+    prompt: Annotated[PromptOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PromptOptions)
+    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    s3: S3Options = field(default_factory=S3Options)
+
+
+def train_ranker(options: RankerJobOptions) -> int:
+    """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
+    options.training.check()
+    options.prompt.check()
+    folder = Folder(options.output, options.s3)
+    folder.check_writable("OUTPUT")
+    with held(folder):
+        return _run(options, folder)
+
+
+def _run(options: RankerJobOptions, folder: Folder) -> int:
+    if folder.exists(PROMPT):
+        log.info("The ranker is trained: %s. To train it anew, use another folder", folder.uri)
+        return 0
+    parts, photos = _set(options.source, "SOURCE", options)
+    validation, held_out = _set(options.validation, "--validation", options) if options.validation else (None, 0)
+    training = options.training
+    left = photos if validation else photos - min(training.validation_photos, photos)
+    if left < training.photos_a_step:
+        raise UsageError(
+            f"--photos-a-step {training.photos_a_step}: SOURCE {options.source} has only {photos:,} photos"
+            + ("" if validation else f", {photos - left:,} of them for --validation-photos")
+        )
+    connect()
+    workers, gpus = training_workers(training.workers, options.cluster)
+    training.check_workers(workers)
+    facts = probe_ranker(RankerOptions(options.model, None, options.prompt))
+    _settle(folder, options, facts.fingerprint)
+    steps = training.epochs * (left // training.photos_a_step)
+    log.info(
+        "Training: %s photos, %s held out, %s steps of %s, %s",
+        f"{left:,}",
+        f"{min(training.validation_photos, held_out if validation else photos):,}",
+        f"{steps:,}",
+        training.photos_a_step,
+        count(workers, gpus),
+    )
+    config = {"options": options, "run": folder, "parts": parts, "validation": validation, "view": facts.view}
+    with watched(folder, steps, lambda p: f"loss {p['loss']:.3f}, nearest first {100 * p['nearest_first']:.0f} %"):
+        result = fit(train_worker, config, folder, workers, gpus)
+    _publish(options, folder, result, {"photos": left, "steps": steps, "model": options.model, "output": folder.uri})
+    return 0
+
+
+def _set(uri: str, option: str, options: RankerJobOptions) -> tuple[Parts, int]:
+    """A training set's parts, and how many photos of it are ready."""
+    folder = Folder(uri, options.s3)
+    if not folder.exists(SUCCESS):
+        raise UsageError(f"{option} {uri}: is no finished training set; make one with jobs/build_georanking.py")
+    parts = Parts(folder / PARTS)
+    return parts, sum(pc.sum(pc.equal(table["status"], "ready")).as_py() or 0 for table in parts.tables(["status"]))
+
+
+def _settle(folder: Folder, options: RankerJobOptions, model: str) -> None:
+    training = {name: value for name, value in asdict(options.training).items() if name not in NOT_SETTLED}
+    settings = {"source": Folder(options.source).uri, "validation": options.validation, "model": model}
+    settings |= asdict(options.prompt) | training
+    if folder.exists(SETTINGS):
+        check_same(folder, json.loads(folder.read(SETTINGS)), settings)
+    folder.write(SETTINGS, json.dumps(settings, indent=1).encode())
+
+
+def _publish(options: RankerJobOptions, folder: Folder, result, facts: dict) -> None:
+    with result.checkpoint.as_directory() as checkpoint:
+        for name in ADAPTER_FILES:
+            folder.write(name, (Path(checkpoint) / name).read_bytes())
+    curves = json.loads(folder.read(PROGRESS))
+    settings = facts | {"training": asdict(options.training), "prompt": asdict(options.prompt)}
+    folder.write("report.html", ranker_page(curves["history"], curves["validations"], settings))
+    write_prompt(folder, options.prompt)
+    folder.filesystem.rm(folder.path("train"), recursive=True)
+    if curves["validations"]:
+        last = curves["validations"][-1]
+        log.info(
+            "Nearest candidate first: %.1f %% of %s held-out photos (retrieval %.1f %%, chance %.1f %%)",
+            100 * last["nearest_first"],
+            f"{last['photos']:,}",
+            100 * last["nearest_first_retrieved"],
+            100 * last["nearest_first_by_chance"],
+        )
+    log.info("Ranker: %s; use it with --ranker-model %s --ranker-adapter %s", folder.uri, options.model, folder.uri)
+
+
+def train_worker(config: dict) -> None:
+    """What every worker runs: its share of every step's photos."""
+    import ray.train
+    import ray.train.torch
+
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"  # before anything imports deepspeed
+    from geoloc.training.examples import Order
+    from geoloc.training.questions import Questions
+    from geoloc.training.ranker_steps import RankerTrainee
+
+    options: RankerJobOptions = config["options"]
+    training, parts, view = options.training, config["parts"], config["view"]
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    rows = np.random.default_rng(training.seed).permutation(len(Questions.open(parts)))
+    tried = config["validation"] or parts
+    if config["validation"]:
+        trying = np.arange(len(Questions.open(tried)))[: training.validation_photos]
+    else:
+        trying, rows = rows[: training.validation_photos], rows[training.validation_photos :]
+    order = Order(len(rows), training.photos_a_step, training.seed)
+    steps, share = training.epochs * order.steps_an_epoch, training.photos_a_step // world
+    first = 0
+    try:
+        trainee = RankerTrainee(options.model, training, options.prompt, steps, device, rank, world)
+        if checkpoint := ray.train.get_checkpoint():
+            with checkpoint.as_directory() as directory:
+                first = trainee.load(Path(directory))
+    except UsageError as error:
+        ray.train.report({"problem": str(error)})
+        return
+    mine = [rows[order.rows(step)[rank * share : (rank + 1) * share]] for step in range(first, steps)]
+    questions = decoded(parts, np.concatenate([np.zeros(0, np.int64), *mine]), view)
+    diary = Diary(config["run"], first, steps)
+    for step in range(first, steps):
+        problem = trainee.step(step, (next(questions) for _ in range(share)))
+        if problem:
+            ray.train.report({"problem": problem})
+            return
+        done = step + 1
+        whole = done % training.checkpoint_steps == 0 or done == steps
+        if whole and len(trying):
+            trainee.validate(done, decoded(tried, trying[rank::world], view))
+        if rank == 0 and (trainee.history or whole):
+            diary.write(done, {"history": trainee.history, "validations": trainee.validations})
+        if whole:
+            _report(trainee, done, rank)
+
+
+def _report(trainee: "RankerTrainee", done: int, rank: int) -> None:
+    """All workers meet here; the first leaves a checkpoint."""
+    import ray.train
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainee.save(Path(folder), done)
+        checkpoint = ray.train.Checkpoint.from_directory(folder) if rank == 0 else None
+        ray.train.report({"step": done}, checkpoint)
+
+
+def decoded(parts: Parts, rows: np.ndarray, view: AreaView) -> Iterator["Question | None"]:
+    """The questions of these rows in their order, decoded ahead by Ray Data wherever there are CPUs."""
+    import ray.data
+
+    from geoloc.training.questions import Question
+
+    if not len(rows):
+        return
+    quiet_data().execution_options.preserve_order = True
+    tasks = [{"rows": rows[at : at + DECODED_AT_ONCE].tolist()} for at in range(0, len(rows), DECODED_AT_ONCE)]
+    dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
+        functools.partial(_decode, parts, view),
+        batch_format="pyarrow",
+        batch_size=None,
+        num_cpus=LOADER_CPUS,
+    )
+    for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
+        yield from map(Question.of, batch.to_pylist())
+
+
+def _decode(parts: Parts, view: AreaView, tasks: pa.Table) -> pa.Table:
+    from geoloc.training.questions import Questions
+
+    rows = [row for of_task in tasks["rows"].to_pylist() for row in of_task]
+    return Questions.open(parts).decoded(rows, view)
