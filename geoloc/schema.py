@@ -26,6 +26,9 @@ MANIFEST = pa.schema(
     }
 )
 
+PICTURE = pa.struct({"pixels": pa.large_binary(), "height": pa.int32(), "width": pa.int32()})
+"""height x width x 3 uint8."""
+
 LOADED = pa.schema(
     {
         **{name: MANIFEST.field(name).type for name in ("id", "uri", "lat", "lon", "city", "region", "country")},
@@ -40,6 +43,7 @@ LOADED = pa.schema(
         "exif_lon": pa.float64(),
         "pixels": pa.large_binary(),  # the encoder's view, size x size x 3 uint8; null if settled
         "thumbnail": pa.binary(),  # JPEG, only when an index is built
+        "picture": PICTURE,  # the ranker's view, only when there is a ranker
         "fetch_s": pa.float32(),  # seconds this photo took, for the report
         "decode_s": pa.float32(),
     }
@@ -49,7 +53,7 @@ CANDIDATE = pa.struct(
     {
         "lat": pa.float64(),
         "lon": pa.float64(),
-        "score": pa.float32(),  # the chooser's; highest is chosen
+        "score": pa.float32(),  # the chooser's, or the ranker's; highest is chosen
         "similarity": pa.float32(),  # inner product with the photo's vector
         "source": pa.string(),  # retrieved | generated | exif
         "reference_id": pa.int64(),  # row of the index
@@ -81,10 +85,10 @@ RESULT = pa.schema(
         **dict.fromkeys(CONFIDENCES.values(), pa.float32()),  # null if uncalibrated
         "estimate_lat": pa.float64(),  # what the models say, also where that is too uncertain for an answer
         "estimate_lon": pa.float64(),
-        "method": pa.string(),  # exif, or the chooser
+        "method": pa.string(),  # exif, the chooser, or the ranker, or the chooser and why not the ranker
         "place": PLACE,
         "candidates": pa.list_(CANDIDATE),
-        "error_kind": pa.string(),
+        "error_kind": pa.string(),  # why it failed, or was not ranked
         "error": pa.string(),
         "taken_at": pa.timestamp("s"),
         "camera": pa.string(),
@@ -95,7 +99,7 @@ RESULT = pa.schema(
     }
 )
 
-SECONDS = ("fetch_s", "decode_s", "embed_s", "retrieve_s")
+SECONDS = ("fetch_s", "decode_s", "embed_s", "retrieve_s", "rank_s")
 """Per-photo timings that travel with the batches and end in the report."""
 
 LOCATED = pa.schema([*RESULT, *(pa.field(name, pa.float32()) for name in SECONDS)])
@@ -123,7 +127,7 @@ GEORANKING = pa.schema(
         "ref_km": pa.list_(pa.float64()),
         "image": pa.binary(),  # the photo, JPEG
         "ref_images": pa.list_(pa.binary()),  # of the first references, those that are ranked, JPEG
-        **{name: pa.float32() for name in SECONDS},
+        **{name: pa.float32() for name in SECONDS if name != "rank_s"},
     }
 )
 
@@ -152,6 +156,6 @@ COMPARED = pa.schema(
                 }
             )
         ),
-        **{name: pa.float32() for name in SECONDS},
+        **{name: pa.float32() for name in SECONDS if name != "rank_s"},
     }
 )

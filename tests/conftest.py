@@ -87,6 +87,35 @@ def toy_index(toy, ray_cluster) -> Path:
     return toy / "index"
 
 
+@pytest.fixture(scope="session")
+def toy_base(tmp_path_factory) -> Path:
+    """A Qwen2-VL with random weights."""
+    from geoloc.toy.models import write_qwen2_vl
+
+    return write_qwen2_vl(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="session")
+def toy_adapter(toy_base, tmp_path_factory) -> Path:
+    """A ranker's, of opinions but without knowledge, that was asked about little pictures."""
+    import torch
+
+    from geoloc.ranking.georanker import load_base, save_adapter, with_new_adapter
+    from geoloc.ranking.options import PromptOptions, write_prompt
+    from geoloc.storage import Folder
+
+    torch.manual_seed(1)
+    tuned = with_new_adapter(load_base(str(toy_base)))
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    folder = tmp_path_factory.mktemp("adapter")
+    save_adapter(tuned, folder)
+    write_prompt(Folder(str(folder)), PromptOptions(negatives=2, max_pixels=9 * 28 * 28))
+    return folder
+
+
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -41,7 +41,7 @@ class Locator:
         return self._retriever.view
 
     def locate(self, batch: pa.Table) -> pa.Table:
-        """A batch of LOADED to one of LOCATED, row for row, without ``geometry``."""
+        """A batch of LOADED to one of LOCATED, row for row, without ``geometry``, but with ``picture`` if it is to be ranked."""
         start = time.perf_counter()
         columns = _carried_over(batch)
         vectors, rows = self._retriever.encode(batch)
@@ -54,7 +54,8 @@ class Locator:
         columns["place"] = places().lookup(lat, lon)
         schema = pa.schema([field for field in LOCATED if field.name != "geometry"])
         arrays = [_array(columns[field.name], field.type) for field in schema]
-        return pa.Table.from_arrays(arrays, schema=schema)
+        located = pa.Table.from_arrays(arrays, schema=schema)
+        return located.append_column("picture", batch["picture"]) if self._options.ranked else located
 
     def _answer(self, vectors: np.ndarray, rows: np.ndarray, columns: dict) -> None:
         candidates = self._retriever.search(vectors, self._options.candidates, self._options.parts)
@@ -128,8 +129,7 @@ def _carried_over(batch: pa.Table) -> dict:
         "candidates": pa.nulls(rows, LOCATED.field("candidates").type),
         "true_lat": np.where(use_exif, exif_lat, true_lat),
         "true_lon": np.where(use_exif, exif_lon, true_lon),
-        "embed_s": np.zeros(rows, np.float32),
-        "retrieve_s": np.zeros(rows, np.float32),
+        **{name: np.zeros(rows, np.float32) for name in ("embed_s", "retrieve_s", "rank_s")},
     }
 
 

@@ -18,6 +18,8 @@ class LocatorOptions:
     parts: tuple[str, ...] = PARTS
     calibration: Calibration | None = None
     abstention: Abstention | None = None
+    ranked: bool = False
+    """Whether the answers are not the last word, and a Reranker follows."""
 
 
 @dataclass(frozen=True)

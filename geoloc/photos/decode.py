@@ -107,9 +107,12 @@ class AreaView:
     min_pixels: int
     max_pixels: int
 
+    def takes(self, width: int, height: int) -> bool:
+        return max(width, height) <= MAX_RATIO * min(width, height)
+
     def size(self, width: int, height: int) -> tuple[int, int]:
         """What a picture is scaled to. Raises PhotoError of the kind ``too_narrow``."""
-        if max(width, height) > MAX_RATIO * min(width, height):
+        if not self.takes(width, height):
             raise PhotoError("too_narrow", f"{width} x {height}: one side is over {MAX_RATIO} times the other")
         sides = width, height
         scaled = [max(self.factor, round(side / self.factor) * self.factor) for side in sides]
@@ -129,6 +132,18 @@ class AreaView:
     def of(self, image: Image.Image) -> np.ndarray:
         """uint8, (height, width, 3)."""
         return np.asarray(image.resize(self.size(*image.size), Image.Resampling.BICUBIC))
+
+
+def packed(picture: np.ndarray) -> dict:
+    """(h, w, 3) uint8 as a value of PICTURE."""
+    return {"pixels": picture.tobytes(), "height": picture.shape[0], "width": picture.shape[1]}
+
+
+def unpacked(picture: dict | None) -> np.ndarray | None:
+    """The other way round, read-only and not copied."""
+    if picture is None:
+        return None
+    return np.frombuffer(picture["pixels"], np.uint8).reshape(picture["height"], picture["width"], 3)
 
 
 class PhotoFile:

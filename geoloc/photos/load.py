@@ -12,7 +12,7 @@ import pyarrow as pa
 from geoloc.errors import PhotoError
 from geoloc.geo.distance import valid_coordinates
 from geoloc.photos.crumbs import Crumbs
-from geoloc.photos.decode import PhotoFile, View, thumbnail, thumbnail_scale
+from geoloc.photos.decode import AreaView, PhotoFile, View, packed, thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetched, Fetcher, FetchOptions
 from geoloc.schema import LOADED
 
@@ -27,6 +27,8 @@ class LoadOptions:
     """Leave a photo that carries GPS alone: it is ``kept``, and its pixels are not decoded."""
     need_position: bool = False
     """A photo without coordinates, from its source or its EXIF, fails as ``no_position``."""
+    picture_view: AreaView | None = None
+    """What a ranker looks at; a photo that it cannot look at has no ``picture``."""
     thumbnail_px: int = 0
     """Longest side of the JPEG thumbnail made on the way; 0 for none."""
 
@@ -82,10 +84,19 @@ class PhotoLoader:
         scale = options.view.scale(photo.width, photo.height)
         if options.thumbnail_px:
             scale = max(scale, thumbnail_scale(photo.width, photo.height, options.thumbnail_px))
+        picture_view = self._picture_view(photo)
+        if picture_view:
+            scale = max(scale, picture_view.scale(photo.width, photo.height))
         image = photo.pixels(scale)
+        if picture_view:
+            row["picture"] = packed(picture_view.of(image))
         row["pixels"] = options.view.pixels(image)
         if options.thumbnail_px:
             row["thumbnail"] = thumbnail(image, options.thumbnail_px)
+
+    def _picture_view(self, photo: PhotoFile) -> AreaView | None:
+        view = self._options.picture_view
+        return view if view and view.takes(photo.width, photo.height) else None
 
 
 def _nan(value: float | None) -> float:

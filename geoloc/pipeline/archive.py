@@ -21,8 +21,8 @@ from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.lock import held
-from geoloc.pipeline.models import build_locator, probe_encoder
-from geoloc.pipeline.options import SOURCE_SETTINGS, ClusterOptions, PhotoOptions, parse_parts
+from geoloc.pipeline.models import RankerFacts, build_locator, build_reranker, probe_encoder, probe_ranker
+from geoloc.pipeline.options import SOURCE_SETTINGS, ClusterOptions, PhotoOptions, RankingOptions, parse_parts
 from geoloc.pipeline.run import SUCCESS, Run
 from geoloc.pipeline.stages import Stream, Work
 from geoloc.ranking.choosers import check_chooser, score_scale
@@ -57,6 +57,7 @@ class ArchiveOptions:
     """Width of the density chooser's kernel, km."""
     parts: str | None = None
     """Parts of an aligned vector that references are found by, joined by +, such as image+location (default: all)."""
+    ranking: Annotated[RankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RankingOptions)
     relocate: bool = False
     """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
     calibration: str | None = None
@@ -83,6 +84,7 @@ class ArchiveOptions:
             raise UsageError(f"--candidates {self.candidates}: must be from 1 to {MAX_CANDIDATES}")
         if self.density_sigma_km <= 0:
             raise UsageError(f"--density-sigma-km {self.density_sigma_km}: must be above 0")
+        self.ranking.check(self.candidates, self.s3)
         if self.min_confidence is not None:
             Abstention.parse(self.min_confidence)
             if self.calibration is None:
@@ -103,10 +105,12 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     index, info = find_index(options.index, models, options.candidates, run.folder)
 
     connect()
-    plan = make_plan(options.cluster)
+    plan = make_plan(options.cluster, ranker=options.ranking.ranker is not None)
     encoder = probe_encoder(models)
     check_encoder(index, info, models, encoder.fingerprint)
-    settings = _settings(options, models, encoder.fingerprint, info)
+    ranker = options.ranking.model(options.s3) if options.ranking.ranker else None
+    facts = probe_ranker(ranker) if ranker else None
+    settings = _settings(options, models, encoder.fingerprint, info) | _ranker_settings(options, facts)
     calibration = _calibration(options, settings)
     run.settle(settings)
     confidence = _confidence(options, models, calibration)
@@ -115,10 +119,16 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     log.info("Photos: %s", run.list_photos(Source(options.source, options.s3)))
     if again := run.forget_passing_failures():
         log.info("Trying %s photos again that the network failed", f"{again:,}")
+    load = {"keep_located": not options.relocate, "picture_view": facts.view if facts else None}
+    build_ranker = None
+    if ranker:
+        rerank = options.ranking.rerank(options.candidates, options.s3, score_scale(options.chooser, models))
+        build_ranker = functools.partial(build_reranker, ranker, index, rerank, confidence)
     stream = Stream(
         run,
-        load=options.photos.load_options(encoder.view, options.s3, keep_located=not options.relocate),
+        load=options.photos.load_options(encoder.view, options.s3, **load),
         build_model=functools.partial(build_locator, _locator_options(options, models, index, confidence)),
+        build_ranker=build_ranker,
         finish=with_geometry,
         plan=plan,
     )
@@ -136,8 +146,10 @@ def _locator_options(options: ArchiveOptions, models: Preset, index: Folder, con
         options.chooser,
         options.density_sigma_km,
         parse_parts(options.parts, models) if options.parts else PARTS,
-        confidence.calibration,
-        confidence.abstention,
+        # with a ranker they are about its scores
+        None if options.ranking.ranker else confidence.calibration,
+        None if options.ranking.ranker else confidence.abstention,
+        ranked=options.ranking.ranker is not None,
     )
 
 
@@ -152,7 +164,7 @@ def _calibration(options: ArchiveOptions, settings: dict) -> Calibration | None:
 
 def _confidence(options: ArchiveOptions, models: Preset, calibration: Calibration | None) -> Confidence:
     abstention = Abstention.parse(options.min_confidence) if options.min_confidence else None
-    return Confidence(score_scale(options.chooser, models), calibration, abstention)
+    return Confidence(score_scale(options.ranking.ranker or options.chooser, models), calibration, abstention)
 
 
 def _bring_up_to_date(run: Run, confidence: Confidence) -> None:
@@ -191,6 +203,18 @@ def _settings(options: ArchiveOptions, models: Preset, encoder: str, info: Index
         "max_megapixels": options.photos.max_megapixels,
     }
     return settings | ({"density_sigma_km": options.density_sigma_km} if options.chooser == "density" else {})
+
+
+def _ranker_settings(options: ArchiveOptions, facts: RankerFacts | None) -> dict:
+    if facts is None:
+        return {}
+    ranking = options.ranking
+    return {
+        "ranker": facts.fingerprint,
+        "ranker_prompt": asdict(ranking.model(options.s3).prompt),
+        "ranker_candidates": ranking.rerank(options.candidates, options.s3).ranked,
+        "skip_ranking_within_km": ranking.skip_ranking_within_km,
+    }
 
 
 def _finish(options: ArchiveOptions, run: Run, work: Work) -> int:

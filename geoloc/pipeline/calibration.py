@@ -20,7 +20,7 @@ from geoloc.evaluation.positions import Columns, Positions, read_positions
 from geoloc.geo.distance import geodesic_km, valid_coordinates
 from geoloc.pipeline.options import SOURCE_SETTINGS
 from geoloc.ranking.candidates import padded
-from geoloc.ranking.choosers import score_scale
+from geoloc.ranking.choosers import GEORANKER, score_scale
 from geoloc.storage import Folder, S3Options
 
 log = logging.getLogger("geoloc")
@@ -52,9 +52,9 @@ def calibrate(options: CalibrationOptions) -> int:
     if not run.has_candidates:
         raise UsageError(f"RUN {options.run}: its results have no candidates to tell confidence by")
     truth = read_truth(options.truth or options.run, None, options.columns, options.s3)
-    table, km, groups, itself = _examples(
-        run, truth, score_scale(settings["chooser"], preset(settings["preset"], settings["model"], options.s3))
-    )
+    models = preset(settings["preset"], settings["model"], options.s3)
+    scale = score_scale(GEORANKER if settings.get("ranker") else settings["chooser"], models)
+    table, km, groups, itself = _examples(run, truth, scale)
     if itself > _ITSELF_SHARE * len(km):
         log.warning(
             "note: %s of %s photos found themselves among the references, so the confidences will be too high for photos "

@@ -14,27 +14,44 @@ from geoloc.pipeline.options import ClusterOptions
 LOADER_CPUS = 0.5
 """Of a loading task: half its time it waits for the store."""
 MIN_CPUS = 1
+RANKERS_A_RETRIEVER = 16
+RETRIEVER_GPU, RETRIEVER_CPUS = 0.2, 0.25
+"""Of a GPU, and of the models' CPUs, that retrieval has where there is a ranker."""
+RANKER_PHOTOS = 16
+"""Photos a ranker takes at once."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Pool:
+    """Processes that hold models."""
+
     actors: int
-    """Processes that hold the models."""
-    gpus_each: int
+    gpus_each: float
     cpus_each: float
     threads_each: int
     batch_size: int
-    loaders: int
-    """Loading tasks that find room beside them."""
 
     @property
     def device(self) -> str:
         return "cuda" if self.gpus_each else "cpu"
 
+    def describe(self, what: str) -> str:
+        where = f"{self.gpus_each:g} GPU each" if self.gpus_each else f"CPU, {self.threads_each} threads each"
+        return (
+            f"{self.actors} {what} {'actor' if self.actors == 1 else 'actors'} ({where}, batches of {self.batch_size})"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    models: Pool
+    loaders: int
+    """Loading tasks that find room beside the actors."""
+    rankers: Pool | None = None
+
     def describe(self) -> str:
-        where = f"{self.gpus_each} GPU each" if self.gpus_each else f"CPU, {self.threads_each} threads each"
-        models = f"{self.actors} model {'actor' if self.actors == 1 else 'actors'}"
-        return f"{models} ({where}, batches of {self.batch_size}), room for {self.loaders} loading tasks"
+        rankers = f"{self.rankers.describe('ranker')}, " if self.rankers else ""
+        return f"{self.models.describe('model')}, {rankers}room for {self.loaders} loading tasks"
 
 
 def connect() -> None:
@@ -61,8 +78,8 @@ def quiet_data() -> ray.data.DataContext:
     return context
 
 
-def make_plan(options: ClusterOptions) -> Plan:
-    """Lay the job out over the cluster.
+def make_plan(options: ClusterOptions, ranker: bool = False) -> Plan:
+    """Lay the job out over the cluster; ``ranker``: with a pool of rankers behind the models that retrieve.
 
     Raises UsageError, instead of hanging, where the cluster lacks what the plan needs and does not grow to it within
     ``wait_minutes``.
@@ -86,12 +103,29 @@ def make_plan(options: ClusterOptions) -> Plan:
             )
         time.sleep(2)
     if wanted:
-        return Plan(wanted // each, each, 0, 4, options.batch_size or 256, int(cpus / LOADER_CPUS))
-    # Without GPUs the models take most of the CPUs, and one loading task at least has room beside them.
+        return _on_gpus(options, wanted, int(cpus / LOADER_CPUS), ranker)
+    return _on_cpus(options, cpus, ranker)
+
+
+def _on_gpus(options: ClusterOptions, gpus: int, loaders: int, ranker: bool) -> Plan:
+    each = options.gpus_per_actor
+    if not ranker:
+        return Plan(Pool(gpus // each, each, 0, 4, options.batch_size or 256), loaders)
+    if each == 1:  # every GPU ranks; a few of them retrieve on the side, which costs a hundredth of it
+        models = Pool(-(-gpus // RANKERS_A_RETRIEVER), RETRIEVER_GPU, 0, 4, options.batch_size or 64)
+        return Plan(models, loaders, Pool(gpus, 1 - RETRIEVER_GPU, 0, 4, RANKER_PHOTOS))
+    if gpus <= each:
+        raise UsageError(f"--gpus-per-actor {each}: leaves none of {gpus} GPUs to the ranker")
+    return Plan(Pool(1, each, 0, 4, options.batch_size or 64), loaders, Pool(gpus - each, 1, 0, 4, RANKER_PHOTOS))
+
+
+def _on_cpus(options: ClusterOptions, cpus: float, ranker: bool) -> Plan:
+    """The models take most of the CPUs, and one loading task at least has room beside them."""
     actors = max(1, int(cpus) // 8)
     cpus_each = min(0.75 * cpus, cpus - LOADER_CPUS) / actors
-    if cpus_each == LOADER_CPUS:  # Ray Data fuses a task into an actor that asks for the same, and loads nothing ahead
-        cpus_each -= 0.01
-    loaders = int((cpus - actors * cpus_each) / LOADER_CPUS)
-    threads = max(1, int(cpus / actors))
-    return Plan(actors, 0, cpus_each, threads, options.batch_size or 16 * threads, loaders)
+    shares = (RETRIEVER_CPUS * cpus_each, (1 - RETRIEVER_CPUS) * cpus_each) if ranker else (cpus_each,)
+    # Ray Data fuses a task into an actor that asks for the same, and loads nothing ahead
+    shares = [share - 0.01 if share == LOADER_CPUS else share for share in shares]
+    threads, loaders = max(1, int(cpus / actors)), int((cpus - actors * sum(shares)) / LOADER_CPUS)
+    models = Pool(actors, 0, shares[0], threads, options.batch_size or 16 * threads)
+    return Plan(models, loaders, Pool(actors, 0, shares[1], threads, RANKER_PHOTOS) if ranker else None)

@@ -13,9 +13,10 @@ import ray
 
 from geoloc.encoders.presets import Preset
 from geoloc.errors import UsageError
+from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import ComparisonOptions, LocatorOptions
 from geoloc.photos.decode import AreaView, View
-from geoloc.ranking.options import GeoRankingOptions, RankerOptions
+from geoloc.ranking.options import GeoRankingOptions, RankerOptions, RerankOptions
 from geoloc.storage import Folder
 
 Answer = Callable[[pa.Table], pa.Table]
@@ -59,6 +60,19 @@ def build_comparison(options: ComparisonOptions, device: str, threads: int) -> A
     from geoloc.estimate.comparison import Comparison
 
     return Comparison(options, device, threads).compare
+
+
+def build_reranker(
+    ranker: RankerOptions, index: Folder, options: RerankOptions, confidence: Confidence, device: str, threads: int
+) -> Answer:
+    import torch
+
+    from geoloc.estimate.reranker import Reranker
+    from geoloc.index.store import Index, local_copy
+    from geoloc.ranking.scorer import Ranker
+
+    torch.set_num_threads(threads)
+    return Reranker(Ranker.load(ranker, device, threads), Index(local_copy(index)), options, confidence).rerank
 
 
 def build_retrieved_georanking(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -12,8 +12,9 @@ from geoloc.photos.decode import View
 from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
 from geoloc.ranking.choosers import check_chooser
+from geoloc.ranking.options import RankerOptions, RerankOptions, prompt_of
 from geoloc.schema import MAX_CANDIDATES
-from geoloc.storage import S3Options
+from geoloc.storage import Folder, S3Options
 
 SOURCE_SETTINGS = ("source", "relocate", "max_photo_mb", "max_megapixels")
 """Settings of a run that decide which photos are located, and not what is said of them."""
@@ -48,6 +49,62 @@ class ClusterOptions:
     """Photos the models take at once (default: 256 on a GPU, 16 a CPU core)."""
     wait_minutes: float = 0
     """How long to wait for the cluster to grow to what the plan needs, minutes."""
+
+
+@dataclass(frozen=True)
+class RankingOptions:
+    ranker: Literal["georanker"] | None = None
+    """Have a vision-language model compare the photo with the retrieved places, instead of taking the chooser's."""
+    ranker_model: str | None = None
+    """Its base model: a Qwen2-VL folder that every node has, or its name on the model hub."""
+    ranker_adapter: str | None = None
+    """Its adapter: a folder from train_ranker.py, s3:// or local, or GeoRanker's released one."""
+    ranker_candidates: int | None = None
+    """How many of the retrieved places it ranks (default: all but those that its prompt tells as negatives)."""
+    ranker_max_pixels: int | None = None
+    """Area that pictures are scaled down to for it; 784 pixels are a token (default: what it was trained with, or 200704)."""
+    ranker_cache_gb: float = 2
+    """Memory of each ranker for features of reference photos, GB (2^30 bytes)."""
+    skip_ranking_within_km: float | None = None
+    """Keep the chooser's answer where the five most similar places lie within this of each other, km (default: rank all)."""
+
+    def check(self, candidates: int, s3: S3Options) -> None:
+        """Raises UsageError."""
+        given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        if self.ranker is None:
+            for name in given:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {getattr(self, name)}: is about the ranker; add --ranker georanker"
+                )
+            return
+        for name in ("ranker_model", "ranker_adapter"):
+            if getattr(self, name) is None:
+                raise UsageError(f"--ranker {self.ranker}: needs --{name.replace('_', '-')}")
+        for name in ("ranker_max_pixels", "ranker_cache_gb", "skip_ranking_within_km"):
+            if (getattr(self, name) or 0) < 0:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must not be below 0")
+        self.rerank(candidates, s3)
+
+    def model(self, s3: S3Options) -> RankerOptions:
+        """Raises UsageError."""
+        adapter = Folder(self.ranker_adapter, s3)
+        prompt = prompt_of(adapter)
+        if self.ranker_max_pixels:
+            prompt = dataclasses.replace(prompt, max_pixels=self.ranker_max_pixels)
+            prompt.check()
+        return RankerOptions(self.ranker_model, adapter, prompt, self.ranker_cache_gb)
+
+    def rerank(self, candidates: int, s3: S3Options, retrieval_scale: float = 1.0) -> RerankOptions:
+        """Raises UsageError."""
+        negatives = prompt_of(Folder(self.ranker_adapter, s3)).negatives
+        most = candidates - negatives
+        ranked = most if self.ranker_candidates is None else self.ranker_candidates
+        if not 1 <= ranked <= most:
+            raise UsageError(
+                f"--candidates {candidates}: the ranker's prompt tells {negatives} of them as negatives, and it cannot rank "
+                f"{ranked} of the rest (--ranker-candidates)"
+            )
+        return RerankOptions(ranked, negatives, self.skip_ranking_within_km, retrieval_scale)
 
 
 def parse_parts(text: str, models: Preset) -> tuple[str, ...]:

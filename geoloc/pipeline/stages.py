@@ -20,7 +20,7 @@ import ray.data
 
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.photos.manifest import Manifest
-from geoloc.pipeline.cluster import LOADER_CPUS, Plan
+from geoloc.pipeline.cluster import LOADER_CPUS, Plan, Pool
 from geoloc.pipeline.models import Build, ModelActor
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import Run, Unit
@@ -56,6 +56,8 @@ class Stream:
     build_model: Build
     """Called once an actor."""
     plan: Plan
+    build_ranker: Build | None = None
+    """Of a second stage of actors, behind the first."""
     finish: Callable[[pa.Table], pa.Table] | None = None
     """Last touch before a part is written."""
     max_part_rows: int = 25_000
@@ -93,24 +95,31 @@ class Stream:
             batch_format="pyarrow",
             num_cpus=LOADER_CPUS,
         )
-        answers = photos.map_batches(
-            ModelActor,
-            fn_constructor_args=(self.build_model, plan.device, plan.threads_each),
-            batch_format="pyarrow",
-            batch_size=plan.batch_size,
-            compute=ray.data.ActorPoolStrategy(size=plan.actors),
-            num_cpus=plan.cpus_each,
-            num_gpus=plan.gpus_each or None,
-        )
+        answers = _through(photos, self.build_model, plan.models)
+        if self.build_ranker:
+            answers = _through(answers, self.build_ranker, plan.rankers)
         receipts = answers.map_batches(
             _Writer,
             fn_constructor_args=(self.run.parts, self.finish),
             batch_format="pyarrow",
             batch_size=part_rows,
-            compute=ray.data.ActorPoolStrategy(size=1 + plan.actors // 8),
+            compute=ray.data.ActorPoolStrategy(size=1 + plan.models.actors // 8),
             num_cpus=0,
         )
         return receipts.iter_rows()
+
+
+def _through(rows: ray.data.Dataset, build: Build, pool: Pool) -> ray.data.Dataset:
+    """A stage of actors, as many from first to last, because a model takes long to load."""
+    return rows.map_batches(
+        ModelActor,
+        fn_constructor_args=(build, pool.device, pool.threads_each),
+        batch_format="pyarrow",
+        batch_size=pool.batch_size,
+        compute=ray.data.ActorPoolStrategy(size=pool.actors),
+        num_cpus=pool.cpus_each,
+        num_gpus=pool.gpus_each or None,
+    )
 
 
 def _load(units: pa.Table, manifest: ray.ObjectRef, options: LoadOptions) -> Iterator[pa.Table]:

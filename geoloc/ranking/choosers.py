@@ -60,9 +60,12 @@ class Density:
 CHOOSERS = ("top1", "density", "verification")
 
 
+GEORANKER = "georanker"
+
+
 def score_scale(name: str, preset: Preset) -> float:
-    """The ``scale`` of the chooser called ``name``."""
-    return Density.scale if name == Density.name else preset.similarity_scale
+    """The ``scale`` of the chooser called ``name``, or of GEORANKER, whose scores are logits."""
+    return 1.0 if name in (Density.name, GEORANKER) else preset.similarity_scale
 
 
 def check_chooser(name: str, preset: Preset) -> None:

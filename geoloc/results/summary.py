@@ -10,12 +10,14 @@ import pyarrow as pa
 from geoloc.geo.distance import THRESHOLDS_KM, geodesic_km, valid_coordinates
 
 MAX_ERRORS = 1_000
-COLUMNS = ["id", "uri", "status", "lat", "lon", "true_lat", "true_lon", "place", "error_kind", "error"]
+COLUMNS = ["id", "uri", "status", "lat", "lon", "true_lat", "true_lon", "place", "method", "error_kind", "error"]
 
 
 @dataclass
 class Summary:
     statuses: Counter = field(default_factory=Counter)
+    methods: Counter = field(default_factory=Counter)
+    """Of the photos that were looked at."""
     countries: Counter = field(default_factory=Counter)
     error_kinds: Counter = field(default_factory=Counter)
     errors: list[dict] = field(default_factory=list)
@@ -37,6 +39,8 @@ class Summary:
     def _add(self, table: pa.Table) -> None:
         status = np.array(table["status"].to_pylist(), object)
         self.statuses.update(status.tolist())
+        looked_at = table.filter(pa.array(np.isin(status, ("located", "uncertain"))))
+        self.methods.update(looked_at["method"].to_pylist())
         country = table["place"].combine_chunks().field("country").to_pylist()
         placed = np.isfinite(table["lat"].to_numpy())
         self.countries.update(name or "(open sea)" for name, p in zip(country, placed, strict=True) if p)
@@ -72,6 +76,10 @@ class Summary:
             lines.append(
                 "Countries: " + ", ".join(f"{name} {count:,}" for name, count in self.countries.most_common(5))
             )
+        if len(self.methods) > 1:
+            located = self.methods.total()
+            shares = (f"{name} {count:,} ({100 * count / located:.1f} %)" for name, count in self.methods.most_common())
+            lines.append(f"Answers by: {', '.join(shares)}")
         if self.error_kinds:
             lines.append(
                 "Failures: " + ", ".join(f"{name} {count:,}" for name, count in self.error_kinds.most_common())

@@ -15,14 +15,14 @@ import pyarrow as pa
 from geoloc.errors import PhotoError
 from geoloc.index.rows import in_order
 from geoloc.index.store import cache_folder
-from geoloc.photos.decode import AreaView, PhotoFile
+from geoloc.photos.decode import AreaView, PhotoFile, packed, unpacked
 from geoloc.ranking.prompt import PromptPlace, place_words
 from geoloc.results.parts import Parts
+from geoloc.schema import PICTURE
 
 NEGATIVES = 5
 _CHUNK_ROWS = 16
 _COLUMNS = ["id", "gps", "ref_gps", "ref_texts", "ref_km", "image", "ref_images"]
-PICTURE = pa.struct({"pixels": pa.large_binary(), "height": pa.int32(), "width": pa.int32()})
 QUESTION = pa.schema(
     {
         "row": pa.int64(),
@@ -96,7 +96,7 @@ def _pixels(data: bytes | None, view: AreaView) -> dict | None:
         picture = view.of(photo.pixels(view.scale(photo.width, photo.height)))
     except PhotoError:
         return None
-    return {"pixels": picture.tobytes(), "height": picture.shape[0], "width": picture.shape[1]}
+    return packed(picture)
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,7 @@ class Question:
         """From a row of QUESTION; None where the photo's picture could not be read."""
         if row["pictures"] is None:
             return None
-        picture, *pictures = (_array(one) for one in row["pictures"])
+        picture, *pictures = (unpacked(one) for one in row["pictures"])
         places = [PromptPlace(*place) for place in zip(row["lat"], row["lon"], row["words"], strict=True)]
         number = len(pictures)
         return cls(picture, places[:number], pictures, places[number:][-NEGATIVES:], np.array(row["km"]))
-
-
-def _array(picture: dict | None) -> np.ndarray | None:
-    if picture is None:
-        return None
-    return np.frombuffer(picture["pixels"], np.uint8).reshape(picture["height"], picture["width"], 3)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from geoloc.errors import PhotoError, UsageError
+from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.ranking.georanker import load_base, save_adapter, with_new_adapter
 from geoloc.ranking.losses import first_order_loss, second_order_loss
 from geoloc.ranking.options import PromptOptions
@@ -133,6 +134,9 @@ class RankerTrainee:
                 "nearest_first_by_chance": float((1 / candidates).mean()),
                 "median_km": float(np.median(ranked)),
                 "median_km_retrieved": float(np.median(retrieved)),
+                "within_km": {t: float((ranked < t).mean()) for t in THRESHOLDS_KM},
+                "within_km_retrieved": {t: float((retrieved < t).mean()) for t in THRESHOLDS_KM},
+                "within_km_at_best": {t: float((best < t).mean()) for t in THRESHOLDS_KM},
             }
         )
 

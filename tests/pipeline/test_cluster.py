@@ -15,21 +15,38 @@ def cluster(monkeypatch):
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 16, 64, 100])
-def test_a_loading_task_always_has_room(cluster, cpus):
+@pytest.mark.parametrize("ranker", [False, True])
+def test_a_loading_task_always_has_room(cluster, cpus, ranker):
     cluster(CPU=cpus)
-    plan = make_plan(ClusterOptions())
-    assert plan.device == "cpu"
+    plan = make_plan(ClusterOptions(), ranker)
+    assert plan.models.device == "cpu"
     assert plan.loaders >= 1
-    assert plan.actors * plan.cpus_each + LOADER_CPUS <= cpus
-    assert plan.cpus_each != LOADER_CPUS
+    pools = [pool for pool in (plan.models, plan.rankers) if pool]
+    assert len(pools) == 1 + ranker
+    assert sum(pool.actors * pool.cpus_each for pool in pools) + LOADER_CPUS <= cpus
+    assert all(0 < pool.cpus_each != LOADER_CPUS for pool in pools)
 
 
 def test_gpus_get_an_actor_each_and_leave_the_cpus_to_loading(cluster):
     cluster(CPU=32, GPU=4)
-    plan = make_plan(ClusterOptions())
-    assert (plan.actors, plan.gpus_each, plan.cpus_each, plan.device) == (4, 1, 0, "cuda")
-    assert (make_plan(ClusterOptions(gpus_per_actor=2)).actors, make_plan(ClusterOptions(gpus=2)).actors) == (2, 2)
-    assert make_plan(ClusterOptions(gpus=0)).device == "cpu"
+    pool = make_plan(ClusterOptions()).models
+    assert (pool.actors, pool.gpus_each, pool.cpus_each, pool.device) == (4, 1, 0, "cuda")
+    plans = [make_plan(ClusterOptions(gpus_per_actor=2)), make_plan(ClusterOptions(gpus=2))]
+    assert [plan.models.actors for plan in plans] == [2, 2]
+    assert make_plan(ClusterOptions(gpus=0)).models.device == "cpu"
+
+
+@pytest.mark.parametrize(("gpus", "each"), [(1, 1), (4, 1), (40, 1), (2, 2), (8, 2)])
+def test_every_gpu_ranks_and_retrieval_finds_room_beside(cluster, gpus, each):
+    cluster(CPU=32, GPU=gpus)
+    if gpus == each == 2:
+        with pytest.raises(UsageError, match="--gpus-per-actor 2: leaves none of 2 GPUs to the ranker"):
+            make_plan(ClusterOptions(gpus_per_actor=each), ranker=True)
+        return
+    plan = make_plan(ClusterOptions(gpus_per_actor=each), ranker=True)
+    assert plan.rankers.actors == (gpus if each == 1 else gpus - each)
+    on_them = plan.models.actors * plan.models.gpus_each + plan.rankers.actors * plan.rankers.gpus_each
+    assert on_them <= gpus
 
 
 @pytest.mark.parametrize(
@@ -51,4 +68,4 @@ def test_a_plan_that_cannot_be_scheduled_is_refused(cluster, have, options, mess
 def test_a_growing_cluster_is_waited_for(monkeypatch):
     grown = iter([{"CPU": 0.0}, {"CPU": 4.0}])
     monkeypatch.setattr(ray, "cluster_resources", lambda: next(grown))
-    assert make_plan(ClusterOptions(wait_minutes=1)).actors == 1
+    assert make_plan(ClusterOptions(wait_minutes=1)).models.actors == 1
