@@ -19,7 +19,7 @@ import numpy as np
 from geoloc.toy.planet import Planet
 
 CITIES, HELD_OUT, PHOTOS = 300, 60, 8
-TRAINING = ["--max-pixels", "9408", "--epochs", "2", "--lr", "1e-3", "--workers", "1", "--checkpoint-steps", "240"]
+TRAINING = ["--max-pixels", "9408", "--lr", "1e-3", "--workers", "1", "--checkpoint-steps", "120"]
 ABLATIONS = {
     "whole": [],
     "without second order": ["--first-order-weight", "1"],

@@ -1,0 +1,135 @@
+"""A worker's part of the ranker's training, in this process."""
+
+import dataclasses
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import torch.distributed as dist
+from PIL import Image
+from safetensors.torch import load_file
+
+from geoloc.errors import UsageError
+from geoloc.photos.decode import AreaView
+from geoloc.pipeline.georanking import PARTS
+from geoloc.ranking.options import PromptOptions
+from geoloc.results.parts import Parts
+from geoloc.schema import GEORANKING
+from geoloc.storage import Folder
+from geoloc.training.options import RankerTrainingOptions
+from geoloc.training.questions import Question, Questions
+from geoloc.training.ranker_steps import RankerTrainee
+
+PROMPT = PromptOptions(max_pixels=4 * 28 * 28, min_pixels=4 * 28 * 28)
+TRAINING = RankerTrainingOptions(photos_a_step=2, lr=1e-2, lora_rank=4)
+STEPS = 6
+VIEW = AreaView(28, PROMPT.min_pixels, PROMPT.max_pixels)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_group_is_left():
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+@pytest.fixture
+def trainee(toy_base):
+    def make(**changes) -> RankerTrainee:
+        training = dataclasses.replace(TRAINING, **changes)
+        return RankerTrainee(str(toy_base), training, PROMPT, STEPS, torch.device("cpu"))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def questions(georanking) -> list[Question]:
+    decoded = Questions.open(Parts(Folder(str(georanking)) / PARTS)).decoded(list(range(12)), VIEW)
+    return [Question.of(row) for row in decoded.to_pylist()]
+
+
+def test_questions_are_those_of_the_set(georanking):
+    rows = Questions.open(Parts(Folder(str(georanking)) / PARTS))
+    assert len(rows) == 30
+    [decoded] = rows.decoded([17], VIEW).to_pylist()
+    question, row = Question.of(decoded), rows.table.slice(17, 1).to_pylist()[0]
+    assert question.picture.shape == (28, 56, 3)
+    assert [(place.lat, place.lon) for place in question.places] == [tuple(at) for at in row["ref_gps"][:4]]
+    assert [(place.lat, place.lon) for place in question.negatives] == [tuple(at) for at in row["ref_gps"][4:]]
+    assert question.places[0].text == " ".join(row["ref_texts"][0])
+    assert question.km.tolist() == row["ref_km"][:4]
+    assert len(question.pictures) == 4
+    expected = VIEW.of(Image.open(io.BytesIO(row["ref_images"][2])))
+    assert np.abs(question.pictures[2].astype(int) - expected).max() <= 40  # decoded at a smaller scale
+
+
+def test_a_question_whose_picture_cannot_be_read(questions):
+    table = pa.Table.from_pylist(
+        [{"id": 0, "gps": [1.0, 2.0], "ref_gps": [[1.0, 2.0]], "ref_texts": [[]], "ref_km": [0.0], "image": b"no"}],
+        pa.schema(
+            [GEORANKING.field(name) for name in ("id", "gps", "ref_gps", "ref_texts", "ref_km", "image", "ref_images")]
+        ),
+    )
+    broken = table.set_column(6, "ref_images", pa.array([[None]], GEORANKING.field("ref_images").type))
+    [row] = Questions(broken).decoded([0], VIEW).to_pylist()
+    assert Question.of(row) is None
+
+
+def test_it_goes_on_as_if_nothing_had_happened(trainee, questions, tmp_path):
+    """Dropout and all."""
+    through = trainee()
+    for step in range(STEPS):
+        assert through.step(step, questions[2 * step : 2 * step + 2]) is None
+    through.validate(STEPS, questions)
+    first = trainee()
+    for step in range(3):
+        first.step(step, questions[2 * step : 2 * step + 2])
+    first.save(tmp_path, 3)
+    second = trainee(seed=5)  # weights of its own, until it loads
+    second._options = TRAINING
+    assert second.load(tmp_path) == 3
+    for step in range(3, STEPS):
+        second.step(step, questions[2 * step : 2 * step + 2])
+    second.validate(STEPS, questions)
+    assert len(second.history) == STEPS
+    for ours, expected in zip(second.history, through.history, strict=True):
+        assert ours == pytest.approx(expected, rel=1e-4)
+    assert second.validations == through.validations
+
+
+def test_validation_is_about_the_scores(trainee, questions):
+    subject = trainee()
+    subject.validate(0, [*questions, None])
+    [found] = subject.validations
+    assert (found["photos"], found["nearest_first_by_chance"]) == (12, 0.25)
+    assert found["nearest_first_retrieved"] == np.mean([q.km[0] == q.km.min() for q in questions])
+    assert found["median_km_retrieved"] == np.median([q.km[0] for q in questions])
+    assert found["within_km_at_best"][25] == np.mean([q.km.min() < 25 for q in questions])
+
+
+def test_a_photo_that_cannot_be_read_teaches_nothing(trainee, questions, tmp_path):
+    subject = trainee(weight_decay=0.0)
+    assert subject.step(0, [None, None]) is None
+    subject.save(tmp_path, 1)
+    learned = load_file(tmp_path / "adapter_model.safetensors")
+    assert all(not tensor.any() for name, tensor in learned.items() if "lora_B" in name)
+    assert subject.step(1, [questions[0], None]) is None
+
+
+def test_a_loss_that_is_no_number_is_told(trainee, questions):
+    subject = trainee()
+    with torch.no_grad():
+        next(p for name, p in subject._tuned.named_parameters() if "value_head.modules_to_save" in name).fill_(
+            torch.nan
+        )
+    assert subject.step(2, questions[:2]) == "the loss is no number at step 3: lower --lr"
+
+
+def test_a_checkpoint_of_another_rank_is_refused(trainee, questions, tmp_path):
+    first = trainee()
+    first.step(0, questions[:2])
+    first.save(tmp_path, 1)
+    with pytest.raises(UsageError, match="its checkpoint is of another --model or --lora-rank"):
+        trainee(lora_rank=8).load(tmp_path)
