@@ -86,8 +86,13 @@ def load_base(
         raise
     except Exception as error:  # the hub, the file system and the model's own code each fail in their own way
         raise UsageError(f"--ranker-model {folder}: cannot load it ({describe(error)})") from error
-    if not hasattr(whole.model, "language_model"):
+    if not hasattr(whole.model, "language_model") or not hasattr(whole.model, "get_rope_index"):
         raise UsageError(f"--ranker-model {folder}: is no model like Qwen2-VL (it has no language_model part)")
+    if hasattr(whole.model.visual, "deepstack_visual_indexes"):
+        raise UsageError(
+            f"--ranker-model {folder}: shows its pictures to several layers at once, like Qwen3-VL; take a Qwen2-VL or "
+            "Qwen2.5-VL"
+        )
     whole.model.language_model.config._attn_implementation = ATTENTION
     if checkpointing:
         whole.gradient_checkpointing_enable({"use_reentrant": False})

@@ -40,6 +40,24 @@ def write_clip(folder: Path, dimension: int = 768, image_size: int = 64, seed: i
     return f"local-dir:{folder}"
 
 
+def write_qwen25_vl(folder: Path) -> Path:
+    """The same as a Qwen2.5-VL, whose vision tower looks through windows."""
+    from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    old = AutoConfig.from_pretrained(write_qwen2_vl(folder))
+    text = {
+        name: value for name, value in old.text_config.to_dict().items() if name not in ("model_type", "layer_types")
+    }
+    vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": 64, "num_heads": 2, "intermediate_size": 64}
+    vision |= {"patch_size": 14, "fullatt_block_indexes": [1]}
+    names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+    ids = {name: getattr(old, name) for name in names}
+    torch.manual_seed(0)
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, **ids)
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
 def write_qwen2_vl(
     folder: Path, seed: int = 0, text: dict | None = None, vision: dict | None = None, prompts: Sequence[str] = ()
 ) -> Path:

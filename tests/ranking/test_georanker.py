@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -115,5 +117,16 @@ def test_folders_that_hold_no_such_thing(folder, tmp_path):
     write_clip(tmp_path / "clip")
     with pytest.raises(UsageError, match=r"--ranker-model .*clip: cannot load it"):
         load_base(str(tmp_path / "clip"))
+    asking = tmp_path / "asking"
+    asking.mkdir()
+    remote = {
+        "model_type": "stranger",
+        "auto_map": {"AutoConfig": "its.Config", "AutoModelForImageTextToText": "its.Model"},
+    }
+    (asking / "config.json").write_text(json.dumps(remote))
+    (asking / "its.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(UsageError, match=r"--ranker-model .*asking: cannot load it"):
+        load_base(str(asking))
+    assert not (tmp_path / "ran").exists()
     with pytest.raises(UsageError, match="--ranker-adapter /nowhere: cannot read it"):
         with_adapter(load_base(folder), Folder("/nowhere"))

@@ -16,7 +16,7 @@ from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.prompt import PromptPlace, messages
 from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
 from geoloc.storage import Folder
-from geoloc.toy.models import write_qwen2_vl
+from geoloc.toy.models import write_qwen2_vl, write_qwen25_vl
 
 NEGATIVES = [PromptPlace(1.5, 2.5, "Elsewhere"), PromptPlace(-3.25, 170.0, "")]
 VIEW = AreaView(28, 4 * 28 * 28, 9 * 28 * 28)
@@ -103,6 +103,15 @@ def test_scores_are_those_of_each_pair_alone(folder, adapter, queries, template,
     for _ in range(2):
         for query, scores in zip(queries, ranker.rank(queries), strict=True):
             assert scores.tolist() == pytest.approx(one_by_one(plain, folder, query, template), abs=1e-4)
+
+
+def test_so_are_those_of_a_newer_model(queries, tmp_path):
+    folder = str(write_qwen25_vl(tmp_path / "qwen25"))
+    save_adapter(with_new_adapter(load_base(folder)), tmp_path / "adapter")
+    adapter = Folder(str(tmp_path / "adapter"))
+    plain = with_adapter(load_base(folder), adapter).eval()
+    for query, scores in zip(queries, Ranker.load(options(folder, adapter)).rank(queries), strict=True):
+        assert scores.tolist() == pytest.approx(one_by_one(plain, folder, query, "shared_prefix"), abs=1e-4)
 
 
 def test_a_picture_is_encoded_once_as_long_as_it_is_kept(folder, adapter, queries, monkeypatch):
