@@ -111,15 +111,17 @@ class Prompter:
 
 @dataclass(frozen=True)
 class Group:
-    """A prefix and its suffixes in a pack, by their places in its sequence."""
+    """A photo's prefix and suffixes in a pack, one after the other."""
 
     start: int
     prefix: int
-    """Length."""
-    suffixes: torch.Tensor
-    """(n, longest) places; a shorter suffix repeats its last one."""
-    real: torch.Tensor
-    """(n, longest) bool: what is no repetition."""
+    """Tokens."""
+    suffixes: int
+    """Tokens, of all together."""
+    aside: torch.Tensor
+    """(n, longest): the suffixes side by side, by their places in the pack; a shorter one repeats its last."""
+    back: torch.Tensor
+    """(suffixes,): which of them, flattened, are no repetitions."""
 
 
 @dataclass(frozen=True)
@@ -140,15 +142,14 @@ class Pack:
     def of(cls, photos: Sequence[Prompts], device: torch.device | str) -> "Pack":
         groups, last, at = [], [], 0
         for photo in photos:
-            start, prefix = at, len(photo.prefix.ids)
-            at += prefix
-            lengths = torch.tensor([len(part.ids) for part in photo.suffixes])
-            first = at + lengths.cumsum(0) - lengths
+            prefix, lengths = len(photo.prefix.ids), torch.tensor([len(part.ids) for part in photo.suffixes])
+            first, total = at + prefix + lengths.cumsum(0) - lengths, int(lengths.sum())
             column = torch.arange(int(lengths.max()))
-            places = first[:, None] + torch.minimum(column, lengths[:, None] - 1)
-            groups.append(Group(start, prefix, places.to(device), (column < lengths[:, None]).to(device)))
+            aside = first[:, None] + torch.minimum(column, lengths[:, None] - 1)
+            back = (column < lengths[:, None]).flatten().nonzero()[:, 0]
+            groups.append(Group(at, prefix, total, aside.to(device), back.to(device)))
             last.append(first + lengths - 1)
-            at += int(lengths.sum())
+            at += prefix + total
         parts = [part for photo in photos for part in (photo.prefix, *photo.suffixes)]
         return cls(
             torch.cat([part.ids for part in parts]).to(device),
@@ -180,26 +181,28 @@ def shared_prefix_attention(
         )
     repeats = query.shape[1] // key.shape[1]
     query, key, value = query[0], key[0].repeat_interleave(repeats, 0), value[0].repeat_interleave(repeats, 0)
-    out = torch.empty_like(query)
+    out = []
     for group in groups:
         prefix = slice(group.start, group.start + group.prefix)
-        out[:, prefix] = functional.scaled_dot_product_attention(
-            *(states[None, :, prefix] for states in (query, key, value)), is_causal=True, scale=scaling
-        )[0]
-        number, longest = group.suffixes.shape
+        out.append(
+            functional.scaled_dot_product_attention(
+                *(states[None, :, prefix] for states in (query, key, value)), is_causal=True, scale=scaling
+            )[0]
+        )
+        number, longest = group.aside.shape
         keys, values = (
-            torch.cat([states[:, prefix].expand(number, -1, -1, -1), states[:, group.suffixes].transpose(0, 1)], dim=2)
+            torch.cat([states[:, prefix].expand(number, -1, -1, -1), states[:, group.aside].transpose(0, 1)], dim=2)
             for states in (key, value)
         )
         seen = functional.scaled_dot_product_attention(
-            query[:, group.suffixes].transpose(0, 1),
+            query[:, group.aside].transpose(0, 1),
             keys,
             values,
             attn_mask=causal_lower_right(longest, group.prefix + longest),
             scale=scaling,
         )
-        out[:, group.suffixes[group.real]] = seen.transpose(0, 1)[:, group.real]
-    return out.transpose(0, 1)[None], None
+        out.append(seen.transpose(0, 1).flatten(1, 2)[:, group.back])
+    return torch.cat(out, dim=1).transpose(0, 1)[None], None
 
 
 AttentionInterface.register(ATTENTION, shared_prefix_attention)
