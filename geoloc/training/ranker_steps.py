@@ -23,7 +23,7 @@ from geoloc.training.options import RankerTrainingOptions, deepspeed_config
 from geoloc.training.questions import Question
 
 STATE, PROGRESS = "optimizer.safetensors", "progress.json"
-CURVE_POINTS = 500
+CURVE_POINTS = 100
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
