@@ -72,7 +72,7 @@ def load_base(
     ``checkpointing``: compute activations twice instead of keeping them, to train in less memory.
     """
     try:
-        if device == "cuda":
+        if torch.device(device).type == "cuda":
             _check_memory(folder, dtype)
         whole = AutoModelForImageTextToText.from_pretrained(
             folder,

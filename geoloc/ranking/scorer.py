@@ -63,7 +63,8 @@ class Ranker:
         self._prompter = Prompter(processor, model.model, prompt.template)
         self.view: AreaView = self._patcher.view(prompt.min_pixels, prompt.max_pixels)
         self._context = model.model.config.get_text_config().max_position_embeddings
-        self._max_tokens = max_tokens or (GPU_TOKENS if device == "cuda" else CPU_TOKENS)
+        self._on_gpu = torch.device(device).type == "cuda"
+        self._max_tokens = max_tokens or (GPU_TOKENS if self._on_gpu else CPU_TOKENS)
         self._kept = _Kept(cache_bytes)
         self._pool = ThreadPoolExecutor(threads)
 
@@ -195,7 +196,7 @@ class Ranker:
         if not splits:
             raise UsageError(f"--max-pixels {self.view.max_pixels}: one candidate is too big for the memory ({reason})")
         self._max_tokens //= 2
-        if self._device == "cuda":
+        if self._on_gpu:
             torch.cuda.empty_cache()
 
 

@@ -43,8 +43,8 @@ log = logging.getLogger("geoloc")
 SETTINGS = "settings.json"
 NOT_SETTLED = ("workers", "checkpoint_steps", "checkpointing", "zero", "offload")
 """Settings that another attempt at the same training may change."""
-DECODED_AT_ONCE = 4
-"""Photos, with their candidates, of a decoding task."""
+DECODED_AT_ONCE, MAX_TASKS = 4, 4_096
+"""Photos, with their candidates, that are decoded together; and tasks of an epoch."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ def decoded(parts: Parts, rows: np.ndarray, view: AreaView) -> Iterator["Questio
         return
     quiet_data().execution_options.preserve_order = True
     tasks = [{"rows": rows[at : at + DECODED_AT_ONCE].tolist()} for at in range(0, len(rows), DECODED_AT_ONCE)]
-    dataset = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
+    dataset = ray.data.from_items(tasks, override_num_blocks=min(len(tasks), MAX_TASKS)).map_batches(
         functools.partial(_decode, parts, view),
         batch_format="pyarrow",
         batch_size=None,
@@ -228,8 +228,8 @@ def decoded(parts: Parts, rows: np.ndarray, view: AreaView) -> Iterator["Questio
         yield from map(Question.of, batch.to_pylist())
 
 
-def _decode(parts: Parts, view: AreaView, tasks: pa.Table) -> pa.Table:
+def _decode(parts: Parts, view: AreaView, tasks: pa.Table) -> Iterator[pa.Table]:
     from geoloc.training.questions import Questions
 
-    rows = [row for of_task in tasks["rows"].to_pylist() for row in of_task]
-    return Questions.open(parts).decoded(rows, view)
+    for rows in tasks["rows"].to_pylist():
+        yield Questions.open(parts).decoded(rows, view)

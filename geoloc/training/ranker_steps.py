@@ -41,6 +41,8 @@ class RankerTrainee:
         """One of ``world`` processes, which have joined a process group unless there is but one."""
         if device.type == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"
+        else:
+            torch.cuda.set_device(device)
         import deepspeed  # not where no model is trained: it looks for compilers and devices
 
         if world == 1 and not dist.is_initialized():
@@ -51,9 +53,9 @@ class RankerTrainee:
         self._device, self._rank, self._world = device, rank, world
         torch.manual_seed(options.seed)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        base = load_base(model, dtype, device.type, options.checkpointing)
+        base = load_base(model, dtype, str(device), options.checkpointing)
         self._tuned = with_new_adapter(base, options.lora_rank, options.lora_alpha, options.lora_dropout)
-        self._asker = Ranker(base, model, prompt, device.type, cache_bytes=0)
+        self._asker = Ranker(base, model, prompt, str(device), cache_bytes=0)
         self.view = self._asker.view
         self._named = [(name, p) for name, p in self._tuned.named_parameters() if p.requires_grad]
         self._parameters = [parameter for _, parameter in self._named]

@@ -99,6 +99,17 @@ def test_it_goes_on_as_if_nothing_had_happened(trainee, questions, tmp_path):
     assert second.validations == through.validations
 
 
+@pytest.mark.parametrize("otherwise", [{"checkpointing": True}, {"zero": 3}, {"offload": True}])
+def test_ways_to_save_memory_change_nothing(trainee, questions, otherwise):
+    curves = []
+    for changes in ({}, otherwise):
+        subject = trainee(lora_dropout=0.0, **changes)
+        for step in range(3):
+            subject.step(step, questions[2 * step : 2 * step + 2])
+        curves.append([point["loss"] for point in subject.history])
+    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
+
+
 def test_validation_is_about_the_scores(trainee, questions):
     subject = trainee()
     subject.validate(0, [*questions, None])
