@@ -105,6 +105,22 @@ def test_scores_are_those_of_each_pair_alone(folder, adapter, queries, template,
             assert scores.tolist() == pytest.approx(one_by_one(plain, folder, query, template), abs=1e-4)
 
 
+def test_in_bfloat16_the_order_is_that_of_each_pair_alone(folder, adapter, random):
+    """Wherever scores differ by more than 0.05."""
+    image = png(picture(random, 80, 60))
+    places = [PromptPlace(*random.uniform(-80, 80, 2).tolist(), "Somewhere") for _ in range(24)]
+    query = RankQuery(VIEW.of(picture(random, 90, 60)), [RankCandidate(place, image, 0) for place in places], NEGATIVES)
+    model = load_base(folder, torch.bfloat16)
+    with_adapter(model, adapter)
+    prompt = options(folder).prompt
+    [packed] = Ranker(model.eval(), folder, prompt).rank([query])
+    alone = np.array(one_by_one(model, folder, query, prompt.template))
+    gaps, ours = np.subtract.outer(alone, alone), np.subtract.outer(packed, packed)
+    clear = np.abs(gaps) > 0.05
+    assert clear.sum() >= 20
+    assert (gaps[clear] * ours[clear] > 0).mean() >= 0.99
+
+
 def test_so_are_those_of_a_newer_model(queries, tmp_path):
     folder = str(write_qwen25_vl(tmp_path / "qwen25"))
     save_adapter(with_new_adapter(load_base(folder)), tmp_path / "adapter")
