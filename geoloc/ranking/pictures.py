@@ -34,7 +34,10 @@ class Patcher:
     def patches(self, picture: np.ndarray, device: torch.device | str) -> torch.Tensor:
         """(h, w, 3) uint8 to (rows x columns, 3 x frames x patch²) float32, in blocks of merge x merge patches."""
         rows, columns = self.grid(picture)
-        pixels = torch.tensor(picture, device=device).float().div_(255)
+        pixels = torch.tensor(picture)
+        if torch.device(device).type == "cuda":
+            pixels = pixels.pin_memory()  # so that the copy does not wait for what the GPU is at
+        pixels = pixels.to(device, non_blocking=True).float().div_(255)
         mean, std = (torch.tensor(values, device=device) for values in (self.mean, self.std))
         pixels = (pixels - mean) / std
         m, p = self.merge, self.patch
