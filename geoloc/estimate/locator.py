@@ -12,6 +12,7 @@ from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import LocatorOptions
 from geoloc.estimate.retriever import Retriever
 from geoloc.geo.places import place_text, places
+from geoloc.index.store import Index
 from geoloc.photos.decode import View
 from geoloc.ranking.candidates import Candidates
 from geoloc.ranking.choosers import Chooser, Density, Top1, check_chooser
@@ -34,6 +35,14 @@ class Locator:
         self._confidence = Confidence(self._chooser.scale, options.calibration, options.abstention)
         names = self._index.place.to_pylist() if self._index.info.rows < _NAME_CACHE_ROWS else None
         self._place_texts = None if names is None else np.array([place_text(name) for name in names], object)
+
+    @property
+    def index(self) -> Index:
+        return self._index
+
+    @property
+    def encoder_fingerprint(self) -> str:
+        return self._retriever.encoder_fingerprint
 
     @property
     def view(self) -> View:

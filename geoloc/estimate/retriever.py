@@ -33,6 +33,10 @@ class Retriever:
             self._searcher = CpuSearcher(self.index.vectors)
 
     @property
+    def encoder_fingerprint(self) -> str:
+        return self._encoder.fingerprint
+
+    @property
     def view(self) -> View:
         """What of a photo is to be loaded."""
         return dataclasses.replace(self._encoder.view, ten_crop=self._ten_crop)

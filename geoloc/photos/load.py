@@ -58,45 +58,53 @@ class PhotoLoader:
     def _row(self, photo: dict, fetched: Fetched, deadly: bool) -> dict:
         row = {name: photo[name] for name in ("id", "uri", "lat", "lon", "city", "region", "country")}
         row["fetch_s"] = fetched.seconds
-        start = time.perf_counter()
-        try:
-            if isinstance(fetched.data, PhotoError):
-                raise fetched.data
-            if deadly:
-                raise PhotoError("crashed", "decoding it killed the process, more than once")
-            self._look(fetched.data, row)
-        except PhotoError as error:
-            row |= {"status": "failed", "error_kind": error.kind, "error": error.message}
-        row["decode_s"] = time.perf_counter() - start
-        return row
+        data = PhotoError("crashed", "decoding it killed the process, more than once") if deadly else fetched.data
+        return row | _seen(data, row, self._options)
 
-    def _look(self, data: bytes, row: dict) -> None:
-        options = self._options
-        photo = PhotoFile(data, options.max_pixels)
-        exif = photo.exif
-        row |= {"width": photo.width, "height": photo.height, "taken_at": exif.taken_at, "camera": exif.camera}
-        row |= {"exif_lat": exif.lat, "exif_lon": exif.lon}
-        if options.keep_located and exif.lat is not None:
-            row["status"] = "kept"
-            return
-        if options.need_position and exif.lat is None and not valid_coordinates(_nan(row["lat"]), _nan(row["lon"])):
-            raise PhotoError("no_position", "no valid coordinates, neither in the source's table nor in the EXIF")
-        scale = options.view.scale(photo.width, photo.height)
-        if options.thumbnail_px:
-            scale = max(scale, thumbnail_scale(photo.width, photo.height, options.thumbnail_px))
-        picture_view = self._picture_view(photo)
-        if picture_view:
-            scale = max(scale, picture_view.scale(photo.width, photo.height))
-        image = photo.pixels(scale)
-        if picture_view:
-            row["picture"] = packed(picture_view.of(image))
-        row["pixels"] = options.view.pixels(image)
-        if options.thumbnail_px:
-            row["thumbnail"] = thumbnail(image, options.thumbnail_px)
 
-    def _picture_view(self, photo: PhotoFile) -> AreaView | None:
-        view = self._options.picture_view
-        return view if view and view.takes(photo.width, photo.height) else None
+def load_one(data: bytes, options: LoadOptions) -> pa.Table:
+    """A batch of LOADED for one photo that somebody has sent."""
+    nowhere = dict.fromkeys(("lat", "lon", "city", "region", "country"))
+    return _table([{"id": 0, "uri": "", "fetch_s": 0.0} | nowhere | _seen(data, nowhere, options)])
+
+
+def _seen(data: bytes | PhotoError, place: dict, options: LoadOptions) -> dict:
+    """The columns that come from looking at a photo, or why it cannot be looked at."""
+    start, row = time.perf_counter(), {}
+    try:
+        if isinstance(data, PhotoError):
+            raise data
+        _look(data, place, options, row)
+    except PhotoError as error:
+        row |= {"status": "failed", "error_kind": error.kind, "error": error.message}
+    return row | {"decode_s": time.perf_counter() - start}
+
+
+def _look(data: bytes, place: dict, options: LoadOptions, row: dict) -> None:
+    """Fills ``row`` as far as it gets. Raises PhotoError."""
+    photo = PhotoFile(data, options.max_pixels)
+    exif = photo.exif
+    row |= {"width": photo.width, "height": photo.height, "taken_at": exif.taken_at, "camera": exif.camera}
+    row |= {"exif_lat": exif.lat, "exif_lon": exif.lon}
+    if options.keep_located and exif.lat is not None:
+        row["status"] = "kept"
+        return
+    if options.need_position and exif.lat is None and not valid_coordinates(_nan(place["lat"]), _nan(place["lon"])):
+        raise PhotoError("no_position", "no valid coordinates, neither in the source's table nor in the EXIF")
+    scale = options.view.scale(photo.width, photo.height)
+    if options.thumbnail_px:
+        scale = max(scale, thumbnail_scale(photo.width, photo.height, options.thumbnail_px))
+    picture_view = options.picture_view
+    if picture_view and not picture_view.takes(photo.width, photo.height):
+        picture_view = None
+    if picture_view:
+        scale = max(scale, picture_view.scale(photo.width, photo.height))
+    image = photo.pixels(scale)
+    row["pixels"] = options.view.pixels(image)
+    if picture_view:
+        row["picture"] = packed(picture_view.of(image))
+    if options.thumbnail_px:
+        row["thumbnail"] = thumbnail(image, options.thumbnail_px)
 
 
 def _nan(value: float | None) -> float:

@@ -47,13 +47,14 @@ def world_map(height: int = 560) -> figure:
     )
     plot.grid.visible = False
     plot.axis.visible = False
-    xs, ys = _outlines()
+    xs, ys = outlines()
     plot.patches(xs, ys, fill_color="#fbfbf8", line_color="#9fb0ba", line_width=0.6)
     return plot
 
 
 @functools.cache
-def _outlines() -> tuple[list[np.ndarray], list[np.ndarray]]:
+def outlines() -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Longitudes and latitudes of each ring of the countries' outlines, simplified for a map of the world."""
     outlines = shapely.from_wkb(read_data("countries.parquet")["outline"].drop_null().to_numpy(zero_copy_only=False))
     rings = shapely.get_exterior_ring(shapely.get_parts(shapely.simplify(outlines, 0.05)))
     rings = rings[shapely.area(shapely.polygons(rings)) > 0.02]

@@ -1,0 +1,110 @@
+"""A row of results as the service tells it."""
+
+import numpy as np
+from pydantic import BaseModel
+
+from geoloc.geo.distance import EARTH_RADIUS_KM
+from geoloc.geo.places import place_text
+from geoloc.schema import CONFIDENCES
+
+
+class Estimate(BaseModel):
+    lat: float
+    lon: float
+    radius_km: float
+    """Holds the true place with 90 % probability, if calibrated."""
+    confidence: float
+    """That the error is below 25 km; no probability unless calibrated."""
+    calibrated: bool
+    confidences: dict[str, float] | None
+    """By threshold, if calibrated."""
+    place: str | None
+    method: str
+
+
+class Candidate(BaseModel):
+    rank: int
+    lat: float
+    lon: float
+    score: float
+    similarity: float
+    source: str
+    place: str | None
+    reference_id: int
+    thumbnail: str | None
+    """Where its picture is; null in a gallery of coordinates."""
+
+
+class Answer(BaseModel):
+    estimate: Estimate
+    candidates: list[Candidate]
+    """Best first."""
+    width: int
+    height: int
+    timings_ms: dict[str, float]
+    map: dict | None = None
+    """GeoJSON: the estimate, its circle and the candidates."""
+
+
+def answer(row: dict, candidates: int, with_map: bool) -> Answer:
+    """Of a row of LOCATED that is no failure."""
+    estimate = Estimate(
+        lat=row["estimate_lat"],
+        lon=row["estimate_lon"],
+        radius_km=row["radius_km"],
+        confidence=row["confidence"],
+        calibrated=row[next(iter(CONFIDENCES.values()))] is not None,
+        confidences=_confidences(row),
+        place=place_text(row["place"]),
+        method=row["method"],
+    )
+    listed = [_candidate(rank, found) for rank, found in enumerate(row["candidates"][:candidates], 1)]
+    seconds = {name[:-2]: row[name] for name in ("decode_s", "embed_s", "retrieve_s", "rank_s") if row.get(name)}
+    return Answer(
+        estimate=estimate,
+        candidates=listed,
+        width=row["width"],
+        height=row["height"],
+        timings_ms={name: round(1000 * value, 1) for name, value in seconds.items()},
+        map=_map(estimate, listed) if with_map else None,
+    )
+
+
+def _confidences(row: dict) -> dict[str, float] | None:
+    found = {f"{threshold}km": row[name] for threshold, name in CONFIDENCES.items()}
+    return None if None in found.values() else found
+
+
+def _candidate(rank: int, found: dict) -> Candidate:
+    shown = found["reference"] is not None
+    return Candidate(
+        rank=rank,
+        thumbnail=f"/v1/references/{found['reference_id']}/thumbnail" if shown else None,
+        **{name: found[name] for name in ("lat", "lon", "score", "similarity", "source", "place", "reference_id")},
+    )
+
+
+def _map(estimate: Estimate, candidates: list[Candidate]) -> dict:
+    def feature(geometry: dict, **properties: object) -> dict:
+        return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+    def point(lat: float, lon: float) -> dict:
+        return {"type": "Point", "coordinates": [lon, lat]}
+
+    ring = circle(estimate.lat, estimate.lon, estimate.radius_km)
+    features = [
+        feature(point(estimate.lat, estimate.lon), role="estimate", confidence=estimate.confidence),
+        feature({"type": "Polygon", "coordinates": [ring]}, role="radius", radius_km=estimate.radius_km),
+        *(feature(point(c.lat, c.lon), role="candidate", rank=c.rank, score=c.score) for c in candidates),
+    ]
+    return {"type": "FeatureCollection", "features": features}
+
+
+def circle(lat: float, lon: float, radius_km: float, points: int = 72) -> list[list[float]]:
+    """[lon, lat] of points at that distance, the last one the first; longitudes run on beyond 180."""
+    turn, away = np.linspace(0, 2 * np.pi, points + 1), min(radius_km / EARTH_RADIUS_KM, np.pi * 0.999)
+    here = np.radians(lat)
+    there = np.arcsin(np.sin(here) * np.cos(away) + np.cos(here) * np.sin(away) * np.cos(turn))
+    east = np.arctan2(np.sin(turn) * np.sin(away) * np.cos(here), np.cos(away) - np.sin(here) * np.sin(there))
+    lons = np.degrees(np.unwrap(east)) + lon
+    return np.round(np.stack([lons, np.degrees(there)], axis=1), 5).tolist()

@@ -1,0 +1,107 @@
+"""The stages as Ray Serve holds them: batches of whatever requests are there, models that are changed while it serves.
+
+The models come as ``user_config``: other ones are loaded beside the old ones, which answer until then.
+"""
+
+import asyncio
+import io
+import threading
+
+import pyarrow as pa
+from PIL import Image
+from ray import serve
+
+from geoloc.serving.options import ModelOptions
+
+HEALTH_CHECK_S = 30
+
+
+@serve.deployment
+class Locating:
+    def __init__(self, max_pixels: int, device: str, threads: int, batch_size: int, batch_wait_ms: float) -> None:
+        self._max_pixels, self._device, self._threads = max_pixels, device, threads
+        self._turn = threading.Lock()
+        self._located_together.set_max_batch_size(batch_size)
+        self._located_together.set_batch_wait_timeout_s(batch_wait_ms / 1000)
+
+    async def reconfigure(self, config: dict) -> None:
+        self._stage = await asyncio.to_thread(self._load, ModelOptions(**config))
+
+    def _load(self, options: ModelOptions):
+        from geoloc.serving.stages import Retrieval  # needs torch (geoloc.pipeline.models)
+
+        _limit_threads(self._threads)
+        return Retrieval(options, self._max_pixels, self._device, self._threads)
+
+    async def locate(self, data: bytes) -> pa.Table:
+        """A photo's row of LOCATED."""
+        stage = self._stage
+        return await self._located_together((stage, await asyncio.to_thread(stage.load, data)))
+
+    @serve.batch
+    async def _located_together(self, asked: list[tuple]) -> list[pa.Table]:
+        return await asyncio.to_thread(_in_turn, self._turn, asked, "locate")
+
+    async def facts(self) -> dict:
+        return self._stage.facts
+
+    async def thumbnail(self, row: int) -> bytes | None:
+        """Of a reference. Raises IndexError where there is no such row."""
+        if not 0 <= row < self._stage.index.info.rows:
+            raise IndexError(row)
+        return self._stage.index.thumbnail(row)
+
+    async def check_health(self) -> None:
+        """A picture through the models."""
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 64), "grey").save(buffer, "JPEG")
+        row = await asyncio.wait_for(self.locate(buffer.getvalue()), HEALTH_CHECK_S)
+        if row["status"][0].as_py() == "failed":
+            raise RuntimeError(f"the models do not answer: {row['error'][0]}")
+
+
+@serve.deployment
+class RankingModels:
+    def __init__(self, device: str, threads: int, batch_size: int, batch_wait_ms: float) -> None:
+        self._device, self._threads = device, threads
+        self._turn = threading.Lock()
+        self._ranked_together.set_max_batch_size(batch_size)
+        self._ranked_together.set_batch_wait_timeout_s(batch_wait_ms / 1000)
+
+    async def reconfigure(self, config: dict) -> None:
+        self._stage = await asyncio.to_thread(self._load, ModelOptions(**config))
+
+    def _load(self, options: ModelOptions):
+        from geoloc.serving.stages import Ranking
+
+        stage = Ranking(options, self._device, self._threads)
+        _limit_threads(self._threads, models=True)
+        return stage
+
+    async def rank(self, located: pa.Table) -> pa.Table:
+        """A photo's row of LOCATED, with ``picture``, to one that is ranked."""
+        return await self._ranked_together((self._stage, located))
+
+    @serve.batch
+    async def _ranked_together(self, asked: list[tuple]) -> list[pa.Table]:
+        return await asyncio.to_thread(_in_turn, self._turn, asked, "rank")
+
+
+def _in_turn(turn: threading.Lock, asked: list[tuple], method: str) -> list[pa.Table]:
+    """What a stage makes of tables; of those that came before the models were changed, the old one makes it."""
+    with turn:
+        answers = {}
+        for stage in {id(stage): stage for stage, _ in asked}.values():
+            mine = [number for number, (other, _) in enumerate(asked) if other is stage]
+            tables = getattr(stage, method)([asked[number][1] for number in mine])
+            answers |= dict(zip(mine, tables, strict=True))
+        return [answers[number] for number in range(len(asked))]
+
+
+def _limit_threads(threads: int, models: bool = False) -> None:
+    """As geoloc.pipeline.models: the encoder spreads photos over threads itself, the ranker leaves it to torch."""
+    import faiss
+    import torch
+
+    torch.set_num_threads(threads if models else 1)
+    faiss.omp_set_num_threads(threads)

@@ -1,0 +1,61 @@
+"""What the service is set to: the arguments of ``serve run`` and of ``serve.yaml``."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ModelOptions(BaseModel):
+    """Which models answer. A service that runs takes up other ones without dropping a request (``serve deploy``)."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    preset: str = "geoclip"
+    """Models: geoclip, lite, or a folder from train_alignment.py."""
+    model: str | None = None
+    """Another image tower for the preset."""
+    index: str | None = None
+    """Index folder from build_index.py (default: the preset's own gallery of coordinates, where it has one)."""
+    candidates: int = Field(20, ge=1, le=2048)
+    """Places retrieved for a photo."""
+    chooser: Literal["top1", "density", "verification"] = "top1"
+    density_sigma_km: float = Field(445, gt=0)
+    calibration: str | None = None
+    """calibration.json from calibrate.py, or the folder with it."""
+    ranker_model: str | None = None
+    """Base model of the ranker: with it and ``ranker_adapter``, answers are ranked."""
+    ranker_adapter: str | None = None
+    ranker_candidates: int | None = None
+    ranker_max_pixels: int | None = None
+    skip_ranking_within_km: float | None = None
+
+
+class ServingOptions(ModelOptions):
+    keys: str | None = None
+    """File of API keys, a line each: a name and the key's SHA-256 (``python -m geoloc.serving.access NAME`` makes one). Without
+    it, and without GEOLOC_API_KEYS in the environment, only this machine is answered."""
+    requests_a_minute: int = Field(120, ge=1)
+    """Of each key; more are refused for a while (429)."""
+    max_photo_mb: float = Field(20, gt=0)
+    """Largest photo, MB (2^20 bytes)."""
+    max_megapixels: float = Field(100, gt=0)
+    max_batch: int = Field(16, ge=1)
+    """Photos of one batch request."""
+    max_waiting: int = Field(64, ge=1)
+    """Photos that wait for the models; more are refused for a while (429)."""
+    timeout_s: float = Field(60, gt=0)
+    """For a request to arrive, and again for its answer."""
+    s3_prefix: str | None = None
+    """Photos below this s3://bucket/prefix may be named instead of sent."""
+    batch_size: int = Field(16, ge=1)
+    """Photos the models take at once."""
+    batch_wait_ms: float = Field(5, ge=0)
+    """How long the first photo of a batch waits for others."""
+    replicas: int = Field(1, ge=1)
+    """Copies of the models that retrieve, and of the ranker, at most; as many as the load asks for."""
+    gpus_each: float = Field(0, ge=0)
+    """Of a copy; a fraction shares a GPU."""
+
+    @property
+    def models(self) -> ModelOptions:
+        return ModelOptions(**{name: getattr(self, name) for name in ModelOptions.model_fields})

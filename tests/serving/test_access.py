@@ -1,0 +1,57 @@
+"""Keys and rates, and the circle that answers draw."""
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from geoloc.errors import UsageError
+from geoloc.geo.distance import haversine_km
+from geoloc.serving.access import Rate, named, read_keys
+from geoloc.serving.answers import circle
+from geoloc.serving.options import ServingOptions
+from geoloc.serving.service import ServiceOptions, run_service
+
+
+def test_a_key_that_was_made_is_known(tmp_path, monkeypatch):
+    made = subprocess.run([sys.executable, "-m", "geoloc.serving.access", "ann"], capture_output=True, text=True)
+    key = made.stderr.rpartition(" ")[2].strip()
+    (tmp_path / "keys").write_text(f"# people\n{made.stdout}")
+    assert named(read_keys(str(tmp_path / "keys")), key) == "ann"
+    assert named(read_keys(str(tmp_path / "keys")), key + "x") is None
+    assert key not in (tmp_path / "keys").read_text()
+    monkeypatch.setenv("GEOLOC_API_KEYS", f"bob {hashlib.sha256(b'secret').hexdigest()}")
+    assert named(read_keys(None), "secret") == "bob"
+
+
+def test_keys_that_cannot_be_read(tmp_path):
+    with pytest.raises(UsageError, match="keys /nowhere: cannot read it"):
+        read_keys("/nowhere")
+    (tmp_path / "keys").write_text("ann secret")
+    with pytest.raises(UsageError, match=r"keys .*: a line is not a name and a SHA-256") as told:
+        read_keys(str(tmp_path / "keys"))
+    assert "secret" not in str(told.value)
+
+
+def test_so_many_a_minute():
+    rate = Rate(60)
+    assert [rate.wait_s("ann", now=100.0) for _ in range(60)] == [0] * 60
+    assert rate.wait_s("ann", now=100.0) == pytest.approx(1)
+    assert rate.wait_s("bob", now=100.0) == 0
+    assert rate.wait_s("ann", now=100.5) == pytest.approx(0.5)
+    assert rate.wait_s("ann", now=101.0) == 0
+    assert rate.wait_s("ann", now=101.0) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("lat", "lon", "radius"), [(48.9, 2.35, 100.0), (-77.0, 179.9, 2500.0), (89.0, 0.0, 300.0)])
+def test_a_circle_is_everywhere_as_far(lat, lon, radius):
+    ring = np.array(circle(lat, lon, radius))
+    assert haversine_km(lat, lon, ring[:, 1], ring[:, 0]) == pytest.approx(np.full(len(ring), radius), rel=1e-3)
+    assert np.abs(np.diff(ring[:, 0])).max() < 180
+
+
+def test_other_machines_are_answered_only_with_keys():
+    with pytest.raises(UsageError, match=r"--host 0\.0\.0\.0: without --keys the service is for this machine alone"):
+        run_service(ServiceOptions(host="0.0.0.0", service=ServingOptions(preset="lite", index="/nowhere")))

@@ -1,0 +1,216 @@
+"""The service on a real cluster, asked over HTTP."""
+
+import base64
+import hashlib
+import io
+import socket
+import threading
+import time
+
+import httpx
+import pytest
+from PIL import Image
+from ray import serve
+
+from geoloc.encoders.presets import preset
+from geoloc.estimate.locator import Locator
+from geoloc.estimate.options import LocatorOptions
+from geoloc.index.store import Index
+from geoloc.photos.load import LoadOptions, load_one
+from geoloc.serving.app import build
+from geoloc.serving.options import ServingOptions
+from geoloc.storage import Folder
+
+KEY = "a key of ours"
+JPEG = {"Content-Type": "image/jpeg"}
+
+
+@pytest.fixture(scope="module")
+def options(toy_index, toy_base, toy_adapter, tmp_path_factory) -> ServingOptions:
+    keys = tmp_path_factory.mktemp("keys") / "keys"
+    keys.write_text(f"tests {hashlib.sha256(KEY.encode()).hexdigest()}\n")
+    return ServingOptions(
+        preset="lite",
+        index=str(toy_index),
+        candidates=8,
+        ranker_model=str(toy_base),
+        ranker_adapter=str(toy_adapter),
+        keys=str(keys),
+        requests_a_minute=100_000,
+        max_photo_mb=1,
+        max_megapixels=5,
+        max_batch=3,
+        s3_prefix="s3://served/photos",
+    )
+
+
+@pytest.fixture(scope="module")
+def address(ray_cluster, options):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port})
+    serve.run(build(options), name="geoloc")
+    yield f"http://127.0.0.1:{port}"
+    serve.shutdown()
+
+
+@pytest.fixture
+def client(address):
+    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def photo(toy) -> bytes:
+    return next(path for path in sorted((toy / "archive").rglob("*.jpg")) if path.stat().st_size > 5000).read_bytes()
+
+
+def problem(response: httpx.Response, status: int) -> dict:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    told = response.json()
+    assert told["status"] == status
+    return told
+
+
+def test_the_answer_is_the_archives(client, photo, toy_index):
+    locator = Locator(LocatorOptions(preset("lite"), Folder(str(toy_index)), 8))
+    [row] = locator.locate(load_one(photo, LoadOptions(locator.view))).to_pylist()
+    found = client.post("/v1/geolocate", params={"rank": False}, content=photo, headers=JPEG).json()
+    estimate = found["estimate"]
+    assert (estimate["lat"], estimate["lon"], estimate["method"]) == (row["lat"], row["lon"], "top1")
+    assert estimate["confidence"] == pytest.approx(row["confidence"], abs=1e-5)
+    for ours, theirs in zip(found["candidates"], row["candidates"], strict=True):
+        assert ours["reference_id"] == theirs["reference_id"]
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-5)
+        assert ours["place"] == theirs["place"]
+    assert (found["width"], found["height"]) == (row["width"], row["height"])
+
+
+def test_the_ranker_has_the_last_word(client, photo):
+    found = client.post("/v1/geolocate", content=photo, headers=JPEG).json()
+    assert found["estimate"]["method"] == "georanker"
+    scores = [candidate["score"] for candidate in found["candidates"]]
+    assert len(scores) == 6
+    assert scores == sorted(scores, reverse=True)
+    assert found["timings_ms"]["rank"] > 0
+
+
+def test_a_photo_in_every_form(client, photo, s3):
+    s3.create_bucket(Bucket="served")
+    s3.put_object(Bucket="served", Key="photos/1.jpg", Body=photo)
+    expected = client.post("/v1/geolocate", content=photo, headers=JPEG).json()
+    forms = [
+        {"files": {"photo": ("1.jpg", photo, "image/jpeg")}},
+        {"json": {"image": base64.b64encode(photo).decode()}},
+        {"json": {"uri": "s3://served/photos/1.jpg"}},
+        {"content": photo, "headers": {"Content-Type": "application/octet-stream"}},
+    ]
+    for form in forms:
+        response = client.post("/v1/geolocate", **form)
+        assert response.status_code == 200, response.text
+        assert response.json()["estimate"] == pytest.approx(expected["estimate"])
+
+
+def test_options(client, photo):
+    found = client.post("/v1/geolocate", params={"candidates": 2, "map": True}, content=photo, headers=JPEG).json()
+    assert len(found["candidates"]) == 2
+    roles = [feature["properties"]["role"] for feature in found["map"]["features"]]
+    assert roles == ["estimate", "radius", "candidate", "candidate"]
+    assert "candidates" in problem(client.post("/v1/geolocate?candidates=many", content=photo), 422)["detail"]
+
+
+def test_a_bad_photo_of_a_batch_fails_alone(client, photo):
+    files = [("photo", ("a.jpg", photo)), ("photo", ("b.jpg", b"none")), ("photo", ("c.jpg", photo))]
+    answers = client.post("/v1/geolocate/batch", files=files).json()["answers"]
+    assert [answer["problem"] and answer["problem"]["kind"] for answer in answers] == [None, "not_an_image", None]
+    assert answers[0]["answer"]["estimate"] == pytest.approx(answers[2]["answer"]["estimate"])
+    assert "3" in problem(client.post("/v1/geolocate/batch", files=[*files, files[0]]), 400)["detail"]
+
+
+def test_what_is_refused(client, photo):
+    def post(**request) -> httpx.Response:
+        return client.post("/v1/geolocate", **request)
+
+    big = io.BytesIO()
+    Image.new("1", (3000, 2000)).save(big, "PNG")
+    assert problem(post(content=b"", headers=JPEG), 422)["kind"] == "empty"
+    assert problem(post(content=b"no photo", headers=JPEG), 422)["kind"] == "not_an_image"
+    assert problem(post(content=photo[:3000], headers=JPEG), 422)["kind"] == "truncated"
+    assert problem(post(content=big.getvalue(), headers=JPEG), 413)["kind"] == "too_many_pixels"
+    assert problem(post(content=bytes(2 << 20), headers=JPEG), 413)["limit_mb"] == 1
+    assert problem(post(content=(bytes(1 << 19) for _ in range(4)), headers=JPEG), 413)["limit_mb"] == 1
+    problem(post(content=b"hello", headers={"Content-Type": "text/plain"}), 415)
+    problem(post(content=b"{", headers={"Content-Type": "application/json"}), 422)
+    problem(post(json={"image": "!"}), 422)
+    problem(post(json={}), 422)
+    problem(post(data={"photo": "words"}, files={"other": b""}), 422)
+    problem(post(content=b"x", headers={"Content-Type": "multipart/form-data"}), 400)
+    for uri in ("s3://other/1.jpg", "s3://served/photos/../keys", "s3://served/photosets/1.jpg", "http://host/1.jpg"):
+        problem(post(json={"uri": uri}), 403)
+    assert problem(post(json={"uri": "s3://served/photos/none.jpg"}), 422)["kind"] == "not_found"
+    problem(client.get("/v1/nothing"), 404)
+    problem(client.get("/v1/geolocate"), 405)
+
+
+def test_keys_are_asked_for(address, photo):
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}):
+        with httpx.Client(base_url=address, headers=headers) as stranger:
+            problem(stranger.post("/v1/geolocate", content=photo), 401)
+            problem(stranger.get("/v1/model"), 401)
+            problem(stranger.get("/v1/references/0/thumbnail"), 401)
+
+
+def test_thumbnails_and_models(client, toy_index):
+    index = Index(toy_index)
+    assert client.get("/v1/references/3/thumbnail").content == index.thumbnail(3)
+    problem(client.get("/v1/references/60/thumbnail"), 404)
+    problem(client.get("/v1/references/-1/thumbnail"), 404)
+    facts = client.get("/v1/model").json()
+    assert (facts["preset"], facts["index"]["fingerprint"]) == ("lite", index.info.fingerprint)
+    assert client.get("/-/healthz").text == "success"
+    assert "/v1/geolocate" in client.get("/openapi.json").json()["paths"]
+
+
+def test_the_page_needs_nothing_from_elsewhere(client):
+    page = client.get("/")
+    assert page.headers["content-security-policy"].startswith("default-src 'self'")
+    assert "http" not in page.text
+    assert b"Bokeh" in client.get("/static/bokeh.js").content
+    assert len(client.get("/static/outlines.json").json()["xs"]) > 100
+    for name in ("page.js", "page.css"):
+        assert client.get(f"/static/{name}").status_code == 200
+    problem(client.get("/static/api.py"), 404)
+
+
+def test_other_models_are_taken_up_without_dropping_a_request(client, options, photo):
+    statuses, numbers, stop = [], set(), threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=client.base_url, headers=client.headers, timeout=60) as mine:
+            while not stop.is_set():
+                response = mine.post("/v1/geolocate", content=photo, headers=JPEG, params={"rank": False})
+                statuses.append(response.status_code)
+                numbers.add(len(response.json()["candidates"]))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    changed = options.model_copy(update={"candidates": 7})
+    serve.run(build(changed), name="geoloc")
+    until = time.monotonic() + 60
+    while 7 not in numbers and time.monotonic() < until:
+        time.sleep(0.1)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert set(statuses) == {200}
+    assert numbers == {8, 7}
+
+
+def test_messy_files_are_answered_or_refused(client, shared_data):
+    files = [path for path in sorted((shared_data / "messy").rglob("*")) if path.is_file()][::12]
+    for path in files:
+        response = client.post("/v1/geolocate", content=path.read_bytes(), params={"rank": False}, headers=JPEG)
+        assert response.status_code in (200, 413, 422), (path, response.text)
