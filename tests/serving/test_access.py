@@ -1,11 +1,14 @@
 """Keys and rates, and the circle that answers draw."""
 
 import hashlib
+import importlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import yaml
+from pydantic import ValidationError
 
 from geoloc.errors import UsageError
 from geoloc.geo.distance import haversine_km
@@ -13,6 +16,7 @@ from geoloc.serving.access import Rate, named, read_keys
 from geoloc.serving.answers import circle
 from geoloc.serving.options import ServingOptions
 from geoloc.serving.service import ServiceOptions, run_service
+from tests.conftest import REPOSITORY
 
 
 def test_a_key_that_was_made_is_known(tmp_path, monkeypatch):
@@ -55,3 +59,12 @@ def test_a_circle_is_everywhere_as_far(lat, lon, radius):
 def test_other_machines_are_answered_only_with_keys():
     with pytest.raises(UsageError, match=r"--host 0\.0\.0\.0: without --keys the service is for this machine alone"):
         run_service(ServiceOptions(host="0.0.0.0", service=ServingOptions(preset="lite", index="/nowhere")))
+
+
+def test_the_cluster_configuration_is_one_that_can_be_built():
+    [application] = yaml.safe_load((REPOSITORY / "cluster" / "serve.yaml").read_text())["applications"]
+    module, _, name = application["import_path"].partition(":")
+    assert callable(getattr(importlib.import_module(module), name))
+    assert ServingOptions(**application["args"]).keys
+    with pytest.raises(ValidationError, match="gpus"):
+        ServingOptions(**application["args"], gpus=1)

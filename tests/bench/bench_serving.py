@@ -1,0 +1,169 @@
+"""The service under load, against its own objects called directly.
+
+    python -m tests.bench.bench_serving INDEX FOLDER [MESSY]
+
+FOLDER has photos to ask about; INDEX is one of preset lite. Two minutes of 200 clients; then a replica that is killed and
+models that are changed, under load; then every file of MESSY.
+"""
+
+import asyncio
+import collections
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+import ray
+from ray import serve
+
+from geoloc.serving.app import build
+from geoloc.serving.options import ServingOptions
+from geoloc.serving.stages import Retrieval
+
+ADDRESS = "http://127.0.0.1:8123"
+CLIENTS, SECONDS = 200, 120
+
+
+def main() -> None:
+    index, folder = sys.argv[1], Path(sys.argv[2])
+    photos = [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[:200]]
+    options = ServingOptions(preset="lite", index=index, requests_a_minute=10**9)
+    direct = directly(options, photos)
+    print(f"the objects in one process, two threads: {direct:.1f} photos/s")
+    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR")
+    serve.start(http_options={"host": "127.0.0.1", "port": 8123})
+    serve.run(build(options), name="geoloc")
+    asyncio.run(load(photos, SECONDS / 12, 8))
+    memory = resident()
+    served = asyncio.run(load(photos, SECONDS, CLIENTS))
+    tell(f"{CLIENTS} clients for {SECONDS} s", served)
+    rate = served.statuses[200] / served.seconds
+    print(
+        f"throughput in the ratio to the objects themselves: {rate / direct:.2f}; memory {memory:.0f} to {resident():.0f} MB"
+    )
+    tell("a replica of the models killed", asyncio.run(meanwhile(photos, kill)))
+    changed = options.model_copy(update={"candidates": 10})
+    tell("models changed", asyncio.run(meanwhile(photos, lambda: serve.run(build(changed), name="geoloc"))))
+    if len(sys.argv) > 3:
+        messy = [path.read_bytes() for path in sorted(Path(sys.argv[3]).rglob("*")) if path.is_file()]
+        replicas = processes()
+        tell(f"{len(messy)} messy files", asyncio.run(load(messy, None, 16)))
+        print(f"replicas that died of them: {len(replicas - processes())}")
+    serve.shutdown()
+
+
+def directly(options: ServingOptions, photos: list[bytes]) -> float:
+    """Photos/s of the same objects with the best batch size, in a process that does nothing else."""
+    code = "import sys, pickle; from tests.bench.bench_serving import best; best(*pickle.load(sys.stdin.buffer))"
+    import pickle
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps((options, photos)), capture_output=True, check=True
+    )
+    return float(done.stdout.split()[-1])
+
+
+def best(options: ServingOptions, photos: list[bytes]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    stage, rates = Retrieval(options.models, 10**8, threads=2), []
+    for size in (8, 16, 32, 64):
+        start = time.perf_counter()
+        for at in range(0, len(photos), size):
+            stage.locate([stage.load(data) for data in photos[at : at + size]])
+        rates.append(len(photos) / (time.perf_counter() - start))
+    print(max(rates))
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.statuses, self.latencies, self.errors = collections.Counter(), [], []
+        self.seconds, self.answers = 0.0, collections.defaultdict(set)
+
+
+async def load(photos: list[bytes], seconds: float | None, clients: int) -> Seen:
+    """For so long, or, where that is None, until each has been answered once; who is told to come again does."""
+    seen, start, left = Seen(), time.monotonic(), iter(range(10**9))
+    limits = httpx.Limits(max_connections=clients)
+    async with httpx.AsyncClient(base_url=ADDRESS, timeout=120, limits=limits) as client:
+
+        async def one_client() -> None:
+            while (number := next(left)) < (10**9 if seconds else len(photos)):
+                while seconds is None or time.monotonic() - start < seconds:
+                    if await ask(client, seen, photos[number % len(photos)], number % len(photos)) != 429:
+                        break
+                if seconds and time.monotonic() - start >= seconds:
+                    return
+
+        await asyncio.gather(*(one_client() for _ in range(clients)))
+    seen.seconds = time.monotonic() - start
+    return seen
+
+
+async def ask(client: httpx.AsyncClient, seen: Seen, data: bytes, number: int) -> int | None:
+    began = time.monotonic()
+    try:
+        response = await client.post("/v1/geolocate", content=data, headers={"Content-Type": "image/jpeg"})
+    except httpx.HTTPError as error:
+        seen.errors.append(type(error).__name__)
+        return None
+    seen.statuses[response.status_code] += 1
+    if response.status_code == 429:
+        await asyncio.sleep(float(response.headers["Retry-After"]))
+    elif response.status_code == 200:
+        seen.latencies.append(time.monotonic() - began)
+        estimate = response.json()["estimate"]
+        seen.answers[number].add((estimate["lat"], estimate["lon"]))
+    return response.status_code
+
+
+async def meanwhile(photos: list[bytes], event) -> Seen:
+    async def later() -> None:
+        await asyncio.sleep(10)
+        await asyncio.to_thread(event)
+
+    seen, _ = await asyncio.gather(load(photos, 60, 16), later())
+    return seen
+
+
+def tell(what: str, seen: Seen) -> None:
+    p = np.percentile(seen.latencies or [np.nan], [50, 95, 99])
+    different = sum(len(answers) > 1 for answers in seen.answers.values())
+    print(
+        f"{what}: {dict(seen.statuses)}, {len(seen.errors)} connections lost, {seen.statuses[200] / seen.seconds:.1f} "
+        f"photos/s, p50/p95/p99 {p[0]:.2f}/{p[1]:.2f}/{p[2]:.2f} s, {different} photos with two answers",
+        flush=True,
+    )
+
+
+def replicas_of(name: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if name in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def processes() -> set[int]:
+    return {process.pid for process in replicas_of("ServeReplica")}
+
+
+def resident() -> float:
+    return sum(process.memory_info().rss for process in replicas_of("ServeReplica")) / 2**20
+
+
+def kill() -> None:
+    for process in replicas_of("Locating"):
+        process.send_signal(signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
