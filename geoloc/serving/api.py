@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import binascii
-import hmac
 import logging
 import time
 from importlib import resources
@@ -31,7 +30,7 @@ from geoloc.serving.problems import MEDIA_TYPE, ProblemError, busy, unusable
 
 log = logging.getLogger("geoloc")
 
-LOCAL = ("127.0.0.1", "::1", "localhost", "testclient")
+LOCAL = ("127.0.0.1", "::1", "[::1]", "localhost")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -80,6 +79,7 @@ _PROBLEMS = {
         415: "No photo in a form that is understood",
         422: "The photo, or an option, cannot be used",
         429: "Too many requests; Retry-After says when to come again",
+        503: "The models are starting",
         504: "The models took too long",
     }.items()
 }
@@ -134,6 +134,12 @@ async def _by_framework(_: Request, error: HTTPException) -> Response:
 async def _options(_: Request, error: RequestValidationError) -> Response:
     wrong = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
     return ProblemError(422, "An option cannot be used", wrong).response()
+
+
+@app.exception_handler(Exception)
+async def _ours(_: Request, error: Exception) -> Response:
+    log.error("a request failed: %s", type(error).__name__)
+    return ProblemError(500, "The service failed", "this is not the request's fault").response()
 
 
 @app.middleware("http")
@@ -227,12 +233,12 @@ class Api:
         who = request.client.host if request.client else "unknown"
         if self._keys:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            owner = named(self._keys, key.strip()) if hmac.compare_digest(scheme.lower(), "bearer") else None
+            owner = named(self._keys, key.strip()) if scheme.lower() == "bearer" else None
             if owner is None:
                 self._refuse(401)
                 raise ProblemError(401, "No valid key", "send the header Authorization: Bearer KEY")
             who = owner
-        elif who not in LOCAL:
+        elif who not in LOCAL or _host(request) not in LOCAL:  # a page elsewhere may give its own name this address
             self._refuse(403)
             raise ProblemError(
                 403, "Only for this machine", "the service has no keys, so it answers nobody else's machine"
@@ -342,15 +348,18 @@ class Api:
         start = time.perf_counter()
         try:
             async with asyncio.timeout(self._options.timeout_s):
-                row = await self._locating.locate.remote(data)
+                row = await _asked(self._locating.locate, data)
                 if rank and self._ranking and row["status"][0].as_py() != "failed":
-                    row = await self._ranking.rank.remote(row)
+                    row = await _asked(self._ranking.rank, row)
         except TimeoutError as error:
             self._refuse(504)
             raise ProblemError(504, "The models took too long", f"over {self._options.timeout_s:g} s") from error
         except ray.serve.exceptions.BackPressureError as error:
             self._refuse(429)
             raise busy() from error
+        except (ray.exceptions.RayActorError, ray.serve.exceptions.DeploymentUnavailableError) as error:
+            self._refuse(503)
+            raise ProblemError(503, "The models are starting", "try again in a moment", 5) from error
         [values] = row.drop_columns([name for name in ("picture",) if name in row.column_names]).to_pylist()
         if values["status"] == "failed":
             raise unusable(values["error_kind"], values["error"])
@@ -359,3 +368,16 @@ class Api:
         told = answer(values, candidates, with_map)
         told.timings_ms["total"] = round(1000 * (time.perf_counter() - start), 1)
         return told
+
+
+async def _asked(method: DeploymentHandle, *arguments: object):
+    """What the models answer; asked once more where they died of something else meanwhile."""
+    try:
+        return await method.remote(*arguments)
+    except ray.exceptions.RayActorError:
+        return await method.remote(*arguments)
+
+
+def _host(request: Request) -> str:
+    host = request.headers.get("host", "")
+    return host if host.endswith("]") else host.rpartition(":")[0] or host
