@@ -150,8 +150,21 @@ async def _headers(request: Request, proceed) -> Response:
     return response
 
 
+async def _asked(method: DeploymentHandle, *arguments: object):
+    """What the models answer; asked once more where they died of something else meanwhile."""
+    try:
+        return await method.remote(*arguments)
+    except ray.exceptions.RayActorError:
+        return await method.remote(*arguments)
+
+
+def _host(request: Request) -> str:
+    host = request.headers.get("host", "")
+    return host if host.endswith("]") else host.rpartition(":")[0] or host
+
+
 @serve.deployment
-@serve.ingress(app)
+@serve.ingress(app)  # which keeps what it finds here; helpers come before
 class Api:
     def __init__(self, options: ServingOptions, locating: DeploymentHandle, ranking: DeploymentHandle | None) -> None:
         self._options, self._locating, self._ranking = options, locating, ranking
@@ -368,16 +381,3 @@ class Api:
         told = answer(values, candidates, with_map)
         told.timings_ms["total"] = round(1000 * (time.perf_counter() - start), 1)
         return told
-
-
-async def _asked(method: DeploymentHandle, *arguments: object):
-    """What the models answer; asked once more where they died of something else meanwhile."""
-    try:
-        return await method.remote(*arguments)
-    except ray.exceptions.RayActorError:
-        return await method.remote(*arguments)
-
-
-def _host(request: Request) -> str:
-    host = request.headers.get("host", "")
-    return host if host.endswith("]") else host.rpartition(":")[0] or host
