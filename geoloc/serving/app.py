@@ -28,8 +28,8 @@ def build(options: ServingOptions) -> serve.Application:
         "ray_actor_options": {"num_cpus": 0, "num_gpus": options.gpus_each},
         **HEALTH,
     }
-    batches = (options.batch_size, options.batch_wait_ms)
-    locating = Locating.options(**scale).bind(int(options.max_megapixels * 1e6), device, threads, *batches)
-    ranking = RankingModels.options(**scale).bind(device, threads, *batches) if options.ranker_adapter else None
+    size = options.batch_size
+    locating = Locating.options(**scale).bind(int(options.max_megapixels * 1e6), device, threads, size)
+    ranking = RankingModels.options(**scale).bind(device, threads, size) if options.ranker_adapter else None
     api = Api.options(max_ongoing_requests=4 * options.max_waiting, ray_actor_options={"num_cpus": 0}, **HEALTH)
     return api.bind(options, locating, ranking)

@@ -4,13 +4,14 @@ The models come as ``user_config``: other ones are loaded beside the old ones, w
 """
 
 import asyncio
+import functools
 import io
-import threading
 
 import pyarrow as pa
 from PIL import Image
 from ray import serve
 
+from geoloc.serving.batching import Together
 from geoloc.serving.options import ModelOptions
 
 HEALTH_CHECK_S = 30
@@ -18,11 +19,9 @@ HEALTH_CHECK_S = 30
 
 @serve.deployment
 class Locating:
-    def __init__(self, max_pixels: int, device: str, threads: int, batch_size: int, batch_wait_ms: float) -> None:
+    def __init__(self, max_pixels: int, device: str, threads: int, batch_size: int) -> None:
         self._max_pixels, self._device, self._threads = max_pixels, device, threads
-        self._turn = threading.Lock()
-        self._located_together.set_max_batch_size(batch_size)
-        self._located_together.set_batch_wait_timeout_s(batch_wait_ms / 1000)
+        self._together = Together(functools.partial(_by_stage, method="locate"), batch_size)
 
     async def reconfigure(self, config: dict) -> None:
         self._stage = await asyncio.to_thread(self._load, ModelOptions(**config))
@@ -36,11 +35,7 @@ class Locating:
     async def locate(self, data: bytes) -> pa.Table:
         """A photo's row of LOCATED."""
         stage = self._stage
-        return await self._located_together((stage, await asyncio.to_thread(stage.load, data)))
-
-    @serve.batch
-    async def _located_together(self, asked: list[tuple]) -> list[pa.Table]:
-        return await asyncio.to_thread(_in_turn, self._turn, asked, "locate")
+        return await self._together((stage, await asyncio.to_thread(stage.load, data)))
 
     async def facts(self) -> dict:
         return self._stage.facts
@@ -62,11 +57,9 @@ class Locating:
 
 @serve.deployment
 class RankingModels:
-    def __init__(self, device: str, threads: int, batch_size: int, batch_wait_ms: float) -> None:
+    def __init__(self, device: str, threads: int, batch_size: int) -> None:
         self._device, self._threads = device, threads
-        self._turn = threading.Lock()
-        self._ranked_together.set_max_batch_size(batch_size)
-        self._ranked_together.set_batch_wait_timeout_s(batch_wait_ms / 1000)
+        self._together = Together(functools.partial(_by_stage, method="rank"), batch_size)
 
     async def reconfigure(self, config: dict) -> None:
         self._stage = await asyncio.to_thread(self._load, ModelOptions(**config))
@@ -80,22 +73,17 @@ class RankingModels:
 
     async def rank(self, located: pa.Table) -> pa.Table:
         """A photo's row of LOCATED, with ``picture``, to one that is ranked."""
-        return await self._ranked_together((self._stage, located))
-
-    @serve.batch
-    async def _ranked_together(self, asked: list[tuple]) -> list[pa.Table]:
-        return await asyncio.to_thread(_in_turn, self._turn, asked, "rank")
+        return await self._together((self._stage, located))
 
 
-def _in_turn(turn: threading.Lock, asked: list[tuple], method: str) -> list[pa.Table]:
+def _by_stage(asked: list[tuple], method: str) -> list[pa.Table]:
     """What a stage makes of tables; of those that came before the models were changed, the old one makes it."""
-    with turn:
-        answers = {}
-        for stage in {id(stage): stage for stage, _ in asked}.values():
-            mine = [number for number, (other, _) in enumerate(asked) if other is stage]
-            tables = getattr(stage, method)([asked[number][1] for number in mine])
-            answers |= dict(zip(mine, tables, strict=True))
-        return [answers[number] for number in range(len(asked))]
+    answers = {}
+    for stage in {id(stage): stage for stage, _ in asked}.values():
+        mine = [number for number, (other, _) in enumerate(asked) if other is stage]
+        tables = getattr(stage, method)([asked[number][1] for number in mine])
+        answers |= dict(zip(mine, tables, strict=True))
+    return [answers[number] for number in range(len(asked))]
 
 
 def _limit_threads(threads: int, models: bool = False) -> None:

@@ -49,8 +49,6 @@ class ServingOptions(ModelOptions):
     """Photos below this s3://bucket/prefix may be named instead of sent."""
     batch_size: int = Field(16, ge=1)
     """Photos the models take at once."""
-    batch_wait_ms: float = Field(5, ge=0)
-    """How long the first photo of a batch waits for others."""
     replicas: int = Field(1, ge=1)
     """Copies of the models that retrieve, and of the ranker, at most; as many as the load asks for."""
     gpus_each: float = Field(0, ge=0)

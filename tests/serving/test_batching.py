@@ -1,0 +1,44 @@
+import asyncio
+import threading
+
+import pytest
+
+from geoloc.serving.batching import Together
+
+
+def test_who_waits_while_the_models_work_is_answered_together():
+    sizes, free = [], threading.Event()
+
+    def work(numbers: list[int]) -> list[int]:
+        sizes.append(len(numbers))
+        free.wait(5)
+        return [number * 10 for number in numbers]
+
+    async def ask() -> list[int]:
+        together = Together(work, most=4)
+        asked = [asyncio.create_task(together(0))]
+        await asyncio.sleep(0.1)
+        asked += [asyncio.create_task(together(number)) for number in range(1, 8)]
+        await asyncio.sleep(0.1)
+        asked[2].cancel()
+        free.set()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers = asyncio.run(ask())
+    assert isinstance(answers.pop(2), asyncio.CancelledError)
+    assert answers == [0, 10, 30, 40, 50, 60, 70]
+    assert sizes == [1, 3, 3]
+
+
+def test_one_that_fails_fails_alone():
+    def work(numbers: list[int]) -> list[float]:
+        return [1 / number for number in numbers]
+
+    async def ask() -> list:
+        together = Together(work, most=8)
+        return await asyncio.gather(*(together(number) for number in (1, 0, 2)), return_exceptions=True)
+
+    first, failed, last = asyncio.run(ask())
+    assert (first, last) == (1, 0.5)
+    with pytest.raises(ZeroDivisionError):
+        raise failed
