@@ -47,7 +47,8 @@ class RankerTrainee:
 
         if world == 1 and not dist.is_initialized():
             os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-            dist.init_process_group("gloo", init_method=f"file://{tempfile.mkdtemp()}/store", rank=0, world_size=1)
+            backend, meeting = "nccl" if device.type == "cuda" else "gloo", f"file://{tempfile.mkdtemp()}/store"
+            dist.init_process_group(backend, init_method=meeting, rank=0, world_size=1)
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # it would be compiled on the spot
         self._options, self._prompt, self._steps = options, prompt, steps
         self._device, self._rank, self._world = device, rank, world
