@@ -95,23 +95,30 @@ def toy_base(tmp_path_factory) -> Path:
     return write_qwen2_vl(tmp_path_factory.mktemp("base"))
 
 
-@pytest.fixture(scope="session")
-def toy_adapter(toy_base, tmp_path_factory) -> Path:
-    """A ranker's, of opinions but without knowledge, that was asked about little pictures."""
+def opinionated(base: str):
+    """A ranker with an adapter that says something: LoRA starts at the identity."""
     import torch
 
-    from geoloc.ranking.georanker import load_base, save_adapter, with_new_adapter
-    from geoloc.ranking.options import PromptOptions, write_prompt
-    from geoloc.storage import Folder
+    from geoloc.ranking.georanker import load_base, with_new_adapter
 
     torch.manual_seed(1)
-    tuned = with_new_adapter(load_base(str(toy_base)))
+    tuned = with_new_adapter(load_base(base))
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.3)
+    return tuned.eval()
+
+
+@pytest.fixture(scope="session")
+def toy_adapter(toy_base, tmp_path_factory) -> Path:
+    """A ranker's, of opinions but without knowledge, that was asked about little pictures."""
+    from geoloc.ranking.georanker import save_adapter
+    from geoloc.ranking.options import PromptOptions, write_prompt
+    from geoloc.storage import Folder
+
     folder = tmp_path_factory.mktemp("adapter")
-    save_adapter(tuned, folder)
+    save_adapter(opinionated(str(toy_base)), folder)
     write_prompt(Folder(str(folder)), PromptOptions(negatives=2, max_pixels=9 * 28 * 28))
     return folder
 

@@ -50,7 +50,8 @@ class Locator:
         return self._retriever.view
 
     def locate(self, batch: pa.Table) -> pa.Table:
-        """A batch of LOADED to one of LOCATED, row for row, without ``geometry``, but with ``picture`` if it is to be ranked."""
+        """A batch of LOADED to one of LOCATED, row for row, without ``geometry``; with ``picture`` if it is to be ranked, and
+        without ``rank_s`` if not."""
         start = time.perf_counter()
         columns = _carried_over(batch)
         vectors, rows = self._retriever.encode(batch)
@@ -64,7 +65,9 @@ class Locator:
         schema = pa.schema([field for field in LOCATED if field.name != "geometry"])
         arrays = [_array(columns[field.name], field.type) for field in schema]
         located = pa.Table.from_arrays(arrays, schema=schema)
-        return located.append_column("picture", batch["picture"]) if self._options.ranked else located
+        if self._options.ranked:
+            return located.append_column("picture", batch["picture"])
+        return located.drop_columns(["rank_s"])
 
     def _answer(self, vectors: np.ndarray, rows: np.ndarray, columns: dict) -> None:
         candidates = self._retriever.search(vectors, self._options.candidates, self._options.parts)

@@ -377,7 +377,7 @@ class Api:
         if values["status"] == "failed":
             raise unusable(values["error_kind"], values["error"])
         for name in ("decode_s", "embed_s", "retrieve_s", "rank_s"):
-            self._seconds.observe(values[name] or 0, tags={"stage": name[:-2]})
+            self._seconds.observe(values.get(name) or 0, tags={"stage": name[:-2]})
         told = answer(values, candidates, with_map)
         told.timings_ms["total"] = round(1000 * (time.perf_counter() - start), 1)
         return told

@@ -57,6 +57,8 @@ class Locating:
 
 @serve.deployment
 class RankingModels:
+    """Beside Locating, where answers are ranked."""
+
     def __init__(self, device: str, threads: int, batch_size: int) -> None:
         self._device, self._threads = device, threads
         self._together = Together(functools.partial(_by_stage, method="rank"), batch_size)

@@ -22,7 +22,7 @@ from geoloc.storage import Folder, S3Options
 
 
 @dataclass(frozen=True)
-class Parts:
+class Composition:
     """What both stages are made of. Raises UsageError where the options do not go together."""
 
     options: ModelOptions
@@ -62,7 +62,7 @@ class Retrieval:
     """A photo's bytes to a row of LOCATED, with ``picture`` where it is to be ranked."""
 
     def __init__(self, options: ModelOptions, max_pixels: int, device: str = "cpu", threads: int = 1) -> None:
-        parts = Parts(options)
+        parts = Composition(options)
         index = parts.index()
         self.ranked = parts.ranking.ranker is not None
         self._locator = Locator(
@@ -107,7 +107,7 @@ class Ranking:
     """Rows of LOCATED to rows of LOCATED."""
 
     def __init__(self, options: ModelOptions, device: str = "cpu", threads: int = 1) -> None:
-        parts = Parts(options)
+        parts = Composition(options)
         scale = score_scale(options.chooser, parts.preset)
         self._reranker = Reranker(
             Ranker.load(parts.ranking.model(S3Options()), device, threads),

@@ -13,6 +13,7 @@ from geoloc.ranking.options import ADAPTER
 from geoloc.ranking.prompt import PromptPlace, messages
 from geoloc.storage import Folder
 from geoloc.toy.models import write_clip, write_qwen2_vl
+from tests.conftest import opinionated
 
 LAYERS, WIDTH, KEY_WIDTH, RANK = 2, 64, 32, 16
 
@@ -40,17 +41,6 @@ def inputs(folder):
     return together, alone
 
 
-def tuned(folder):
-    """With an adapter that says something: LoRA starts at the identity."""
-    torch.manual_seed(1)
-    model = with_new_adapter(load_base(folder))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3)
-    return model.eval()
-
-
 def test_scores_are_of_the_last_position(folder, inputs):
     together, alone = inputs
     ranker = load_base(folder).eval()
@@ -75,7 +65,7 @@ def test_lora_is_on_the_language_models_attention_alone(folder):
 
 
 def test_an_adapter_is_read_back_in_both_layouts(folder, inputs, tmp_path):
-    model = tuned(folder)
+    model = opinionated(folder)
     save_adapter(model, tmp_path / "new")
     tensors = load_file(tmp_path / "new" / ADAPTER)
     assert "base_model.model.value_head.weight" in tensors
@@ -103,7 +93,7 @@ def test_an_adapter_is_read_back_in_both_layouts(folder, inputs, tmp_path):
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(folder, tmp_path, damage, message):
-    save_adapter(tuned(folder), tmp_path)
+    save_adapter(opinionated(folder), tmp_path)
     tensors = load_file(tmp_path / ADAPTER)
     damage(tensors)
     save_file(tensors, tmp_path / ADAPTER)

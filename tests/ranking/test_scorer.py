@@ -17,6 +17,7 @@ from geoloc.ranking.prompt import PromptPlace, messages
 from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
 from geoloc.storage import Folder
 from geoloc.toy.models import write_qwen2_vl, write_qwen25_vl
+from tests.conftest import opinionated
 
 NEGATIVES = [PromptPlace(1.5, 2.5, "Elsewhere"), PromptPlace(-3.25, 170.0, "")]
 VIEW = AreaView(28, 4 * 28 * 28, 9 * 28 * 28)
@@ -29,14 +30,8 @@ def folder(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def adapter(folder, tmp_path_factory) -> Folder:
-    torch.manual_seed(1)
-    tuned = with_new_adapter(load_base(folder))
-    with torch.no_grad():
-        for name, parameter in tuned.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.3)
     path = tmp_path_factory.mktemp("adapter")
-    save_adapter(tuned, path)
+    save_adapter(opinionated(folder), path)
     return Folder(str(path))
 
 
