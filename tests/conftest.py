@@ -18,12 +18,17 @@ SHARED = REPOSITORY.parent / "shared"
 def ray_cluster(s3):
     """After the S3 server, whose environment its workers inherit."""
     import logging
+    import tempfile
 
     import ray
 
-    ray.init(num_cpus=4, logging_level=logging.ERROR, log_to_driver=False)
-    yield
-    ray.shutdown()
+    from geoloc.serving.service import put_haproxy_in_front
+
+    with tempfile.TemporaryDirectory() as folder:
+        put_haproxy_in_front(folder)
+        ray.init(num_cpus=4, logging_level=logging.ERROR, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 def ray_workers(name: str) -> list[psutil.Process]:

@@ -11,9 +11,12 @@ import secrets
 import sys
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from geoloc.errors import UsageError
+from geoloc.serving.problems import busy
 
 ENVIRONMENT = "GEOLOC_API_KEYS"
 _LINE = re.compile(r"([\w.@-]+)\s+([0-9a-f]{64})")
@@ -47,14 +50,14 @@ def named(keys: dict[str, str], key: str) -> str | None:
 
 
 class Rate:
-    """Requests a minute by whoever asks, with as many at once."""
+    """Photos a minute by whoever asks, with as many at once."""
 
     def __init__(self, a_minute: int) -> None:
         self._a_minute = a_minute
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait_s(self, who: str, now: float | None = None) -> float:
-        """0 if the request may pass, and it counts then; else the seconds until it may."""
+        """0 if a photo may pass, and it counts then; else the seconds until it may."""
         now = time.monotonic() if now is None else now
         left, then = self._left.pop(who, (self._a_minute, now))
         left = min(self._a_minute, left + (now - then) * self._a_minute / 60)
@@ -63,6 +66,36 @@ class Rate:
         if len(self._left) > _WATCHED:
             self._left.popitem(last=False)
         return 0.0 if passes else (1 - left) * 60 / self._a_minute
+
+    def charge(self, who: str, more: int) -> None:
+        """For photos that came with one that passed; whoever brings more than was left waits the longer afterwards."""
+        left, then = self._left[who]
+        self._left[who] = left - more, then
+
+
+class Room:
+    """Memory that requests share."""
+
+    def __init__(self, most: int) -> None:
+        """Bytes."""
+        self._left = most
+
+    @contextmanager
+    def held(self) -> Iterator[Callable[[int], None]]:
+        """To be called with the bytes that a request takes as they come; they are free when it ends. Raises ProblemError."""
+        taken = 0
+
+        def hold(size: int) -> None:
+            nonlocal taken
+            if size > self._left:
+                raise busy()
+            self._left -= size
+            taken += size
+
+        try:
+            yield hold
+        finally:
+            self._left += taken
 
 
 if __name__ == "__main__":

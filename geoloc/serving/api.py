@@ -4,7 +4,9 @@ import asyncio
 import base64
 import binascii
 import logging
+import os
 import time
+from collections.abc import Callable
 from importlib import resources
 from typing import Annotated
 
@@ -15,16 +17,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 from ray import serve
+from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
-from ray.util import metrics
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from geoloc.errors import PhotoError
+from geoloc.errors import PhotoError, UsageError
 from geoloc.photos.fetch import Fetcher, FetchOptions
-from geoloc.serving.access import Rate, named, read_keys
+from geoloc.serving.access import Rate, Room, named, read_keys
 from geoloc.serving.answers import Answer, answer
-from geoloc.serving.options import ServingOptions
+from geoloc.serving.measures import measures
+from geoloc.serving.models import Locating
+from geoloc.serving.options import ModelOptions, ServingOptions
 from geoloc.serving.page import bokeh_script, outlines
 from geoloc.serving.problems import MEDIA_TYPE, ProblemError, busy, unusable
 
@@ -41,6 +46,8 @@ HEADERS = {
 }
 ENVELOPE_BYTES = 64 << 10
 """What a request may have beside its photos."""
+UPLOADS_BYTES = 1 << 30
+"""What requests may hold in memory together."""
 
 
 class NamedPhoto(BaseModel):
@@ -120,34 +127,61 @@ app = FastAPI(
 )
 
 
+def _refusal(problem: ProblemError) -> Response:
+    _count(problem)
+    return problem.response()
+
+
+def _count(problem: ProblemError) -> None:
+    measures().refused.inc(tags={"status": str(problem.members["status"])})
+
+
 @app.exception_handler(ProblemError)
 async def _told(_: Request, problem: ProblemError) -> Response:
-    return problem.response()
+    return _refusal(problem)
 
 
 @app.exception_handler(HTTPException)
 async def _by_framework(_: Request, error: HTTPException) -> Response:
-    return ProblemError(error.status_code, "The request cannot be answered", str(error.detail)).response()
+    return _refusal(ProblemError(error.status_code, "The request cannot be answered", str(error.detail)))
 
 
 @app.exception_handler(RequestValidationError)
 async def _options(_: Request, error: RequestValidationError) -> Response:
     wrong = "; ".join(f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
-    return ProblemError(422, "An option cannot be used", wrong).response()
+    return _refusal(ProblemError(422, "An option cannot be used", wrong))
 
 
 @app.exception_handler(Exception)
 async def _ours(_: Request, error: Exception) -> Response:
     log.error("a request failed: %s", type(error).__name__)
-    return ProblemError(500, "The service failed", "this is not the request's fault").response()
+    return _refusal(ProblemError(500, "The service failed", "this is not the request's fault"))
 
 
-@app.middleware("http")
-async def _headers(request: Request, proceed) -> Response:
-    response = await proceed(request)
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
-    return response
+class _WithHeaders:
+    """Middleware that adds HEADERS to every answer that does not say otherwise."""
+
+    def __init__(self, app) -> None:
+        self._app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        async def send_with_headers(message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+app.add_middleware(_WithHeaders)
+
+
+class _InMemory(MultiPartParser):
+    """Starlette's own puts larger files on the disk."""
+
+    spool_max_size = UPLOADS_BYTES
 
 
 async def _asked(method: DeploymentHandle, *arguments: object):
@@ -158,6 +192,15 @@ async def _asked(method: DeploymentHandle, *arguments: object):
         return await method.remote(*arguments)
 
 
+def _check_that_strangers_are_known() -> None:
+    """Raises UsageError: HAProxy gives every client this machine's address, so that it must listen to this machine alone."""
+    host = _get_global_client().http_config.host
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and host not in LOCAL:
+        raise UsageError(
+            f"HAProxy listens on {host}: without keys the service is for this machine alone (http_options.host)"
+        )
+
+
 def _host(request: Request) -> str:
     host = request.headers.get("host", "")
     return host if host.endswith("]") else host.rpartition(":")[0] or host
@@ -166,16 +209,23 @@ def _host(request: Request) -> str:
 @serve.deployment
 @serve.ingress(app)  # which keeps what it finds here; helpers come before
 class Api:
-    def __init__(self, options: ServingOptions, locating: DeploymentHandle, ranking: DeploymentHandle | None) -> None:
-        self._options, self._locating, self._ranking = options, locating, ranking
+    def __init__(self, options: ServingOptions, ranking: DeploymentHandle | None, device: str, threads: int) -> None:
+        self._options, self._ranking = options, ranking
         self._keys = read_keys(options.keys)
-        self._rate = Rate(options.requests_a_minute)
+        if not self._keys:
+            _check_that_strangers_are_known()
+        self._locating = Locating(int(options.max_megapixels * 1e6), device, threads, options.batch_size)
+        self._rate = Rate(options.photos_a_minute)
+        self._room = Room(UPLOADS_BYTES)
+        self._waiting = 0
         self._max_bytes = int(options.max_photo_mb * 2**20)
         self._fetcher = Fetcher(FetchOptions(max_bytes=self._max_bytes, attempts=3, retry_s=10))
-        self._seconds = metrics.Histogram(
-            "geoloc_seconds", "Of a photo, by stage", boundaries=[0.01, 0.03, 0.1, 0.3, 1, 3, 10], tag_keys=("stage",)
-        )
-        self._refused = metrics.Counter("geoloc_refused", "Requests, by HTTP status", tag_keys=("status",))
+
+    async def reconfigure(self, config: dict) -> None:
+        await self._locating.take_up(ModelOptions(**config))
+
+    async def check_health(self) -> None:
+        await self._locating.check_health()
 
     @app.post(
         "/v1/geolocate",
@@ -187,8 +237,9 @@ class Api:
         self, request: Request, candidates: Candidates = 10, rank: Rank = True, map: WithMap = False
     ) -> Answer:
         self._admit(request)
-        [data] = await self._photos(request, 1)
-        return await self._answered(data, candidates, rank, map)
+        with self._room.held() as hold:
+            [data] = await self._photos(request, 1, hold)
+            return await self._answered(data, candidates, rank, map)
 
     @app.post(
         "/v1/geolocate/batch",
@@ -199,10 +250,12 @@ class Api:
     async def geolocate_batch(
         self, request: Request, candidates: Candidates = 10, rank: Rank = True, map: WithMap = False
     ) -> BatchAnswer:
-        self._admit(request)
-        photos = await self._photos(request, self._options.max_batch)
-        answers = [self._item(data, candidates, rank, map) for data in photos]
-        return BatchAnswer(answers=await asyncio.gather(*answers))
+        who = self._admit(request)
+        with self._room.held() as hold:
+            photos = await self._photos(request, self._options.max_batch, hold)
+            self._rate.charge(who, len(photos) - 1)
+            answers = [self._item(data, candidates, rank, map) for data in photos]
+            return BatchAnswer(answers=await asyncio.gather(*answers))
 
     @app.get(
         "/v1/references/{row}/thumbnail",
@@ -211,19 +264,16 @@ class Api:
         summary="The picture of a reference.",
     )
     async def thumbnail(self, request: Request, row: int) -> Response:
-        self._admit(request, counts=False)
-        try:
-            data = await self._locating.thumbnail.remote(row)
-        except (IndexError, ray.exceptions.RayTaskError):
-            data = None
+        self._check_key(request)
+        data = self._locating.thumbnail(row)
         if data is None:
             raise ProblemError(404, "There is no such picture", f"the index has no picture of reference {row}")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
     @app.get("/v1/model", responses=_PROBLEMS, summary="Which models answer.")
     async def model(self, request: Request) -> dict:
-        self._admit(request, counts=False)
-        return await self._locating.facts.remote()
+        self._check_key(request)
+        return self._locating.facts
 
     @app.get("/", include_in_schema=False)
     async def page(self) -> HTMLResponse:
@@ -241,36 +291,40 @@ class Api:
             return Response((resources.files("geoloc.serving") / name).read_text(), media_type=kind)
         raise ProblemError(404, "There is no such file", name)
 
-    def _admit(self, request: Request, counts: bool = True) -> None:
-        """Raises ProblemError for one who may not ask, or not so often."""
-        who = request.client.host if request.client else "unknown"
+    def _admit(self, request: Request) -> str:
+        """Who asks. Raises ProblemError for one who may not, or not so often, or not now; before the photo has come."""
+        who = self._check_key(request)
+        if wait := self._rate.wait_s(who):
+            limit = self._options.photos_a_minute
+            raise ProblemError(429, "Too many requests", f"more than {limit} photos a minute", wait, limit=limit)
+        self._check_waiting()
+        return who
+
+    def _check_key(self, request: Request) -> str:
         if self._keys:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
             owner = named(self._keys, key.strip()) if scheme.lower() == "bearer" else None
             if owner is None:
-                self._refuse(401)
                 raise ProblemError(401, "No valid key", "send the header Authorization: Bearer KEY")
-            who = owner
-        elif who not in LOCAL or _host(request) not in LOCAL:  # a page elsewhere may give its own name this address
-            self._refuse(403)
+            return owner
+        who = request.client.host if request.client else "unknown"
+        if who not in LOCAL or _host(request) not in LOCAL:  # a page elsewhere may give its own name this address
             raise ProblemError(
                 403, "Only for this machine", "the service has no keys, so it answers nobody else's machine"
             )
-        if counts and (wait := self._rate.wait_s(who)):
-            self._refuse(429)
-            limit = self._options.requests_a_minute
-            raise ProblemError(429, "Too many requests", f"more than {limit} a minute", wait, limit=limit)
+        return who
 
-    def _refuse(self, status: int) -> None:
-        self._refused.inc(tags={"status": str(status)})
+    def _check_waiting(self) -> None:
+        if self._waiting >= self._options.max_waiting:
+            raise busy(self._locating.wait_s)
 
-    async def _photos(self, request: Request, most: int) -> list[bytes]:
+    async def _photos(self, request: Request, most: int, hold: Callable[[int], None]) -> list[bytes]:
         """The photos of a request, at least one. Raises ProblemError."""
+        limit = most * self._max_bytes * (4 if most == 1 else 3) // 3 + ENVELOPE_BYTES
         try:
             async with asyncio.timeout(self._options.timeout_s):
-                body = await self._body(request, most * self._max_bytes * (4 if most == 1 else 3) // 3 + ENVELOPE_BYTES)
+                body = await self._body(request, limit, hold)
         except TimeoutError as error:
-            self._refuse(408)
             raise ProblemError(408, "The request took too long", f"over {self._options.timeout_s:g} s") from error
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "multipart/form-data":
@@ -292,21 +346,22 @@ class Api:
                 raise self._too_large()
         return photos
 
-    async def _body(self, request: Request, limit: int) -> bytes:
+    async def _body(self, request: Request, limit: int, hold: Callable[[int], None]) -> bytes:
         declared = request.headers.get("content-length", "0")
         if not declared.isdigit():
             raise ProblemError(400, "The request cannot be read", "Content-Length is no number")
         if int(declared) > limit:
             raise self._too_large()
-        body = bytearray()
+        chunks, size = [], 0
         async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
+            size += len(chunk)
+            if size > limit:
                 raise self._too_large()
-        return bytes(body)
+            hold(len(chunk))
+            chunks.append(chunk)
+        return b"".join(chunks)
 
     def _too_large(self) -> ProblemError:
-        self._refuse(413)
         limit = self._options.max_photo_mb
         return ProblemError(413, "Too large", f"a photo may have {limit:g} MB", limit_mb=limit)
 
@@ -315,7 +370,7 @@ class Api:
             yield body
 
         try:
-            form = await MultiPartParser(request.headers, whole(), max_files=most, max_fields=8).parse()
+            form = await _InMemory(request.headers, whole(), max_files=most, max_fields=8).parse()
         except (MultiPartException, KeyError, ValueError) as error:
             raise ProblemError(400, "The form cannot be read", str(error) or "it is no multipart/form-data") from error
         files = [value for name, value in form.multi_items() if name == "photo" and not isinstance(value, str)]
@@ -355,29 +410,40 @@ class Api:
                 raise self._too_large()
             return BatchItem(answer=await self._answered(data, candidates, rank, with_map))
         except ProblemError as problem:
+            _count(problem)
             return BatchItem(problem=problem.members)
 
     async def _answered(self, data: bytes, candidates: int, rank: bool, with_map: bool) -> Answer:
+        self._check_waiting()
         start = time.perf_counter()
+        self._count_waiting(1)
         try:
             async with asyncio.timeout(self._options.timeout_s):
-                row = await _asked(self._locating.locate, data)
-                if rank and self._ranking and row["status"][0].as_py() != "failed":
-                    row = await _asked(self._ranking.rank, row)
+                row = await self._row(data, rank)
         except TimeoutError as error:
-            self._refuse(504)
             raise ProblemError(504, "The models took too long", f"over {self._options.timeout_s:g} s") from error
         except ray.serve.exceptions.BackPressureError as error:
-            self._refuse(429)
             raise busy() from error
         except (ray.exceptions.RayActorError, ray.serve.exceptions.DeploymentUnavailableError) as error:
-            self._refuse(503)
             raise ProblemError(503, "The models are starting", "try again in a moment", 5) from error
-        [values] = row.drop_columns([name for name in ("picture",) if name in row.column_names]).to_pylist()
-        if values["status"] == "failed":
-            raise unusable(values["error_kind"], values["error"])
-        for name in ("decode_s", "embed_s", "retrieve_s", "rank_s"):
-            self._seconds.observe(values.get(name) or 0, tags={"stage": name[:-2]})
-        told = answer(values, candidates, with_map)
+        finally:
+            self._count_waiting(-1)
+        if row["status"] == "failed":
+            raise unusable(row["error_kind"], row["error"])
+        told = answer(row, candidates, with_map)
         told.timings_ms["total"] = round(1000 * (time.perf_counter() - start), 1)
+        for stage, milliseconds in told.timings_ms.items():
+            measures().seconds.observe(milliseconds / 1000, tags={"stage": stage})
         return told
+
+    async def _row(self, data: bytes, rank: bool) -> dict:
+        """Of LOCATED."""
+        table = await self._locating.locate(data)
+        if rank and self._ranking and table["status"][0].as_py() != "failed":
+            table = await _asked(self._ranking.rank, table)
+        [row] = table.drop_columns([name for name in ("picture",) if name in table.column_names]).to_pylist()
+        return row
+
+    def _count_waiting(self, more: int) -> None:
+        self._waiting += more
+        measures().waiting.set(self._waiting)

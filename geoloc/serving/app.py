@@ -4,32 +4,37 @@ serve run geoloc.serving.app:build preset=lite index=/data/index
 """
 
 from ray import serve
+from ray.serve.config import BackpressureConfig
 
 from geoloc.serving.api import Api
-from geoloc.serving.models import Locating, RankingModels
+from geoloc.serving.models import RankingModels
 from geoloc.serving.options import ServingOptions
-
-HEALTH = {"health_check_period_s": 30, "health_check_timeout_s": 60, "graceful_shutdown_timeout_s": 60}
 
 
 def build(options: ServingOptions) -> serve.Application:
     """The application. Models are in the deployments' ``user_config``, so that others can be deployed while it runs."""
-    models = options.models.model_dump()
     device, threads = ("cuda", 4) if options.gpus_each else ("cpu", 2)
-    scale = {
+    common = {
         "autoscaling_config": {
             "min_replicas": 1,
             "max_replicas": options.replicas,
-            "target_ongoing_requests": options.batch_size,
+            "target_ongoing_requests": 2 * options.batch_size,
         },
-        "max_ongoing_requests": 2 * options.batch_size,
-        "max_queued_requests": options.max_waiting,
-        "user_config": models,
+        "user_config": options.models.model_dump(),
         "ray_actor_options": {"num_cpus": 0, "num_gpus": options.gpus_each},
-        **HEALTH,
+        "health_check_period_s": 30,
+        "health_check_timeout_s": 60,
+        "graceful_shutdown_timeout_s": 60,
     }
-    size = options.batch_size
-    locating = Locating.options(**scale).bind(int(options.max_megapixels * 1e6), device, threads, size)
-    ranking = RankingModels.options(**scale).bind(device, threads, size) if options.ranker_adapter else None
-    api = Api.options(max_ongoing_requests=4 * options.max_waiting, ray_actor_options={"num_cpus": 0}, **HEALTH)
-    return api.bind(options, locating, ranking)
+    ranking = None
+    if options.ranker_adapter:
+        ranking = RankingModels.options(
+            **common, max_ongoing_requests=2 * options.batch_size, max_queued_requests=options.max_waiting
+        ).bind(device, threads, options.batch_size)
+    api = Api.options(
+        **common,
+        max_ongoing_requests=4 * options.max_waiting,  # it refuses by itself, with a reason, long before
+        max_queued_requests=options.max_waiting,
+        backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
+    )
+    return api.bind(options, ranking, device, threads)

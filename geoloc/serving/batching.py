@@ -4,38 +4,50 @@ Ray Serve's own batches close while the models are still at the one before; unde
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
 class Together:
-    def __init__(self, work: Callable[[list], list], most: int) -> None:
-        """``work`` answers a list of up to ``most``, in their order, in a thread and never twice at once."""
-        self._work, self._most = work, most
+    def __init__(self, work: Callable[[list], list], most: int, at_once: int = 1) -> None:
+        """``work`` answers a list of up to ``most``, in their order, in a thread, with ``at_once`` such lists at a time."""
+        self._work, self._most, self._at_once = work, most, at_once
         self._waiting: deque[tuple[Any, asyncio.Future]] = deque()
-        self._working: asyncio.Task | None = None
+        self._workers: set[asyncio.Task] = set()
+        self._threads = ThreadPoolExecutor(at_once)
+        self._seconds_each = 0.0
+
+    @property
+    def wait_s(self) -> float:
+        """Until what waits now has been answered, going by the latest batches."""
+        return len(self._waiting) * self._seconds_each / self._at_once
 
     async def __call__(self, asked: Any) -> Any:
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, answer))
-        if self._working is None or self._working.done():
-            self._working = asyncio.create_task(self._answer_all())
+        if len(self._workers) < self._at_once:
+            worker = asyncio.create_task(self._answer_all())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
         return await answer
 
     async def _answer_all(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            await self._answer(
-                [(asked, answer) for asked, answer in batch if not answer.done()]
-            )  # who has left is not asked for
+            start = time.perf_counter()
+            await self._answer([one for one in batch if not one[1].done()])  # who has left is not asked for
+            self._seconds_each += 0.2 * ((time.perf_counter() - start) / len(batch) - self._seconds_each)
 
     async def _answer(self, batch: list[tuple[Any, asyncio.Future]]) -> None:
         """Where a batch fails, each alone, so that one fails for itself."""
         if not batch:
             return
         try:
-            answers = await asyncio.to_thread(self._work, [asked for asked, _ in batch])
+            asked = [one for one, _ in batch]
+            answers = await asyncio.get_running_loop().run_in_executor(self._threads, self._work, asked)
         except Exception as error:
             if len(batch) == 1:
                 _settle(batch[0][1], error=error)

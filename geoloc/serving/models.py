@@ -1,30 +1,32 @@
-"""The stages as Ray Serve holds them: batches of whatever requests are there, models that are changed while it serves.
-
-The models come as ``user_config``: other ones are loaded beside the old ones, which answer until then.
-"""
+"""The stages as Ray Serve holds them: batches of whatever requests are there, models that are changed while it serves."""
 
 import asyncio
 import functools
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 from PIL import Image
 from ray import serve
 
 from geoloc.serving.batching import Together
+from geoloc.serving.measures import measures
 from geoloc.serving.options import ModelOptions
 
 HEALTH_CHECK_S = 30
 
 
-@serve.deployment
 class Locating:
+    """Photos to rows of LOCATED, in the process that is asked: retrieval is cheaper than another hop."""
+
     def __init__(self, max_pixels: int, device: str, threads: int, batch_size: int) -> None:
         self._max_pixels, self._device, self._threads = max_pixels, device, threads
-        self._together = Together(functools.partial(_by_stage, method="locate"), batch_size)
+        self._decoders = ThreadPoolExecutor(threads)
+        self._together = Together(functools.partial(_by_stage, method="locate"), batch_size, at_once=2)
 
-    async def reconfigure(self, config: dict) -> None:
-        self._stage = await asyncio.to_thread(self._load, ModelOptions(**config))
+    async def take_up(self, options: ModelOptions) -> None:
+        """Loads models; those before them answer until then."""
+        self._stage = await asyncio.to_thread(self._load, options)
 
     def _load(self, options: ModelOptions):
         from geoloc.serving.stages import Retrieval  # needs torch (geoloc.pipeline.models)
@@ -33,18 +35,24 @@ class Locating:
         return Retrieval(options, self._max_pixels, self._device, self._threads)
 
     async def locate(self, data: bytes) -> pa.Table:
-        """A photo's row of LOCATED."""
+        """A photo's row."""
         stage = self._stage
-        return await self._together((stage, await asyncio.to_thread(stage.load, data)))
+        loaded = await asyncio.get_running_loop().run_in_executor(self._decoders, stage.load, data)
+        return await self._together((stage, loaded))
 
-    async def facts(self) -> dict:
+    @property
+    def wait_s(self) -> float:
+        """What there is to do for those who have come before, about."""
+        return self._together.wait_s
+
+    @property
+    def facts(self) -> dict:
         return self._stage.facts
 
-    async def thumbnail(self, row: int) -> bytes | None:
-        """Of a reference. Raises IndexError where there is no such row."""
-        if not 0 <= row < self._stage.index.info.rows:
-            raise IndexError(row)
-        return self._stage.index.thumbnail(row)
+    def thumbnail(self, row: int) -> bytes | None:
+        """Of a reference; None where it has none, or there is no such reference."""
+        index = self._stage.index
+        return index.thumbnail(row) if 0 <= row < index.info.rows else None
 
     async def check_health(self) -> None:
         """A picture through the models."""
@@ -57,7 +65,7 @@ class Locating:
 
 @serve.deployment
 class RankingModels:
-    """Beside Locating, where answers are ranked."""
+    """Behind the API, where answers are ranked. Its models come as ``user_config``."""
 
     def __init__(self, device: str, threads: int, batch_size: int) -> None:
         self._device, self._threads = device, threads
@@ -80,6 +88,7 @@ class RankingModels:
 
 def _by_stage(asked: list[tuple], method: str) -> list[pa.Table]:
     """What a stage makes of tables; of those that came before the models were changed, the old one makes it."""
+    measures().batch.observe(len(asked), tags={"stage": method})
     answers = {}
     for stage in {id(stage): stage for stage, _ in asked}.values():
         mine = [number for number, (other, _) in enumerate(asked) if other is stage]

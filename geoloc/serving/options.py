@@ -34,15 +34,15 @@ class ServingOptions(ModelOptions):
     keys: str | None = None
     """File of API keys, a line each: a name and the key's SHA-256 (``python -m geoloc.serving.access NAME`` makes one). Without
     it, and without GEOLOC_API_KEYS in the environment, only this machine is answered."""
-    requests_a_minute: int = Field(120, ge=1)
+    photos_a_minute: int = Field(120, ge=1)
     """Of each key; more are refused for a while (429)."""
     max_photo_mb: float = Field(20, gt=0)
     """Largest photo, MB (2^20 bytes)."""
     max_megapixels: float = Field(100, gt=0)
     max_batch: int = Field(16, ge=1)
     """Photos of one batch request."""
-    max_waiting: int = Field(64, ge=1)
-    """Photos that wait for the models; more are refused for a while (429)."""
+    max_waiting: int = Field(256, ge=1)
+    """Photos that may wait in a copy of the service; more are refused for a while (429)."""
     timeout_s: float = Field(60, gt=0)
     """For a request to arrive, and again for its answer."""
     s3_prefix: str | None = None
@@ -50,7 +50,7 @@ class ServingOptions(ModelOptions):
     batch_size: int = Field(16, ge=1)
     """Photos the models take at once."""
     replicas: int = Field(1, ge=1)
-    """Copies of the models that retrieve, and of the ranker, at most; as many as the load asks for."""
+    """Copies of the service with the models that retrieve, and of the ranker, at most; as many as the load asks for."""
     gpus_each: float = Field(0, ge=0)
     """Of a copy; a fraction shares a GPU."""
 

@@ -1,7 +1,10 @@
 """The service on its own: Ray Serve started here, until it is told to stop."""
 
 import logging
+import os
 import signal
+import sys
+import tempfile
 import threading
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -29,6 +32,33 @@ def run_service(options: ServiceOptions) -> int:
     """Until SIGINT or SIGTERM; what has been asked by then is answered. Raises UsageError."""
     if not read_keys(options.service.keys) and options.host not in LOOPBACK:
         raise UsageError(f"--host {options.host}: without --keys the service is for this machine alone")
+    with tempfile.TemporaryDirectory(prefix="geoloc-serve-") as folder:
+        put_haproxy_in_front(folder)
+        _serve(options)
+    return 0
+
+
+def put_haproxy_in_front(folder: str) -> None:
+    """Of a cluster that is started after this, where Ray Serve has one: a request costs it a fifth of what it costs Serve's own proxy.
+
+    ``folder`` is for its files. The environment's own word on any of this stands.
+    """
+    if sys.platform != "linux":
+        return
+    settings = {
+        "ENABLE_HA_PROXY": "1",
+        "HAPROXY_CONFIG_FILE_LOC": f"{folder}/haproxy.cfg",
+        "HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
+        "HAPROXY_SERVER_STATE_BASE": folder,
+        "HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "HAPROXY_TIMEOUT_CLIENT_S": "60",  # of silence
+        "DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    }
+    for name, value in settings.items():
+        os.environ.setdefault(f"RAY_SERVE_{name}", value)
+
+
+def _serve(options: ServiceOptions) -> None:
     from ray import serve
 
     from geoloc.pipeline.cluster import connect
@@ -46,4 +76,3 @@ def run_service(options: ServiceOptions) -> int:
     stop.wait()
     log.info("Stopping")
     serve.shutdown()
-    return 0

@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from geoloc.errors import UsageError
 from geoloc.geo.distance import haversine_km
-from geoloc.serving.access import Rate, named, read_keys
+from geoloc.serving.access import Rate, Room, named, read_keys
 from geoloc.serving.answers import circle
 from geoloc.serving.options import ServingOptions
+from geoloc.serving.problems import ProblemError
 from geoloc.serving.service import ServiceOptions, run_service
 from tests.conftest import REPOSITORY
 
@@ -47,6 +48,28 @@ def test_so_many_a_minute():
     assert rate.wait_s("ann", now=100.5) == pytest.approx(0.5)
     assert rate.wait_s("ann", now=101.0) == 0
     assert rate.wait_s("ann", now=101.0) == pytest.approx(1)
+
+
+def test_who_brings_many_at_once_waits_for_them_afterwards():
+    rate = Rate(60)
+    assert rate.wait_s("ann", now=100.0) == 0
+    rate.charge("ann", 79)
+    assert rate.wait_s("ann", now=110.0) == pytest.approx(11)
+    assert rate.wait_s("ann", now=121.0) == 0
+
+
+def test_memory_that_requests_share():
+    room = Room(100)
+    with room.held() as first:
+        first(60)
+        with room.held() as second:
+            second(30)
+            with pytest.raises(ProblemError) as told:
+                second(30)
+        assert told.value.members["status"] == 429
+        first(40)
+    with room.held() as third:
+        third(100)
 
 
 @pytest.mark.parametrize(("lat", "lon", "radius"), [(48.9, 2.35, 100.0), (-77.0, 179.9, 2500.0), (89.0, 0.0, 300.0)])

@@ -36,7 +36,7 @@ def options(toy_index, toy_base, toy_adapter, tmp_path_factory) -> ServingOption
         ranker_model=str(toy_base),
         ranker_adapter=str(toy_adapter),
         keys=str(keys),
-        requests_a_minute=100_000,
+        photos_a_minute=100_000,
         max_photo_mb=1,
         max_megapixels=5,
         max_batch=3,

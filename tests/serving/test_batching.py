@@ -42,3 +42,17 @@ def test_one_that_fails_fails_alone():
     assert (first, last) == (1, 0.5)
     with pytest.raises(ZeroDivisionError):
         raise failed
+
+
+def test_batches_side_by_side():
+    both = threading.Barrier(2, timeout=5)
+
+    def work(numbers: list[int]) -> list[int]:
+        both.wait()
+        return numbers
+
+    async def ask() -> list[int]:
+        together = Together(work, most=2, at_once=2)
+        return await asyncio.gather(*(together(number) for number in range(4)))
+
+    assert asyncio.run(ask()) == [0, 1, 2, 3]
