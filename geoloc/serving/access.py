@@ -11,12 +11,9 @@ import secrets
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from geoloc.errors import UsageError
-from geoloc.serving.problems import busy
 
 ENVIRONMENT = "GEOLOC_API_KEYS"
 _LINE = re.compile(r"([\w.@-]+)\s+([0-9a-f]{64})")
@@ -71,31 +68,6 @@ class Rate:
         """For photos that came with one that passed; whoever brings more than was left waits the longer afterwards."""
         left, then = self._left[who]
         self._left[who] = left - more, then
-
-
-class Room:
-    """Memory that requests share."""
-
-    def __init__(self, most: int) -> None:
-        """Bytes."""
-        self._left = most
-
-    @contextmanager
-    def held(self) -> Iterator[Callable[[int], None]]:
-        """To be called with the bytes that a request takes as they come; they are free when it ends. Raises ProblemError."""
-        taken = 0
-
-        def hold(size: int) -> None:
-            nonlocal taken
-            if size > self._left:
-                raise busy()
-            self._left -= size
-            taken += size
-
-        try:
-            yield hold
-        finally:
-            self._left += taken
 
 
 if __name__ == "__main__":

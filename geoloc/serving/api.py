@@ -1,37 +1,45 @@
 """The HTTP API, version 1, and the page. Photos are looked at and forgotten; nothing of them is stored or logged."""
 
 import asyncio
-import base64
-import binascii
 import logging
 import os
 import time
-from collections.abc import Callable
 from importlib import resources
-from typing import Annotated
 
 import ray.exceptions
 import ray.serve.exceptions
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
-from pydantic import BaseModel, ConfigDict
+from fastapi.security import HTTPBearer
 from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.handle import DeploymentHandle
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException, MultiPartParser
 
-from geoloc.errors import PhotoError, UsageError
-from geoloc.photos.fetch import Fetcher, FetchOptions
-from geoloc.serving.access import Rate, Room, named, read_keys
+from geoloc.errors import UsageError
+from geoloc.serving.access import Rate, named, read_keys
 from geoloc.serving.answers import Answer, answer
+from geoloc.serving.contract import (
+    BATCH,
+    PHOTO,
+    PHOTOS,
+    PICTURE,
+    PROBLEMS,
+    BatchAnswer,
+    BatchItem,
+    Candidates,
+    Rank,
+    WithMap,
+    with_limits,
+)
 from geoloc.serving.measures import measures
 from geoloc.serving.models import Locating
 from geoloc.serving.options import ModelOptions, ServingOptions
 from geoloc.serving.page import bokeh_script, outlines
-from geoloc.serving.problems import MEDIA_TYPE, ProblemError, busy, unusable
+from geoloc.serving.problems import ProblemError, busy, unusable
+from geoloc.serving.uploads import Uploads
 
 log = logging.getLogger("geoloc")
 
@@ -44,86 +52,12 @@ HEADERS = {
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
     "Cache-Control": "no-store",
 }
-ENVELOPE_BYTES = 64 << 10
-"""What a request may have beside its photos."""
-UPLOADS_BYTES = 1 << 30
-"""What requests may hold in memory together."""
-
-
-class NamedPhoto(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    image: str | None = None
-    """Base64."""
-    uri: str | None = None
-    """s3://…, below the prefix that the service allows."""
-
-
-class BatchItem(BaseModel):
-    answer: Answer | None = None
-    problem: dict | None = None
-
-
-class BatchAnswer(BaseModel):
-    answers: list[BatchItem]
-
-
-Candidates = Annotated[int, Query(ge=0, le=2048, description="How many candidates to tell, best first.")]
-Rank = Annotated[bool, Query(description="Have the ranker put the candidates in order, where there is one.")]
-WithMap = Annotated[bool, Query(description="Add GeoJSON of the estimate, its circle and the candidates.")]
-
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_PROBLEM = {"content": {MEDIA_TYPE: {"schema": {"type": "object", "required": ["title", "status", "detail"]}}}}
-_PROBLEMS = {
-    status: _PROBLEM | {"description": description}
-    for status, description in {
-        400: "The request cannot be read",
-        401: "No key, or a wrong one",
-        403: "Not allowed",
-        404: "There is no such thing",
-        408: "The request took too long to arrive",
-        413: "Too large",
-        415: "No photo in a form that is understood",
-        422: "The photo, or an option, cannot be used",
-        429: "Too many requests; Retry-After says when to come again",
-        503: "The models are starting",
-        504: "The models took too long",
-    }.items()
-}
-_PHOTO = {
-    "image/*": _BINARY,
-    "application/octet-stream": _BINARY,
-    "multipart/form-data": {
-        "schema": {
-            "type": "object",
-            "required": ["photo"],
-            "properties": {"photo": {"type": "string", "format": "binary"}},
-        }
-    },
-    "application/json": {
-        "schema": NamedPhoto.model_json_schema(),
-        "examples": {
-            "in base64": {"value": {"image": "/9j/4AAQSkZJRg…"}},
-            "in S3": {"value": {"uri": "s3://bucket/photos/1.jpg"}},
-        },
-    },
-}
-_PHOTOS = {
-    "multipart/form-data": {
-        "schema": {
-            "type": "object",
-            "required": ["photo"],
-            "properties": {"photo": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-        }
-    }
-}
-
 app = FastAPI(
     title="geoloc",
     version="1",
     description="Where was this photo taken? An estimate by a machine from what is seen in it, and often wrong.",
-    docs_url=None,
-    redoc_url=None,
+    openapi_url=None,
+    dependencies=[Security(HTTPBearer(auto_error=False, description="An API key, where the service has any."))],
 )
 
 
@@ -143,7 +77,9 @@ async def _told(_: Request, problem: ProblemError) -> Response:
 
 @app.exception_handler(HTTPException)
 async def _by_framework(_: Request, error: HTTPException) -> Response:
-    return _refusal(ProblemError(error.status_code, "The request cannot be answered", str(error.detail)))
+    response = _refusal(ProblemError(error.status_code, "The request cannot be answered", str(error.detail)))
+    response.headers.update(error.headers or {})
+    return response
 
 
 @app.exception_handler(RequestValidationError)
@@ -178,12 +114,6 @@ class _WithHeaders:
 app.add_middleware(_WithHeaders)
 
 
-class _InMemory(MultiPartParser):
-    """Starlette's own puts larger files on the disk."""
-
-    spool_max_size = UPLOADS_BYTES
-
-
 async def _asked(method: DeploymentHandle, *arguments: object):
     """What the models answer; asked once more where they died of something else meanwhile."""
     try:
@@ -216,10 +146,8 @@ class Api:
             _check_that_strangers_are_known()
         self._locating = Locating(int(options.max_megapixels * 1e6), device, threads, options.batch_size)
         self._rate = Rate(options.photos_a_minute)
-        self._room = Room(UPLOADS_BYTES)
+        self._uploads = Uploads(options)
         self._waiting = 0
-        self._max_bytes = int(options.max_photo_mb * 2**20)
-        self._fetcher = Fetcher(FetchOptions(max_bytes=self._max_bytes, attempts=3, retry_s=10))
 
     async def reconfigure(self, config: dict) -> None:
         await self._locating.take_up(ModelOptions(**config))
@@ -229,37 +157,35 @@ class Api:
 
     @app.post(
         "/v1/geolocate",
-        responses=_PROBLEMS,
-        openapi_extra={"requestBody": {"required": True, "content": _PHOTO}},
+        responses=PROBLEMS,
+        openapi_extra=PHOTO,
         summary="Where was this photo taken?",
     )
     async def geolocate(
         self, request: Request, candidates: Candidates = 10, rank: Rank = True, map: WithMap = False
     ) -> Answer:
         self._admit(request)
-        with self._room.held() as hold:
-            [data] = await self._photos(request, 1, hold)
+        async with self._uploads.photo(request) as data:
             return await self._answered(data, candidates, rank, map)
 
     @app.post(
-        "/v1/geolocate/batch",
-        responses=_PROBLEMS,
-        openapi_extra={"requestBody": {"required": True, "content": _PHOTOS}},
+        BATCH,
+        responses=PROBLEMS,
+        openapi_extra=PHOTOS,
         summary="The same for several photos: answers in their order, and a photo that cannot be used fails alone.",
     )
     async def geolocate_batch(
         self, request: Request, candidates: Candidates = 10, rank: Rank = True, map: WithMap = False
     ) -> BatchAnswer:
         who = self._admit(request)
-        with self._room.held() as hold:
-            photos = await self._photos(request, self._options.max_batch, hold)
+        async with self._uploads.photos(request, self._options.max_batch) as photos:
             self._rate.charge(who, len(photos) - 1)
             answers = [self._item(data, candidates, rank, map) for data in photos]
             return BatchAnswer(answers=await asyncio.gather(*answers))
 
     @app.get(
         "/v1/references/{row}/thumbnail",
-        responses=_PROBLEMS | {200: {"content": {"image/jpeg": _BINARY}}},
+        responses=PICTURE,
         response_class=Response,
         summary="The picture of a reference.",
     )
@@ -270,10 +196,14 @@ class Api:
             raise ProblemError(404, "There is no such picture", f"the index has no picture of reference {row}")
         return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=86400"})
 
-    @app.get("/v1/model", responses=_PROBLEMS, summary="Which models answer.")
+    @app.get("/v1/model", responses=PROBLEMS, summary="Which models answer.")
     async def model(self, request: Request) -> dict:
         self._check_key(request)
         return self._locating.facts
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def contract(self) -> dict:
+        return with_limits(app.openapi(), self._options.max_batch)
 
     @app.get("/", include_in_schema=False)
     async def page(self) -> HTMLResponse:
@@ -318,96 +248,9 @@ class Api:
         if self._waiting >= self._options.max_waiting:
             raise busy(self._locating.wait_s)
 
-    async def _photos(self, request: Request, most: int, hold: Callable[[int], None]) -> list[bytes]:
-        """The photos of a request, at least one. Raises ProblemError."""
-        limit = most * self._max_bytes * (4 if most == 1 else 3) // 3 + ENVELOPE_BYTES
-        try:
-            async with asyncio.timeout(self._options.timeout_s):
-                body = await self._body(request, limit, hold)
-        except TimeoutError as error:
-            raise ProblemError(408, "The request took too long", f"over {self._options.timeout_s:g} s") from error
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "multipart/form-data":
-            photos = await self._of_form(request, body, most)
-        elif most > 1:
-            raise ProblemError(415, "No photos", "send multipart/form-data with files called photo")
-        elif kind == "application/json":
-            photos = [await self._named(body)]
-        elif kind.startswith("image/") or kind == "application/octet-stream":
-            photos = [body]
-        else:
-            raise ProblemError(
-                415, "No photo", "send image/… or application/octet-stream, multipart/form-data with a file, or JSON"
-            )
-        for data in photos:
-            if not data:
-                raise unusable("empty", "the photo has no bytes")
-            if len(data) > self._max_bytes and most == 1:
-                raise self._too_large()
-        return photos
-
-    async def _body(self, request: Request, limit: int, hold: Callable[[int], None]) -> bytes:
-        declared = request.headers.get("content-length", "0")
-        if not declared.isdigit():
-            raise ProblemError(400, "The request cannot be read", "Content-Length is no number")
-        if int(declared) > limit:
-            raise self._too_large()
-        chunks, size = [], 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise self._too_large()
-            hold(len(chunk))
-            chunks.append(chunk)
-        return b"".join(chunks)
-
-    def _too_large(self) -> ProblemError:
-        limit = self._options.max_photo_mb
-        return ProblemError(413, "Too large", f"a photo may have {limit:g} MB", limit_mb=limit)
-
-    async def _of_form(self, request: Request, body: bytes, most: int) -> list[bytes]:
-        async def whole():
-            yield body
-
-        try:
-            form = await _InMemory(request.headers, whole(), max_files=most, max_fields=8).parse()
-        except (MultiPartException, KeyError, ValueError) as error:
-            raise ProblemError(400, "The form cannot be read", str(error) or "it is no multipart/form-data") from error
-        files = [value for name, value in form.multi_items() if name == "photo" and not isinstance(value, str)]
-        if not files:
-            raise ProblemError(422, "No photo", "the form has no file called photo")
-        return [await file.read() for file in files]
-
-    async def _named(self, body: bytes) -> bytes:
-        try:
-            named_photo = NamedPhoto.model_validate_json(body)
-        except ValueError as error:
-            raise ProblemError(
-                422, "The JSON cannot be used", "it is to have `image` (base64) or `uri`, and no more"
-            ) from error
-        if (named_photo.image is None) == (named_photo.uri is None):
-            raise ProblemError(422, "The JSON cannot be used", "give either `image` or `uri`")
-        if named_photo.image is not None:
-            try:
-                return base64.b64decode(named_photo.image, validate=True)
-            except (binascii.Error, ValueError) as error:
-                raise ProblemError(422, "The JSON cannot be used", "`image` is no base64") from error
-        return await self._fetched(named_photo.uri)
-
-    async def _fetched(self, uri: str) -> bytes:
-        prefix = self._options.s3_prefix
-        inside = prefix is not None and uri.startswith(prefix.rstrip("/") + "/")
-        if not inside or ".." in uri.split("/"):
-            raise ProblemError(403, "Not allowed", "photos may be named only below a prefix that the service allows")
-        try:
-            return await asyncio.to_thread(self._fetcher.get, uri)
-        except PhotoError as error:
-            raise unusable(error.kind, error.message) from error
-
     async def _item(self, data: bytes, candidates: int, rank: bool, with_map: bool) -> BatchItem:
         try:
-            if len(data) > self._max_bytes:
-                raise self._too_large()
+            self._uploads.check(data)
             return BatchItem(answer=await self._answered(data, candidates, rank, with_map))
         except ProblemError as problem:
             _count(problem)

@@ -19,6 +19,12 @@ class Together:
         self._workers: set[asyncio.Task] = set()
         self._threads = ThreadPoolExecutor(at_once)
         self._seconds_each = 0.0
+        self._heard = 0.0
+
+    @property
+    def silent_s(self) -> float | None:
+        """Since something was last heard of the lists that are being worked on; None where there are none."""
+        return time.monotonic() - self._heard if self._workers else None
 
     @property
     def wait_s(self) -> float:
@@ -29,6 +35,7 @@ class Together:
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, answer))
         if len(self._workers) < self._at_once:
+            self._heard = time.monotonic()
             worker = asyncio.create_task(self._answer_all())
             self._workers.add(worker)
             worker.add_done_callback(self._workers.discard)
@@ -37,9 +44,10 @@ class Together:
     async def _answer_all(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            start = time.perf_counter()
+            start = time.monotonic()
             await self._answer([one for one in batch if not one[1].done()])  # who has left is not asked for
-            self._seconds_each += 0.2 * ((time.perf_counter() - start) / len(batch) - self._seconds_each)
+            self._heard = time.monotonic()
+            self._seconds_each += 0.2 * ((self._heard - start) / len(batch) - self._seconds_each)
 
     async def _answer(self, batch: list[tuple[Any, asyncio.Future]]) -> None:
         """Where a batch fails, each alone, so that one fails for itself."""

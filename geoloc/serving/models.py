@@ -1,8 +1,8 @@
 """The stages as Ray Serve holds them: batches of whatever requests are there, models that are changed while it serves."""
 
 import asyncio
-import functools
 import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -14,6 +14,8 @@ from geoloc.serving.measures import measures
 from geoloc.serving.options import ModelOptions
 
 HEALTH_CHECK_S = 30
+STUCK_S = 300
+"""No batch takes so long, even of a large ranker on a CPU."""
 
 
 class Locating:
@@ -22,7 +24,7 @@ class Locating:
     def __init__(self, max_pixels: int, device: str, threads: int, batch_size: int) -> None:
         self._max_pixels, self._device, self._threads = max_pixels, device, threads
         self._decoders = ThreadPoolExecutor(threads)
-        self._together = Together(functools.partial(_by_stage, method="locate"), batch_size, at_once=2)
+        self._together = Together(_together, batch_size, at_once=2)
 
     async def take_up(self, options: ModelOptions) -> None:
         """Loads models; those before them answer until then."""
@@ -38,7 +40,7 @@ class Locating:
         """A photo's row."""
         stage = self._stage
         loaded = await asyncio.get_running_loop().run_in_executor(self._decoders, stage.load, data)
-        return await self._together((stage, loaded))
+        return await self._together((stage.locate, loaded))
 
     @property
     def wait_s(self) -> float:
@@ -55,7 +57,9 @@ class Locating:
         return index.thumbnail(row) if 0 <= row < index.info.rows else None
 
     async def check_health(self) -> None:
-        """A picture through the models."""
+        """Whether they answer those who ask; where nobody does, a picture through the models. Raises RuntimeError."""
+        if _busy(self._together):
+            return
         buffer = io.BytesIO()
         Image.new("RGB", (64, 64), "grey").save(buffer, "JPEG")
         row = await asyncio.wait_for(self.locate(buffer.getvalue()), HEALTH_CHECK_S)
@@ -69,7 +73,7 @@ class RankingModels:
 
     def __init__(self, device: str, threads: int, batch_size: int) -> None:
         self._device, self._threads = device, threads
-        self._together = Together(functools.partial(_by_stage, method="rank"), batch_size)
+        self._together = Together(_together, batch_size)
 
     async def reconfigure(self, config: dict) -> None:
         self._stage = await asyncio.to_thread(self._load, ModelOptions(**config))
@@ -83,17 +87,31 @@ class RankingModels:
 
     async def rank(self, located: pa.Table) -> pa.Table:
         """A photo's row of LOCATED, with ``picture``, to one that is ranked."""
-        return await self._together((self._stage, located))
+        return await self._together((self._stage.rank, located))
+
+    async def check_health(self) -> None:
+        """Whether it answers those who ask; where nobody does, a picture through it. Raises RuntimeError."""
+        if _busy(self._together):
+            return
+        if error := await asyncio.wait_for(self._together((self._stage.check, None)), HEALTH_CHECK_S):
+            raise RuntimeError(f"the ranker does not answer: {error}")
 
 
-def _by_stage(asked: list[tuple], method: str) -> list[pa.Table]:
-    """What a stage makes of tables; of those that came before the models were changed, the old one makes it."""
-    measures().batch.observe(len(asked), tags={"stage": method})
+def _busy(together: Together) -> bool:
+    """Raises RuntimeError where it is busy with something that does not end."""
+    silent = together.silent_s
+    if silent is not None and silent > STUCK_S:
+        raise RuntimeError(f"the models have not answered for {silent:.0f} s")
+    return silent is not None
+
+
+def _together(asked: list[tuple[Callable[[list], list], object]]) -> list:
+    """What each is asked with its function, each function once; before and after models were changed they are not the same."""
     answers = {}
-    for stage in {id(stage): stage for stage, _ in asked}.values():
-        mine = [number for number, (other, _) in enumerate(asked) if other is stage]
-        tables = getattr(stage, method)([asked[number][1] for number in mine])
-        answers |= dict(zip(mine, tables, strict=True))
+    for function in dict.fromkeys(function for function, _ in asked):
+        mine = [number for number, (other, _) in enumerate(asked) if other == function]
+        measures().batch.observe(len(mine), tags={"stage": function.__name__})
+        answers |= zip(mine, function([asked[number][1] for number in mine]), strict=True)
     return [answers[number] for number in range(len(asked))]
 
 

@@ -70,9 +70,10 @@ def _serve(options: ServiceOptions) -> None:
         signal.signal(number, lambda *_: stop.set())
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"host": options.host, "port": options.port, "request_timeout_s": None})
+    log.info("Loading the models")
     serve.run(build(options.service), name="geoloc")
     keys = "with API keys" if read_keys(options.service.keys) else "for this machine alone, because it has no --keys"
     log.info("http://%s:%s, %s", options.host, options.port, keys)
     stop.wait()
-    log.info("Stopping")
-    serve.shutdown()
+    log.info("Stopping; what has been asked is still answered")
+    serve.delete("geoloc")

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import pyarrow as pa
+from PIL import Image
 
 from geoloc.encoders.presets import preset
+from geoloc.errors import PhotoError
 from geoloc.estimate.calibration import read_calibration
 from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.locator import Locator
@@ -16,7 +18,8 @@ from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.options import RankingOptions
 from geoloc.ranking.choosers import GEORANKER, check_chooser, score_scale
 from geoloc.ranking.georanker import check_ranker
-from geoloc.ranking.scorer import Ranker
+from geoloc.ranking.prompt import PromptPlace
+from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
 from geoloc.serving.options import ModelOptions
 from geoloc.storage import Folder, S3Options
 
@@ -109,8 +112,9 @@ class Ranking:
     def __init__(self, options: ModelOptions, device: str = "cpu", threads: int = 1) -> None:
         parts = Composition(options)
         scale = score_scale(options.chooser, parts.preset)
+        self._ranker = Ranker.load(parts.ranking.model(S3Options()), device, threads)
         self._reranker = Reranker(
-            Ranker.load(parts.ranking.model(S3Options()), device, threads),
+            self._ranker,
             Index(local_copy(parts.index())),
             parts.ranking.rerank(options.candidates, S3Options(), scale),
             parts.confidence(),
@@ -119,3 +123,9 @@ class Ranking:
     def rank(self, located: list[pa.Table]) -> list[pa.Table]:
         done = self._reranker.rerank(pa.concat_tables(located))
         return [done.slice(row, 1) for row in range(done.num_rows)]
+
+    def check(self, asked: list[None]) -> list[PhotoError | None]:
+        """What is wrong when the ranker is to tell how near nowhere is to a grey picture."""
+        grey = self._ranker.view.of(Image.new("RGB", (64, 64), "grey"))
+        answers = self._ranker.rank([RankQuery(grey, [RankCandidate(PromptPlace(0, 0))]) for _ in asked])
+        return [found if isinstance(found, PhotoError) else None for found in answers]

@@ -12,11 +12,12 @@ from pydantic import ValidationError
 
 from geoloc.errors import UsageError
 from geoloc.geo.distance import haversine_km
-from geoloc.serving.access import Rate, Room, named, read_keys
+from geoloc.serving.access import Rate, named, read_keys
 from geoloc.serving.answers import circle
 from geoloc.serving.options import ServingOptions
 from geoloc.serving.problems import ProblemError
 from geoloc.serving.service import ServiceOptions, run_service
+from geoloc.serving.uploads import Room
 from tests.conftest import REPOSITORY
 
 

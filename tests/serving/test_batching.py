@@ -56,3 +56,23 @@ def test_batches_side_by_side():
         return await asyncio.gather(*(together(number) for number in range(4)))
 
     assert asyncio.run(ask()) == [0, 1, 2, 3]
+
+
+def test_how_long_nothing_was_heard():
+    free = threading.Event()
+
+    async def ask() -> list:
+        together = Together(lambda numbers: free.wait(5) and numbers, most=1)
+        before = together.silent_s
+        asked = asyncio.create_task(together(1))
+        await asyncio.sleep(0.2)
+        during = together.silent_s
+        free.set()
+        await asked
+        await asyncio.sleep(0)
+        return [before, during, together.silent_s]
+
+    before, during, after = asyncio.run(ask())
+    assert before is None
+    assert 0.15 < during < 5
+    assert after is None
