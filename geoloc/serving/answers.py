@@ -1,9 +1,9 @@
 """A row of results as the service tells it."""
 
-import numpy as np
+import shapely.geometry
 from pydantic import BaseModel
 
-from geoloc.geo.distance import EARTH_RADIUS_KM
+from geoloc.geo.circle import circle
 from geoloc.geo.places import place_text
 from geoloc.schema import CONFIDENCES
 
@@ -91,20 +91,10 @@ def _map(estimate: Estimate, candidates: list[Candidate]) -> dict:
     def point(lat: float, lon: float) -> dict:
         return {"type": "Point", "coordinates": [lon, lat]}
 
-    ring = circle(estimate.lat, estimate.lon, estimate.radius_km)
+    area = shapely.geometry.mapping(circle(estimate.lat, estimate.lon, estimate.radius_km))
     features = [
         feature(point(estimate.lat, estimate.lon), role="estimate", confidence=estimate.confidence),
-        feature({"type": "Polygon", "coordinates": [ring]}, role="radius", radius_km=estimate.radius_km),
+        feature(area, role="radius", radius_km=estimate.radius_km),
         *(feature(point(c.lat, c.lon), role="candidate", rank=c.rank, score=c.score) for c in candidates),
     ]
     return {"type": "FeatureCollection", "features": features}
-
-
-def circle(lat: float, lon: float, radius_km: float, points: int = 72) -> list[list[float]]:
-    """[lon, lat] of points at that distance, the last one the first; longitudes run on beyond 180."""
-    turn, away = np.linspace(0, 2 * np.pi, points + 1), min(radius_km / EARTH_RADIUS_KM, np.pi * 0.999)
-    here = np.radians(lat)
-    there = np.arcsin(np.sin(here) * np.cos(away) + np.cos(here) * np.sin(away) * np.cos(turn))
-    east = np.arctan2(np.sin(turn) * np.sin(away) * np.cos(here), np.cos(away) - np.sin(here) * np.sin(there))
-    lons = np.degrees(np.unwrap(east)) + lon
-    return np.round(np.stack([lons, np.degrees(there)], axis=1), 5).tolist()

@@ -4,8 +4,11 @@ const dark = matchMedia("(prefers-color-scheme: dark)").matches
 const COLOURS = dark
   ? { sea: "#141c21", land: "#24313a", border: "#4a5d69", mark: "#5ec9b8", dot: "#f0c75e", text: "#141c21" }
   : { sea: "#eaf0f4", land: "#fbfbf8", border: "#9fb0ba", mark: "#21918c", dot: "#440154", text: "#ffffff" }
+const TRIES = 4
+const KM_A_DEGREE = 111.2
 const asked = []
 let shown = null
+let unasked = []
 
 function key() {
   const given = at("key").value.trim()
@@ -26,22 +29,50 @@ async function ask(files) {
     try {
       show(await one(file))
     } catch (error) {
+      if (error.needsKey) return askForKey(photos.slice(number))
       problems.push(`${file.name}: ${error.message}`)
     }
   }
   say(problems.join("\n") || (photos.length > 1 ? `${photos.length} photos.` : ""), problems.length > 0)
 }
 
-async function one(file) {
+function askForKey(photos) {
+  unasked = photos
+  at("key-row").hidden = false
+  at("key").focus()
+  say(at("key").value ? "The service does not know this key." : "The service asks for a key.", true)
+}
+
+async function one(file, tries = TRIES) {
   const response = await fetch("/v1/geolocate?candidates=20&map=true", {
     method: "POST", body: file, headers: { "Content-Type": file.type || "application/octet-stream", ...key() },
-  })
+  }).catch(() => { throw new Error("the service does not answer") })
   const answer = await response.json().catch(() => ({}))
-  if (response.status === 401) at("key-row").hidden = false
-  if (!response.ok) throw new Error(answer.detail || `the service answers ${response.status}`)
+  if (response.status === 429 && tries > 1) {
+    const wait = +response.headers.get("Retry-After") || 1
+    say(`${file.name}: the service is busy; again in ${wait} s …`)
+    await new Promise((resolve) => setTimeout(resolve, 1000 * wait))
+    return one(file, tries - 1)
+  }
+  if (!response.ok) {
+    const error = new Error(answer.detail || `the service answers ${response.status}`)
+    throw Object.assign(error, { needsKey: response.status === 401 })
+  }
   const photo = { answer, name: file.name, url: URL.createObjectURL(file) }
   asked.push(photo)
   return photo
+}
+
+function distance(km) {
+  if (km < 1) return "under 1 km"
+  return `${km < 10 ? km.toFixed(1) : Math.round(km).toLocaleString("en")} km`
+}
+
+function certainty({ radius_km, confidence, calibrated }) {
+  const percent = `${Math.round(100 * confidence)} %`
+  return calibrated
+    ? `within ${distance(radius_km)} with probability 90 %, within 25 km with ${percent}`
+    : `radius ${distance(radius_km)}, confidence ${confidence.toFixed(2)}; neither is calibrated: they compare photos, and no more`
 }
 
 function list() {
@@ -63,9 +94,8 @@ function show(photo) {
   at("result").hidden = false
   at("photo").src = photo.url
   at("place").textContent = estimate.place || "Open sea"
-  const what = estimate.calibrated ? "error below 25 km with probability" : "confidence (not calibrated)"
-  at("sure").textContent = `${estimate.lat.toFixed(5)}, ${estimate.lon.toFixed(5)} ± ${Math.round(estimate.radius_km)} km\n` +
-    `${what} ${estimate.confidence.toFixed(2)}\nby ${estimate.method}, ${Math.round(photo.answer.timings_ms.total)} ms`
+  at("sure").textContent = `${estimate.lat.toFixed(5)}, ${estimate.lon.toFixed(5)}\n${certainty(estimate)}\n` +
+    `by ${estimate.method}, ${Math.round(photo.answer.timings_ms.total)} ms`
   at("geojson").href = URL.createObjectURL(new Blob([JSON.stringify(map)], { type: "application/geo+json" }))
   at("candidates").replaceChildren(...candidates.map(entry))
   draw(estimate, candidates, map)
@@ -80,7 +110,9 @@ function entry(candidate) {
   const picture = document.createElement(candidate.thumbnail ? "img" : "span")
   if (candidate.thumbnail) {
     picture.alt = ""
-    fetch(candidate.thumbnail, { headers: key() }).then((r) => r.blob()).then((b) => { picture.src = URL.createObjectURL(b) })
+    fetch(candidate.thumbnail, { headers: key() })
+      .then((response) => response.blob())
+      .then((blob) => { picture.src = URL.createObjectURL(blob) })
   }
   const words = document.createElement("div")
   words.textContent = candidate.place || "no name"
@@ -105,11 +137,11 @@ async function draw(estimate, candidates, map) {
   land ??= fetch("/static/outlines.json").then((response) => response.json())
   const outlines = await land
   if (!shown || shown.answer.estimate !== estimate) return
-  const ring = map.features.find((one) => one.properties.role === "radius").geometry.coordinates[0]
-  const reach = (index) => [...ring.map((p) => p[index]), ...candidates.slice(0, 5).map((c) => (index ? c.lat : c.lon))]
-  const [west, east, south, north] = [Math.min(...reach(0)), Math.max(...reach(0)), Math.min(...reach(1)), Math.max(...reach(1))]
-  const side = Math.max((east - west) / 2, north - south, 2) * 0.7
-  const [x, y] = [(east + west) / 2, (south + north) / 2]
+  const area = map.features.find((one) => one.properties.role === "radius").geometry.coordinates
+  const near = (lon) => lon + 360 * Math.round((estimate.lon - lon) / 360)
+  const reach = candidates.slice(0, 5).map((c) => Math.max(Math.abs(c.lat - estimate.lat), Math.abs(near(c.lon) - estimate.lon) / 2))
+  const side = Math.min(90, 1.3 * Math.max(1, estimate.radius_km / KM_A_DEGREE, ...reach))
+  const [x, y] = [estimate.lon, Math.max(side - 90, Math.min(90 - side, estimate.lat))]
   const plot = Bokeh.Plotting.figure({
     x_range: [x - 2 * side, x + 2 * side], y_range: [y - side, y + side], height: 420, sizing_mode: "stretch_width",
     tools: "pan,wheel_zoom,reset", active_scroll: "wheel_zoom", background_fill_color: COLOURS.sea,
@@ -117,11 +149,17 @@ async function draw(estimate, candidates, map) {
   })
   plot.toolbar.logo = null
   for (const one of [plot.xaxis, plot.yaxis, plot.xgrid, plot.ygrid]) one.visible = false
-  plot.patches(outlines.xs, outlines.ys, { fill_color: COLOURS.land, line_color: COLOURS.border, line_width: 0.6 })
-  plot.patch(ring.map((p) => p[0]), ring.map((p) => p[1]), { fill_color: COLOURS.mark, fill_alpha: 0.18, line_color: COLOURS.mark, line_width: 2 })
+  const cut = area.flat(2).some(([lon]) => Math.abs(lon) === 180)  // where it goes on on the map's other side
+  const circle = { fill_color: COLOURS.mark, fill_alpha: 0.18, line_color: cut ? null : COLOURS.mark, line_width: 2 }
+  for (const turn of [-360, 0, 360].filter((turn) => Math.abs(x - turn) < 180 + 2 * side)) {
+    const turned = (lons) => lons.map((lon) => lon + turn)
+    plot.patches(outlines.xs.map(turned), outlines.ys, { fill_color: COLOURS.land, line_color: COLOURS.border, line_width: 0.6 })
+    const [xs, ys] = [0, 1].map((index) => area.map((part) => part.map((ring) => ring.map((point) => point[index] + (index ? 0 : turn)))))
+    plot.multi_polygons([xs], [ys], circle)
+  }
   const back = [...candidates].reverse()
   dots = new Bokeh.ColumnDataSource({ data: {
-    x: back.map((c) => c.lon), y: back.map((c) => c.lat), rank: back.map((c) => c.rank),
+    x: back.map((c) => near(c.lon)), y: back.map((c) => c.lat), rank: back.map((c) => c.rank),
     label: back.map((c) => `${c.rank}`), place: back.map((c) => c.place || "no name"), size: back.map(() => 20),
   } })
   const field = (name) => ({ field: name })
@@ -144,7 +182,7 @@ addEventListener("paste", (event) => { if (event.clipboardData.files.length) ask
 addEventListener("dragover", (event) => { event.preventDefault(); at("drop").classList.add("over") })
 addEventListener("dragleave", () => at("drop").classList.remove("over"))
 addEventListener("drop", (event) => { event.preventDefault(); at("drop").classList.remove("over"); ask(event.dataTransfer.files) })
-at("ask").addEventListener("submit", (event) => event.preventDefault())
+at("ask").addEventListener("submit", (event) => { event.preventDefault(); ask(unasked) })
 at("copy").addEventListener("click", async () => {
   const { lat, lon } = shown.answer.estimate
   await navigator.clipboard.writeText(`${lat}, ${lon}`).then(() => say("Copied."), () => say(`${lat}, ${lon}`))

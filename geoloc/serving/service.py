@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -51,11 +52,24 @@ def put_haproxy_in_front(folder: str) -> None:
         "HAPROXY_SOCKET_PATH": f"{folder}/admin.sock",
         "HAPROXY_SERVER_STATE_BASE": folder,
         "HAPROXY_SERVER_STATE_FILE": f"{folder}/server-state",
+        "HAPROXY_METRICS_PORT": str(_free_port(9101)),
+        "HAPROXY_STATS_PORT": str(_free_port(8404)),
         "HAPROXY_TIMEOUT_CLIENT_S": "60",  # of silence
         "DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
     }
     for name, value in settings.items():
         os.environ.setdefault(f"RAY_SERVE_{name}", value)
+
+
+def _free_port(preferred: int) -> int:
+    for port in (preferred, 0):
+        with socket.socket() as tried:
+            try:
+                tried.bind(("", port))
+            except OSError:
+                continue
+            return tried.getsockname()[1]
+    raise UsageError("no port is free on this machine")
 
 
 def _serve(options: ServiceOptions) -> None:

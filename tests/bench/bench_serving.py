@@ -36,21 +36,19 @@ def main() -> None:
     index, folder = sys.argv[1], Path(sys.argv[2])
     photos = [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[:200]]
     options = ServingOptions(preset="lite", index=index, photos_a_minute=10**9)
-    direct = directly(options, photos)
-    print(f"the objects in one process, two threads: {direct:.1f} photos/s")
+    before = directly(options, photos)
     put_haproxy_in_front(tempfile.mkdtemp())
     ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR")
     serve.start(http_options={"host": "127.0.0.1", "port": 8123})
     serve.run(build(options), name="geoloc")
-    asyncio.run(load(photos, SECONDS / 12, 8))
-    memory = resident()
-    served = asyncio.run(load(photos, SECONDS, CLIENTS))
+    asyncio.run(load(photos, SECONDS / 12, CLIENTS))
+    memory, served = asyncio.run(watched(load(photos, SECONDS, CLIENTS)))
     tell(f"{CLIENTS} clients for {SECONDS} s", served)
-    rate = served.statuses[200] / served.seconds
-    print(
-        f"throughput in the ratio to the objects themselves: {rate / direct:.2f}; memory {memory:.0f} to {resident():.0f} MB"
-    )
-    tell("a replica of the models killed", asyncio.run(meanwhile(photos, kill)))
+    tell("16 clients for 30 s", asyncio.run(load(photos, 30, 16)))
+    rate, direct = served.statuses[200] / served.seconds, (before + directly(options, photos)) / 2
+    print(f"the objects in one process, two threads: {direct:.1f} photos/s; ratio {rate / direct:.2f}")
+    print(f"memory in MB, every 20 s: {memory}", flush=True)
+    tell("the replica killed", asyncio.run(meanwhile(photos, kill)))
     changed = options.model_copy(update={"candidates": 10})
     tell("models changed", asyncio.run(meanwhile(photos, lambda: serve.run(build(changed), name="geoloc"))))
     if len(sys.argv) > 3:
@@ -148,6 +146,15 @@ def tell(what: str, seen: Seen) -> None:
     )
 
 
+async def watched(work) -> tuple[list[int], Seen]:
+    """And the memory meanwhile."""
+    task, memory = asyncio.create_task(work), []
+    while not task.done():
+        memory.append(round(resident()))
+        await asyncio.wait([task], timeout=20)
+    return memory, await task
+
+
 def replicas_of(name: str) -> list[psutil.Process]:
     found = []
     for process in psutil.Process().children(recursive=True):
@@ -168,7 +175,7 @@ def resident() -> float:
 
 
 def kill() -> None:
-    for process in replicas_of("Locating"):
+    for process in replicas_of("ServeReplica"):
         process.send_signal(signal.SIGKILL)
 
 

@@ -1,19 +1,16 @@
-"""Keys and rates, and the circle that answers draw."""
+"""Keys, rates, and what a service is started with."""
 
 import hashlib
 import importlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from geoloc.errors import UsageError
-from geoloc.geo.distance import haversine_km
 from geoloc.serving.access import Rate, named, read_keys
-from geoloc.serving.answers import circle
 from geoloc.serving.options import ServingOptions
 from geoloc.serving.problems import ProblemError
 from geoloc.serving.service import ServiceOptions, run_service
@@ -71,13 +68,6 @@ def test_memory_that_requests_share():
         first(40)
     with room.held() as third:
         third(100)
-
-
-@pytest.mark.parametrize(("lat", "lon", "radius"), [(48.9, 2.35, 100.0), (-77.0, 179.9, 2500.0), (89.0, 0.0, 300.0)])
-def test_a_circle_is_everywhere_as_far(lat, lon, radius):
-    ring = np.array(circle(lat, lon, radius))
-    assert haversine_km(lat, lon, ring[:, 1], ring[:, 0]) == pytest.approx(np.full(len(ring), radius), rel=1e-3)
-    assert np.abs(np.diff(ring[:, 0])).max() < 180
 
 
 def test_other_machines_are_answered_only_with_keys():

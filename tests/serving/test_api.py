@@ -1,9 +1,7 @@
 """The service on a real cluster, asked over HTTP."""
 
 import base64
-import hashlib
 import io
-import socket
 import threading
 import time
 
@@ -18,52 +16,10 @@ from geoloc.estimate.options import LocatorOptions
 from geoloc.index.store import Index
 from geoloc.photos.load import LoadOptions, load_one
 from geoloc.serving.app import build
-from geoloc.serving.options import ServingOptions
 from geoloc.storage import Folder
+from tests.serving.conftest import KEY
 
-KEY = "a key of ours"
 JPEG = {"Content-Type": "image/jpeg"}
-
-
-@pytest.fixture(scope="module")
-def options(toy_index, toy_base, toy_adapter, tmp_path_factory) -> ServingOptions:
-    keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(f"tests {hashlib.sha256(KEY.encode()).hexdigest()}\n")
-    return ServingOptions(
-        preset="lite",
-        index=str(toy_index),
-        candidates=8,
-        ranker_model=str(toy_base),
-        ranker_adapter=str(toy_adapter),
-        keys=str(keys),
-        photos_a_minute=100_000,
-        max_photo_mb=1,
-        max_megapixels=5,
-        max_batch=3,
-        s3_prefix="s3://served/photos",
-    )
-
-
-@pytest.fixture(scope="module")
-def address(ray_cluster, options):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(build(options), name="geoloc")
-    yield f"http://127.0.0.1:{port}"
-    serve.shutdown()
-
-
-@pytest.fixture
-def client(address):
-    with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def photo(toy) -> bytes:
-    return next(path for path in sorted((toy / "archive").rglob("*.jpg")) if path.stat().st_size > 5000).read_bytes()
 
 
 def problem(response: httpx.Response, status: int) -> dict:
