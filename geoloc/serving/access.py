@@ -10,7 +10,7 @@ import re
 import secrets
 import sys
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 
 from geoloc.errors import UsageError
@@ -18,6 +18,7 @@ from geoloc.errors import UsageError
 ENVIRONMENT = "GEOLOC_API_KEYS"
 _LINE = re.compile(r"([\w.@-]+)\s+([0-9a-f]{64})")
 _WATCHED = 10_000
+_GONE_S = 60
 
 
 def read_keys(file: str | None) -> dict[str, str]:
@@ -52,22 +53,53 @@ class Rate:
     def __init__(self, a_minute: int) -> None:
         self._a_minute = a_minute
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._unreported: Counter[str] = Counter()
 
     def wait_s(self, who: str, now: float | None = None) -> float:
         """0 if a photo may pass, and it counts then; else the seconds until it may."""
-        now = time.monotonic() if now is None else now
-        left, then = self._left.pop(who, (self._a_minute, now))
-        left = min(self._a_minute, left + (now - then) * self._a_minute / 60)
+        left, now = self._take(who, now)
         passes = left >= 1
-        self._left[who] = (left - 1 if passes else left, now)
-        if len(self._left) > _WATCHED:
-            self._left.popitem(last=False)
+        self._left[who] = left, now
+        if passes:
+            self.charge(who, 1, now)
         return 0.0 if passes else (1 - left) * 60 / self._a_minute
 
-    def charge(self, who: str, more: int) -> None:
-        """For photos that came with one that passed; whoever brings more than was left waits the longer afterwards."""
-        left, then = self._left[who]
-        self._left[who] = left - more, then
+    def charge(self, who: str, photos: int, now: float | None = None, here: bool = True) -> None:
+        """For photos that came with one that passed, or elsewhere than ``here``; whoever brings more than was left waits the
+        longer afterwards."""
+        left, now = self._take(who, now)
+        self._left[who] = left - photos, now
+        if here:
+            self._unreported[who] += photos
+        if len(self._left) > _WATCHED:
+            self._left.popitem(last=False)
+
+    def report(self) -> dict[str, int]:
+        """The photos that have counted here since this was last asked, by who brought them."""
+        spent, self._unreported = self._unreported, Counter()
+        return dict(spent)
+
+    def _take(self, who: str, now: float | None) -> tuple[float, float]:
+        now = time.monotonic() if now is None else now
+        left, then = self._left.pop(who, (self._a_minute, now))
+        return min(self._a_minute, left + (now - then) * self._a_minute / 60), now
+
+
+class Ledger:
+    """What copies of the service tell each other of who has asked for how much."""
+
+    def __init__(self) -> None:
+        self._owed: dict[str, tuple[Counter[str], float]] = {}
+
+    def exchange(self, copy: str, spent: dict[str, int], now: float | None = None) -> dict[str, int]:
+        """Takes what was spent at that copy, and gives what was spent at the others since it last asked."""
+        now = time.monotonic() if now is None else now
+        mine, _ = self._owed.pop(copy, (Counter(), now))
+        self._owed = {name: one for name, one in self._owed.items() if now - one[1] < _GONE_S}
+        for owed, _ in self._owed.values():
+            owed.update(spent)
+        self._owed[copy] = Counter(), now
+        return dict(mine)
 
 
 if __name__ == "__main__":

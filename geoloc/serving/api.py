@@ -44,6 +44,7 @@ from geoloc.serving.uploads import Uploads
 log = logging.getLogger("geoloc")
 
 LOCAL = ("127.0.0.1", "::1", "[::1]", "localhost")
+EXCHANGE_S = 1
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -122,6 +123,20 @@ async def _asked(method: DeploymentHandle, *arguments: object):
         return await method.remote(*arguments)
 
 
+async def _exchange(rate: Rate, ledger: DeploymentHandle) -> None:
+    """Keeps a rate informed of what other copies of the service let pass."""
+    copy = serve.get_replica_context().replica_tag
+    while True:
+        await asyncio.sleep(EXCHANGE_S)
+        try:
+            elsewhere = await ledger.exchange.remote(copy, rate.report())
+        except Exception as error:
+            log.warning("rates are not exchanged for the moment: %s", type(error).__name__)
+            continue
+        for who, photos in elsewhere.items():
+            rate.charge(who, photos, here=False)
+
+
 def _check_that_strangers_are_known() -> None:
     """Raises UsageError: HAProxy gives every client this machine's address, so that it must listen to this machine alone."""
     host = _get_global_client().http_config.host
@@ -139,18 +154,28 @@ def _host(request: Request) -> str:
 @serve.deployment
 @serve.ingress(app)  # which keeps what it finds here; helpers come before
 class Api:
-    def __init__(self, options: ServingOptions, ranking: DeploymentHandle | None, device: str, threads: int) -> None:
+    def __init__(
+        self,
+        options: ServingOptions,
+        ranking: DeploymentHandle | None,
+        ledger: DeploymentHandle | None,
+        device: str,
+        threads: int,
+    ) -> None:
         self._options, self._ranking = options, ranking
         self._keys = read_keys(options.keys)
         if not self._keys:
             _check_that_strangers_are_known()
         self._locating = Locating(int(options.max_megapixels * 1e6), device, threads, options.batch_size)
         self._rate = Rate(options.photos_a_minute)
+        self._ledger, self._exchanging = ledger, None
         self._uploads = Uploads(options)
         self._waiting = 0
 
     async def reconfigure(self, config: dict) -> None:
         await self._locating.take_up(ModelOptions(**config))
+        if self._ledger and not self._exchanging:
+            self._exchanging = asyncio.create_task(_exchange(self._rate, self._ledger))
 
     async def check_health(self) -> None:
         await self._locating.check_health()

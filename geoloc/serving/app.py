@@ -6,6 +6,7 @@ serve run geoloc.serving.app:build preset=lite index=/data/index
 from ray import serve
 from ray.serve.config import BackpressureConfig
 
+from geoloc.serving.access import Ledger
 from geoloc.serving.api import Api
 from geoloc.serving.models import RankingModels
 from geoloc.serving.options import ServingOptions
@@ -31,10 +32,13 @@ def build(options: ServingOptions) -> serve.Application:
         ranking = RankingModels.options(
             **common, max_ongoing_requests=2 * options.batch_size, max_queued_requests=options.max_waiting
         ).bind(device, threads, options.batch_size)
+    ledger = None
+    if options.replicas > 1:
+        ledger = serve.deployment(Ledger, ray_actor_options={"num_cpus": 0}).bind()
     api = Api.options(
         **common,
         max_ongoing_requests=4 * options.max_waiting,  # it refuses by itself, with a reason, long before
         max_queued_requests=options.max_waiting,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
     )
-    return api.bind(options, ranking, device, threads)
+    return api.bind(options, ranking, ledger, device, threads)

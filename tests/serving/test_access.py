@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from geoloc.errors import UsageError
-from geoloc.serving.access import Rate, named, read_keys
+from geoloc.serving.access import Ledger, Rate, named, read_keys
 from geoloc.serving.options import ServingOptions
 from geoloc.serving.problems import ProblemError
 from geoloc.serving.service import ServiceOptions, run_service
@@ -51,9 +51,31 @@ def test_so_many_a_minute():
 def test_who_brings_many_at_once_waits_for_them_afterwards():
     rate = Rate(60)
     assert rate.wait_s("ann", now=100.0) == 0
-    rate.charge("ann", 79)
+    rate.charge("ann", 79, now=100.0)
     assert rate.wait_s("ann", now=110.0) == pytest.approx(11)
     assert rate.wait_s("ann", now=121.0) == 0
+
+
+def test_what_copies_tell_each_other():
+    ledger = Ledger()
+    assert ledger.exchange("a", {"ann": 3}, now=0) == {}
+    assert ledger.exchange("b", {"ann": 1}, now=0) == {}
+    assert ledger.exchange("a", {"bob": 2}, now=1) == {"ann": 1}
+    assert ledger.exchange("a", {"bob": 1}, now=2) == {}
+    assert ledger.exchange("b", {}, now=3) == {"bob": 3}
+    assert ledger.exchange("b", {"ann": 9}, now=90) == {}
+    assert ledger.exchange("a", {}, now=91) == {}
+
+
+def test_what_counts_here_and_elsewhere():
+    rate = Rate(60)
+    rate.wait_s("ann", now=100.0)
+    rate.charge("ann", 2, now=100.0)
+    rate.charge("ann", 56, now=100.0, here=False)
+    assert rate.report() == {"ann": 3}
+    assert rate.report() == {}
+    assert rate.wait_s("ann", now=100.0) == 0
+    assert rate.wait_s("ann", now=100.0) == pytest.approx(1)
 
 
 def test_memory_that_requests_share():
