@@ -21,9 +21,10 @@ from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.lock import held
-from geoloc.pipeline.models import RankerFacts, build_locator, build_reranker, probe_encoder, probe_ranker
+from geoloc.pipeline.models import build_locator, build_reranker, probe_encoder, probe_ranker
 from geoloc.pipeline.options import SOURCE_SETTINGS, ClusterOptions, PhotoOptions, RankingOptions, parse_parts
 from geoloc.pipeline.run import SUCCESS, Run
+from geoloc.pipeline.settings import estimate_settings, ranker_settings
 from geoloc.pipeline.stages import Stream, Work
 from geoloc.ranking.choosers import check_chooser, score_scale
 from geoloc.results.export import check_formats, export
@@ -110,7 +111,9 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     check_encoder(index, info, models, encoder.fingerprint)
     ranker = options.ranking.model(options.s3) if options.ranking.ranker else None
     facts = probe_ranker(ranker) if ranker else None
-    settings = _settings(options, models, encoder.fingerprint, info) | _ranker_settings(options, facts)
+    settings = _settings(options, models, encoder.fingerprint, info)
+    if facts:
+        settings |= ranker_settings(options.ranking, options.candidates, options.s3, facts.fingerprint)
     calibration = _calibration(options, settings)
     run.settle(settings)
     confidence = _confidence(options, models, calibration)
@@ -189,32 +192,12 @@ def _bring_up_to_date(run: Run, confidence: Confidence) -> None:
 
 def _settings(options: ArchiveOptions, models: Preset, encoder: str, info: IndexInfo) -> dict:
     """What decides the results; a run goes on only with the same."""
-    settings = {
+    return {
         "source": Folder(options.source).uri,
-        "preset": models.name,
-        "model": options.model,
-        "encoder": encoder,
-        "index": info.fingerprint,
-        "candidates": options.candidates,
-        "chooser": options.chooser,
-        "parts": options.parts,
         "relocate": options.relocate,
         "max_photo_mb": options.photos.max_photo_mb,
         "max_megapixels": options.photos.max_megapixels,
-    }
-    return settings | ({"density_sigma_km": options.density_sigma_km} if options.chooser == "density" else {})
-
-
-def _ranker_settings(options: ArchiveOptions, facts: RankerFacts | None) -> dict:
-    if facts is None:
-        return {}
-    ranking = options.ranking
-    return {
-        "ranker": facts.fingerprint,
-        "ranker_prompt": asdict(ranking.model(options.s3).prompt),
-        "ranker_candidates": ranking.rerank(options.candidates, options.s3).ranked,
-        "skip_ranking_within_km": ranking.skip_ranking_within_km,
-    }
+    } | estimate_settings(options, models, encoder, info)
 
 
 def _finish(options: ArchiveOptions, run: Run, work: Work) -> int:

@@ -5,26 +5,38 @@ import logging
 from geoloc.encoders.presets import Preset
 from geoloc.errors import UsageError
 from geoloc.index.store import GALLERY_ENCODER, IndexInfo, local_copy, publish, read_info
-from geoloc.storage import Folder
+from geoloc.storage import Folder, S3Options
 
 log = logging.getLogger("geoloc")
+
+
+def check_index(uri: str | None, models: Preset, candidates: int, s3: S3Options) -> None:
+    """Raises UsageError where the preset or the number of candidates does not go with the index named, or, where none is,
+    the preset has no gallery of its own."""
+    if uri is None and not models.has_location_space:
+        raise UsageError(f"--index: preset {models.name} has no gallery of its own; make an index with build_index.py")
+    if uri is not None:
+        _check_info(read_info(Folder(uri, s3)), uri, models, candidates)
 
 
 def find_index(uri: str | None, models: Preset, candidates: int, output: Folder) -> tuple[Folder, IndexInfo]:
     """The index named, or the preset's own gallery, which is made once, in ``output``, where all nodes find it.
 
-    Raises UsageError where the preset or the number of candidates does not go with it.
+    Raises UsageError as ``check_index``.
     """
-    if uri is None and not models.has_location_space:
-        raise UsageError(f"--index: preset {models.name} has no gallery of its own; make an index with build_index.py")
+    check_index(uri, models, candidates, output.s3)
     folder = Folder(uri, output.s3) if uri else _gallery(models, output)
     info = read_info(folder)
     local_copy(folder, verify=True)
+    _check_info(info, uri, models, candidates)
+    return folder, info
+
+
+def _check_info(info: IndexInfo, uri: str | None, models: Preset, candidates: int) -> None:
     if info.encoder == GALLERY_ENCODER and not models.geoclip_head:
         raise UsageError(f"--index {uri}: is a gallery of {GALLERY_ENCODER} vectors; it needs --preset geoclip")
     if candidates > info.rows:
         raise UsageError(f"--candidates {candidates}: the index has only {info.rows} rows")
-    return folder, info
 
 
 def check_encoder(folder: Folder, info: IndexInfo, models: Preset, fingerprint: str) -> None:

@@ -6,14 +6,20 @@ serve run geoloc.serving.app:build preset=lite index=/data/index
 from ray import serve
 from ray.serve.config import BackpressureConfig
 
-from geoloc.serving.access import Ledger
+from geoloc.serving.access import Ledger, read_keys
 from geoloc.serving.api import Api
+from geoloc.serving.composition import Composition
 from geoloc.serving.models import RankingModels
 from geoloc.serving.options import ServingOptions
 
 
 def build(options: ServingOptions) -> serve.Application:
-    """The application. Models are in the deployments' ``user_config``, so that others can be deployed while it runs."""
+    """The application. Models are in the deployments' ``user_config``, so that others can be deployed while it runs.
+
+    Raises UsageError for what can be told without loading models.
+    """
+    Composition(options.models).check()
+    read_keys(options.keys)
     device, threads = ("cuda", 4) if options.gpus_each else ("cpu", 2)
     common = {
         "autoscaling_config": {

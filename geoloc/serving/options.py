@@ -20,6 +20,8 @@ class ModelOptions(BaseModel):
     """Places retrieved for a photo."""
     chooser: Literal["top1", "density", "verification"] = "top1"
     density_sigma_km: float = Field(445, gt=0)
+    parts: str | None = None
+    """Of an alignment's vectors, the parts to search by, joined by + (default: all three)."""
     calibration: str | None = None
     """calibration.json from calibrate.py, or the folder with it."""
     ranker_model: str | None = None

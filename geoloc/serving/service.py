@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -61,6 +62,16 @@ def put_haproxy_in_front(folder: str) -> None:
         os.environ.setdefault(f"RAY_SERVE_{name}", value)
 
 
+def _with_reason(error: RuntimeError) -> Exception:
+    """Of models that cannot be loaded, what the user can put right."""
+    from ray import serve
+
+    deployments = serve.status().applications["geoloc"].deployments.values()
+    said = "\n".join(deployment.message for deployment in deployments)
+    found = re.findall(rf"{UsageError.__name__}: (.+?)(?: >>)?$", said, re.MULTILINE)
+    return UsageError(found[-1]) if found else error
+
+
 def _free_port(preferred: int) -> int:
     for port in (preferred, 0):
         with socket.socket() as tried:
@@ -78,6 +89,7 @@ def _serve(options: ServiceOptions) -> None:
     from geoloc.pipeline.cluster import connect
     from geoloc.serving.app import build
 
+    app = build(options.service)
     connect()
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -85,7 +97,10 @@ def _serve(options: ServiceOptions) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"host": options.host, "port": options.port, "request_timeout_s": None})
     log.info("Loading the models")
-    serve.run(build(options.service), name="geoloc")
+    try:
+        serve.run(app, name="geoloc")
+    except RuntimeError as error:
+        raise _with_reason(error) from error
     keys = "with API keys" if read_keys(options.service.keys) else "for this machine alone, because it has no --keys"
     log.info("http://%s:%s, %s", options.host, options.port, keys)
     stop.wait()

@@ -1,0 +1,51 @@
+"""The archive's stages as the service puts them together."""
+
+import numpy as np
+import pytest
+
+from geoloc.encoders.presets import preset
+from geoloc.errors import UsageError
+from geoloc.estimate.calibration import features, fit
+from geoloc.index.store import Index
+from geoloc.pipeline.settings import estimate_settings
+from geoloc.serving.composition import Composition
+from geoloc.serving.options import ModelOptions
+from geoloc.serving.stages import Retrieval
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"index": None}, "--index: preset lite has no gallery"),
+        ({"index": "/nowhere"}, "--index /nowhere: no index.json there"),
+        ({"candidates": 61}, "--candidates 61: the index has only 60 rows"),
+        ({"chooser": "verification"}, "--chooser verification"),
+        ({"parts": "image"}, "--parts image"),
+        ({"calibration": "/nowhere"}, "--calibration /nowhere/calibration.json: no such file"),
+        ({"ranker_model": "/nowhere"}, "needs --ranker-adapter"),
+        ({"skip_ranking_within_km": 3}, "--skip-ranking-within-km 3.0"),
+    ],
+)
+def test_options_that_do_not_go_together(toy_index, changed, message):
+    with pytest.raises(UsageError, match=message):
+        Composition(ModelOptions(**{"preset": "lite", "index": str(toy_index)} | changed)).check()
+
+
+def test_a_calibration_serves_the_estimates_it_was_made_for(toy_index, toy, random, tmp_path):
+    options = ModelOptions(preset="lite", index=str(toy_index), candidates=8, calibration=str(tmp_path))
+    uncalibrated = Retrieval(options.model_copy(update={"calibration": None}), 10**7)
+    settings = estimate_settings(options, preset("lite"), uncalibrated.facts["encoder"], Index(toy_index).info)
+    scores = np.sort(random.normal(size=(400, 8)))[:, ::-1]
+    table = features(scores, scores, *random.uniform(-60, 60, (2, 400, 8)), 10.0)
+    calibration = fit(table, np.exp(5 - 3 * scores[:, 0]), settings)
+    (tmp_path / "calibration.json").write_bytes(calibration.to_json())
+    photo = max((toy / "archive").rglob("*.jpg"), key=lambda path: path.stat().st_size).read_bytes()
+
+    [before] = uncalibrated.locate([uncalibrated.load(photo)])[0].to_pylist()
+    calibrated = Retrieval(options, 10**7)
+    [after] = calibrated.locate([calibrated.load(photo)])[0].to_pylist()
+    assert before["confidence_25km"] is None
+    assert after["confidence_25km"] == after["confidence"]
+    assert (before["lat"], before["lon"]) == (after["lat"], after["lon"])
+    with pytest.raises(UsageError, match="made for other estimates .candidates was 8, is now 9"):
+        Retrieval(options.model_copy(update={"candidates": 9}), 10**7)
