@@ -1,5 +1,6 @@
 """Nearest vectors by inner product: exact on CPU or GPUs, approximate where the index folder has been given that."""
 
+import threading
 from pathlib import Path
 
 import faiss
@@ -42,6 +43,7 @@ class GpuSearcher:
     def __init__(self, vectors: np.ndarray, devices: list[int]) -> None:
         self._shards = []
         self._resources = []  # FAISS does not keep them alive
+        self._alone = threading.Lock()  # nor does it let two threads use them at once
         for device, rows in zip(devices, np.array_split(np.arange(len(vectors)), len(devices)), strict=True):
             resources = faiss.StandardGpuResources()
             resources.setTempMemory(_GPU_SCRATCH)
@@ -57,9 +59,10 @@ class GpuSearcher:
         """As ``exact_search``."""
         queries = np.ascontiguousarray(queries, np.float32)
         found = []
-        for start, shard in self._shards:
-            scores, rows = shard.search(queries, min(k, shard.ntotal))
-            found.append((scores, rows + start))
+        with self._alone:
+            for start, shard in self._shards:
+                scores, rows = shard.search(queries, min(k, shard.ntotal))
+                found.append((scores, rows + start))
         scores, rows = (np.concatenate(parts, axis=1) for parts in zip(*found, strict=True))
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)

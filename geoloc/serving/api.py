@@ -6,6 +6,7 @@ import os
 import time
 from importlib import resources
 
+import pyarrow as pa
 import ray.exceptions
 import ray.serve.exceptions
 from fastapi import FastAPI, Request, Response, Security
@@ -36,7 +37,7 @@ from geoloc.serving.contract import (
 )
 from geoloc.serving.measures import measures
 from geoloc.serving.models import Locating
-from geoloc.serving.options import ModelOptions, ServingOptions
+from geoloc.serving.options import DeploymentOptions, ModelOptions
 from geoloc.serving.page import bokeh_script, outlines
 from geoloc.serving.problems import ProblemError, busy, unusable
 from geoloc.serving.uploads import Uploads
@@ -115,12 +116,12 @@ class _WithHeaders:
 app.add_middleware(_WithHeaders)
 
 
-async def _asked(method: DeploymentHandle, *arguments: object):
-    """What the models answer; asked once more where they died of something else meanwhile."""
+async def _ranked(ranking: DeploymentHandle, located: pa.Table) -> pa.Table:
+    """Asked once more where the ranker died of something else meanwhile."""
     try:
-        return await method.remote(*arguments)
+        return await ranking.rank.remote(located)
     except ray.exceptions.RayActorError:
-        return await method.remote(*arguments)
+        return await ranking.rank.remote(located)
 
 
 async def _exchange(rate: Rate, ledger: DeploymentHandle) -> None:
@@ -156,7 +157,7 @@ def _host(request: Request) -> str:
 class Api:
     def __init__(
         self,
-        options: ServingOptions,
+        options: DeploymentOptions,
         ranking: DeploymentHandle | None,
         ledger: DeploymentHandle | None,
         device: str,
@@ -308,7 +309,7 @@ class Api:
         """Of LOCATED."""
         table = await self._locating.locate(data)
         if rank and self._ranking and table["status"][0].as_py() != "failed":
-            table = await _asked(self._ranking.rank, table)
+            table = await _ranked(self._ranking, table)
         [row] = table.drop_columns([name for name in ("picture",) if name in table.column_names]).to_pylist()
         return row
 

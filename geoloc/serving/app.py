@@ -47,4 +47,4 @@ def build(options: ServingOptions) -> serve.Application:
         max_queued_requests=options.max_waiting,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
     )
-    return api.bind(options, ranking, ledger, device, threads)
+    return api.bind(options.deployment, ranking, ledger, device, threads)

@@ -19,28 +19,40 @@ class ModelOptions(BaseModel):
     candidates: int = Field(20, ge=1, le=2048)
     """Places retrieved for a photo."""
     chooser: Literal["top1", "density", "verification"] = "top1"
+    """Which retrieved place is the answer: the most similar one, the one in the densest neighbourhood, or the one whose
+    coordinates go best with the photo."""
     density_sigma_km: float = Field(445, gt=0)
+    """Width of the neighbourhood for `density`, km."""
     parts: str | None = None
     """Of an alignment's vectors, the parts to search by, joined by + (default: all three)."""
     calibration: str | None = None
     """calibration.json from calibrate.py, or the folder with it."""
     ranker_model: str | None = None
-    """Base model of the ranker: with it and ``ranker_adapter``, answers are ranked."""
+    """Base model of the ranker, a folder or hub name: with it and the adapter, a vision-language model ranks the places."""
     ranker_adapter: str | None = None
+    """The ranker's adapter from train_ranker.py."""
     ranker_candidates: int | None = None
+    """Places to rank, of those retrieved (default: all but the prompt's negatives)."""
     ranker_max_pixels: int | None = None
+    """Pixels the ranker sees of a picture (default: as its adapter learned)."""
     skip_ranking_within_km: float | None = None
+    """Do not rank where the five most similar places lie as close together, km."""
 
 
-class ServingOptions(ModelOptions):
+class DeploymentOptions(BaseModel):
+    """What stays as it is while models change; other values start the service's copies anew."""
+
+    model_config = ConfigDict(extra="forbid")
+
     keys: str | None = None
-    """File of API keys, a line each: a name and the key's SHA-256 (``python -m geoloc.serving.access NAME`` makes one). Without
+    """File of API keys, a line each: a name and the key's SHA-256 (`python -m geoloc.serving.access NAME` makes one). Without
     it, and without GEOLOC_API_KEYS in the environment, only this machine is answered."""
     photos_a_minute: int = Field(120, ge=1)
     """Of each key; more are refused for a while (429)."""
     max_photo_mb: float = Field(20, gt=0)
     """Largest photo, MB (2^20 bytes)."""
     max_megapixels: float = Field(100, gt=0)
+    """Largest photo, megapixels."""
     max_batch: int = Field(16, ge=1)
     """Photos of one batch request."""
     max_waiting: int = Field(256, ge=1)
@@ -56,6 +68,12 @@ class ServingOptions(ModelOptions):
     gpus_each: float = Field(0, ge=0)
     """Of a copy; a fraction shares a GPU."""
 
+
+class ServingOptions(DeploymentOptions, ModelOptions):
     @property
     def models(self) -> ModelOptions:
-        return ModelOptions(**{name: getattr(self, name) for name in ModelOptions.model_fields})
+        return ModelOptions(**self.model_dump(include=set(ModelOptions.model_fields)))
+
+    @property
+    def deployment(self) -> DeploymentOptions:
+        return DeploymentOptions(**self.model_dump(include=set(DeploymentOptions.model_fields)))

@@ -27,6 +27,7 @@ class ServiceOptions:
     host: str = "127.0.0.1"
     """Address to listen on; another than this machine's own needs --keys."""
     port: int = 8000
+    """Port to listen on."""
     service: Annotated[ServingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ServingOptions)
 
 
@@ -41,7 +42,7 @@ def run_service(options: ServiceOptions) -> int:
 
 
 def put_haproxy_in_front(folder: str) -> None:
-    """Of a cluster that is started after this, where Ray Serve has one: a request costs it a fifth of what it costs Serve's own proxy.
+    """Of the cluster that is started after this: a request costs it a fifth of what it costs Ray Serve's own proxy.
 
     ``folder`` is for its files. The environment's own word on any of this stands.
     """
@@ -62,6 +63,18 @@ def put_haproxy_in_front(folder: str) -> None:
         os.environ.setdefault(f"RAY_SERVE_{name}", value)
 
 
+def _check_address(options: ServiceOptions) -> None:
+    """Raises UsageError where Ray Serve runs on this cluster already, and listens elsewhere."""
+    from ray.serve.context import _get_global_client
+
+    http = _get_global_client().http_config
+    if (http.host, http.port) != (options.host, options.port):
+        raise UsageError(
+            f"--host {options.host} --port {options.port}: this cluster's Ray Serve listens on {http.host}:{http.port}; "
+            "name that address, or use serve deploy"
+        )
+
+
 def _with_reason(error: RuntimeError) -> Exception:
     """Of models that cannot be loaded, what the user can put right."""
     from ray import serve
@@ -73,6 +86,7 @@ def _with_reason(error: RuntimeError) -> Exception:
 
 
 def _free_port(preferred: int) -> int:
+    """That one, unless somebody has it."""
     for port in (preferred, 0):
         with socket.socket() as tried:
             try:
@@ -96,6 +110,7 @@ def _serve(options: ServiceOptions) -> None:
         signal.signal(number, lambda *_: stop.set())
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options={"host": options.host, "port": options.port, "request_timeout_s": None})
+    _check_address(options)
     log.info("Loading the models")
     try:
         serve.run(app, name="geoloc")

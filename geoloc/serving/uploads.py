@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from geoloc.errors import PhotoError
 from geoloc.photos.fetch import Fetcher, FetchOptions
-from geoloc.serving.options import ServingOptions
+from geoloc.serving.options import DeploymentOptions
 from geoloc.serving.problems import ProblemError, busy, unusable
 
 ENVELOPE_BYTES = 64 << 10
@@ -23,7 +23,7 @@ TOGETHER_BYTES = 1 << 30
 
 
 class Uploads:
-    def __init__(self, options: ServingOptions) -> None:
+    def __init__(self, options: DeploymentOptions) -> None:
         self._max_bytes = int(options.max_photo_mb * 2**20)
         self._max_mb, self._timeout_s, self._prefix = options.max_photo_mb, options.timeout_s, options.s3_prefix
         self._room = Room(TOGETHER_BYTES)

@@ -17,6 +17,7 @@ from geoloc.index.store import Index
 from geoloc.photos.load import LoadOptions, load_one
 from geoloc.serving.app import build
 from geoloc.storage import Folder
+from tests.conftest import ray_workers
 from tests.serving.conftest import KEY
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -153,6 +154,7 @@ def test_other_models_are_taken_up_without_dropping_a_request(client, options, p
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
+    before = {process.pid for process in ray_workers("ServeReplica:geoloc:Api")}
     changed = options.model_copy(update={"candidates": 7})
     serve.run(build(changed), name="geoloc")
     until = time.monotonic() + 60
@@ -163,6 +165,7 @@ def test_other_models_are_taken_up_without_dropping_a_request(client, options, p
         thread.join()
     assert set(statuses) == {200}
     assert numbers == {8, 7}
+    assert {process.pid for process in ray_workers("ServeReplica:geoloc:Api")} == before
 
 
 def test_messy_files_are_answered_or_refused(client, shared_data):

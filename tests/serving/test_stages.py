@@ -47,5 +47,5 @@ def test_a_calibration_serves_the_estimates_it_was_made_for(toy_index, toy, rand
     assert before["confidence_25km"] is None
     assert after["confidence_25km"] == after["confidence"]
     assert (before["lat"], before["lon"]) == (after["lat"], after["lon"])
-    with pytest.raises(UsageError, match="made for other estimates .candidates was 8, is now 9"):
+    with pytest.raises(UsageError, match=r"made for other estimates \(candidates was 8, is now 9"):
         Retrieval(options.model_copy(update={"candidates": 9}), 10**7)
