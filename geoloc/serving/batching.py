@@ -16,15 +16,15 @@ class Together:
         """``work`` answers a list of up to ``most``, in their order, in a thread, with ``at_once`` such lists at a time."""
         self._work, self._most, self._at_once = work, most, at_once
         self._waiting: deque[tuple[Any, asyncio.Future]] = deque()
-        self._workers: set[asyncio.Task] = set()
+        self._workers: dict[asyncio.Task, float] = {}
+        """With the time they began with the list they are at."""
         self._threads = ThreadPoolExecutor(at_once)
         self._seconds_each = 0.0
-        self._heard = 0.0
 
     @property
-    def silent_s(self) -> float | None:
-        """Since something was last heard of the lists that are being worked on; None where there are none."""
-        return time.monotonic() - self._heard if self._workers else None
+    def busy_s(self) -> float | None:
+        """How long the oldest list has been worked on; None where there is none."""
+        return time.monotonic() - min(self._workers.values()) if self._workers else None
 
     @property
     def wait_s(self) -> float:
@@ -35,19 +35,17 @@ class Together:
         answer = asyncio.get_running_loop().create_future()
         self._waiting.append((asked, answer))
         if len(self._workers) < self._at_once:
-            self._heard = time.monotonic()
             worker = asyncio.create_task(self._answer_all())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._workers[worker] = time.monotonic()
+            worker.add_done_callback(self._workers.pop)
         return await answer
 
     async def _answer_all(self) -> None:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
-            start = time.monotonic()
+            start = self._workers[asyncio.current_task()] = time.monotonic()
             await self._answer([one for one in batch if not one[1].done()])  # who has left is not asked for
-            self._heard = time.monotonic()
-            self._seconds_each += 0.2 * ((self._heard - start) / len(batch) - self._seconds_each)
+            self._seconds_each += 0.2 * ((time.monotonic() - start) / len(batch) - self._seconds_each)
 
     async def _answer(self, batch: list[tuple[Any, asyncio.Future]]) -> None:
         """Where a batch fails, each alone, so that one fails for itself."""

@@ -99,10 +99,10 @@ class RankingModels:
 
 def _busy(together: Together) -> bool:
     """Raises RuntimeError where it is busy with something that does not end."""
-    silent = together.silent_s
-    if silent is not None and silent > STUCK_S:
-        raise RuntimeError(f"the models have not answered for {silent:.0f} s")
-    return silent is not None
+    since = together.busy_s
+    if since is not None and since > STUCK_S:
+        raise RuntimeError(f"the models have been at one batch for {since:.0f} s")
+    return since is not None
 
 
 def _together(asked: list[tuple[Callable[[list], list], object]]) -> list:

@@ -19,10 +19,9 @@ class ModelOptions(BaseModel):
     candidates: int = Field(20, ge=1, le=2048)
     """Places retrieved for a photo."""
     chooser: Literal["top1", "density", "verification"] = "top1"
-    """Which retrieved place is the answer: the most similar one, the one in the densest neighbourhood, or the one whose
-    coordinates go best with the photo."""
+    """How one of them is chosen: the most similar, the densest, or the best match in location space."""
     density_sigma_km: float = Field(445, gt=0)
-    """Width of the neighbourhood for `density`, km."""
+    """Width of the density chooser's kernel, km."""
     parts: str | None = None
     """Of an alignment's vectors, the parts to search by, joined by + (default: all three)."""
     calibration: str | None = None
@@ -45,8 +44,7 @@ class DeploymentOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     keys: str | None = None
-    """File of API keys, a line each: a name and the key's SHA-256 (`python -m geoloc.serving.access NAME` makes one). Without
-    it, and without GEOLOC_API_KEYS in the environment, only this machine is answered."""
+    """File of API keys, made with `python -m geoloc.serving.access NAME` (default: GEOLOC_API_KEYS, or this machine alone)."""
     photos_a_minute: int = Field(120, ge=1)
     """Of each key; more are refused for a while (429)."""
     max_photo_mb: float = Field(20, gt=0)

@@ -28,6 +28,7 @@ def options(toy_index, toy_base, toy_adapter, tmp_path_factory) -> ServingOption
         max_photo_mb=1,
         max_megapixels=5,
         max_batch=3,
+        max_waiting=16,
         s3_prefix="s3://served/photos",
     )
 

@@ -4,6 +4,7 @@ import base64
 import io
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -104,11 +105,35 @@ def test_what_is_refused(client, photo):
     problem(post(json={}), 422)
     problem(post(data={"photo": "words"}, files={"other": b""}), 422)
     problem(post(content=b"x", headers={"Content-Type": "multipart/form-data"}), 400)
+    assert "query" in problem(post(data={"candidates": "3"}, files={"photo": photo}), 422)["detail"]
     for uri in ("s3://other/1.jpg", "s3://served/photos/../keys", "s3://served/photosets/1.jpg", "http://host/1.jpg"):
         problem(post(json={"uri": uri}), 403)
     assert problem(post(json={"uri": "s3://served/photos/none.jpg"}), 422)["kind"] == "not_found"
     problem(client.get("/v1/nothing"), 404)
     problem(client.get("/v1/geolocate"), 405)
+    assert client.get("/v1/geolocate").headers["allow"] == "POST"
+
+
+def test_more_than_can_wait_are_told_to_come_again(client, photo):
+    def ask(_: int) -> httpx.Response:
+        return httpx.post(
+            f"{client.base_url}/v1/geolocate?rank=0", content=photo, headers=dict(client.headers) | JPEG, timeout=60
+        )
+
+    with ThreadPoolExecutor(60) as threads:
+        answers = list(threads.map(ask, range(120)))
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 0 < len(refused) < 120
+    for answer in refused:
+        problem(answer, 429)
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_the_contract_tells_the_limits(client):
+    contract = client.get("/openapi.json").json()
+    form = contract["paths"]["/v1/geolocate/batch"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    assert form["schema"]["properties"]["photo"]["maxItems"] == 3
+    assert contract["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
 
 
 def test_keys_are_asked_for(address, photo):
@@ -127,7 +152,6 @@ def test_thumbnails_and_models(client, toy_index):
     facts = client.get("/v1/model").json()
     assert (facts["preset"], facts["index"]["fingerprint"]) == ("lite", index.info.fingerprint)
     assert client.get("/-/healthz").text == "success"
-    assert "/v1/geolocate" in client.get("/openapi.json").json()["paths"]
 
 
 def test_the_page_needs_nothing_from_elsewhere(client):

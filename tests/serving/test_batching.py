@@ -58,19 +58,19 @@ def test_batches_side_by_side():
     assert asyncio.run(ask()) == [0, 1, 2, 3]
 
 
-def test_how_long_nothing_was_heard():
+def test_how_long_it_has_been_at_a_batch():
     free = threading.Event()
 
     async def ask() -> list:
         together = Together(lambda numbers: free.wait(5) and numbers, most=1)
-        before = together.silent_s
+        before = together.busy_s
         asked = asyncio.create_task(together(1))
         await asyncio.sleep(0.2)
-        during = together.silent_s
+        during = together.busy_s
         free.set()
         await asked
         await asyncio.sleep(0)
-        return [before, during, together.silent_s]
+        return [before, during, together.busy_s]
 
     before, during, after = asyncio.run(ask())
     assert before is None
