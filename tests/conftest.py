@@ -26,8 +26,7 @@ def ray_cluster(s3):
 
     with tempfile.TemporaryDirectory() as folder:
         put_haproxy_in_front(folder)
-        ray.init(num_cpus=4, logging_level=logging.ERROR, log_to_driver=False)
-        yield
+        yield ray.init(num_cpus=4, logging_level=logging.ERROR, log_to_driver=False)
         ray.shutdown()
 
 

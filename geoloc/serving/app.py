@@ -14,7 +14,8 @@ from geoloc.serving.options import ServingOptions
 
 
 def build(options: ServingOptions) -> serve.Application:
-    """The application. Models are in the deployments' ``user_config``, so that others can be deployed while it runs.
+    """The application. What models there are is the deployments' ``user_config``: of other values there, the copies that run load
+    them beside those that answer; of other ``options``, other copies are started beside those that run.
 
     Raises UsageError for what can be told without loading models.
     """
@@ -32,6 +33,7 @@ def build(options: ServingOptions) -> serve.Application:
         "health_check_period_s": 30,
         "health_check_timeout_s": 60,
         "graceful_shutdown_timeout_s": 60,
+        "max_surge_percent": 100,  # copies that replace others are ready before those stop
     }
     ranking = None
     if options.ranker_adapter:

@@ -2,13 +2,17 @@
 
 import hashlib
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from ray import serve
 
-from geoloc.serving.app import build
-from geoloc.serving.options import ServingOptions
+from geoloc.serving.options import ModelOptions, ServingOptions
 
 KEY = "a key of ours"
 
@@ -33,15 +37,51 @@ def options(toy_index, toy_base, toy_adapter, tmp_path_factory) -> ServingOption
     )
 
 
+class Service:
+    """Deployed as on any cluster, by ``serve deploy``."""
+
+    def __init__(self, dashboard: str, folder: Path, options: ServingOptions) -> None:
+        self._dashboard, self._file, self._options = f"http://{dashboard}", folder / "serve.yaml", options
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self._port}"
+
+    def deploy(self, models: ModelOptions | None = None) -> None:
+        """``models``: other ones for the copies that run."""
+        changed = (
+            [{"name": name, "user_config": models.model_dump()} for name in ("Api", "RankingModels")] if models else []
+        )
+        application = {
+            "name": "geoloc",
+            "route_prefix": "/",
+            "import_path": "geoloc.serving.app:build",
+            "args": self._options.model_dump(exclude_defaults=True),
+            "deployments": changed,
+        }
+        http = {"host": "127.0.0.1", "port": self._port}
+        self._file.write_text(yaml.safe_dump({"http_options": http, "applications": [application]}))
+        command = [Path(sys.executable).parent / "serve", "deploy", self._file, "--address", self._dashboard]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="package")
-def address(ray_cluster, options):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    serve.start(http_options={"host": "127.0.0.1", "port": port})
-    serve.run(build(options), name="geoloc")
-    yield f"http://127.0.0.1:{port}"
+def service(ray_cluster, options, tmp_path_factory):
+    service = Service(ray_cluster.dashboard_url, tmp_path_factory.mktemp("service"), options)
+    service.deploy()
+    until = time.monotonic() + 180
+    while (state := serve.status().applications["geoloc"]).status != "RUNNING":
+        assert state.status == "DEPLOYING", state
+        assert time.monotonic() < until, state
+        time.sleep(0.5)
+    yield service
     serve.shutdown()
+
+
+@pytest.fixture(scope="package")
+def address(service) -> str:
+    return service.address
 
 
 @pytest.fixture

@@ -9,14 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from PIL import Image
-from ray import serve
 
 from geoloc.encoders.presets import preset
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import LocatorOptions
 from geoloc.index.store import Index
 from geoloc.photos.load import LoadOptions, load_one
-from geoloc.serving.app import build
 from geoloc.storage import Folder
 from tests.conftest import ray_workers
 from tests.serving.conftest import KEY
@@ -165,7 +163,7 @@ def test_the_page_needs_nothing_from_elsewhere(client):
     problem(client.get("/static/api.py"), 404)
 
 
-def test_other_models_are_taken_up_without_dropping_a_request(client, options, photo):
+def test_other_models_are_taken_up_without_dropping_a_request(client, service, options, photo):
     statuses, numbers, stop = [], set(), threading.Event()
 
     def ask() -> None:
@@ -179,8 +177,7 @@ def test_other_models_are_taken_up_without_dropping_a_request(client, options, p
     for thread in threads:
         thread.start()
     before = {process.pid for process in ray_workers("ServeReplica:geoloc:Api")}
-    changed = options.model_copy(update={"candidates": 7})
-    serve.run(build(changed), name="geoloc")
+    service.deploy(options.models.model_copy(update={"candidates": 7}))
     until = time.monotonic() + 60
     while 7 not in numbers and time.monotonic() < until:
         time.sleep(0.1)
