@@ -137,11 +137,11 @@ async def meanwhile(photos: list[bytes], event) -> Seen:
 
 
 def tell(what: str, seen: Seen) -> None:
-    p = np.percentile(seen.latencies or [np.nan], [50, 95, 99])
+    p = np.percentile(seen.latencies or [np.nan], [50, 95, 99, 100])
     different = sum(len(answers) > 1 for answers in seen.answers.values())
     print(
         f"{what}: {dict(seen.statuses)}, {len(seen.errors)} connections lost, {seen.statuses[200] / seen.seconds:.1f} "
-        f"photos/s, p50/p95/p99 {p[0]:.2f}/{p[1]:.2f}/{p[2]:.2f} s, {different} photos with two answers",
+        f"photos/s, p50/p95/p99/longest {p[0]:.2f}/{p[1]:.2f}/{p[2]:.2f}/{p[3]:.2f} s, {different} photos with two answers",
         flush=True,
     )
 
