@@ -7,6 +7,8 @@ from shapely import affinity
 from geoloc.geo.distance import EARTH_RADIUS_KM
 
 _GRID = 1e-5
+_FARTHEST = 90 - 1e-5
+"""A metre from the pole: at it there are no bearings."""
 _WORLD = shapely.box(-180, -90, 180, 90)
 
 
@@ -14,6 +16,7 @@ def circle(lat: float, lon: float, radius_km: float, points: int = 144) -> shape
     """Everything as near as that, in degrees of longitude and latitude: cut at the antimeridian, as RFC 7946 (3.1.9) wants it,
     and along the map's edge where it holds a pole."""
     away = radius_km / EARTH_RADIUS_KM
+    lat = min(max(lat, -_FARTHEST), _FARTHEST)
     if away >= np.pi:
         return shapely.MultiPolygon([_WORLD])
     north, south = np.radians(90 - lat) < away, np.radians(90 + lat) < away

@@ -19,6 +19,7 @@ LON = np.degrees(np.arctan2(POINTS[:, 1], POINTS[:, 0]))
 @example(-16.2, 35.3, 11_033.0)
 @example(10.0, -170.0, 15_000.0)
 @example(0.0, 0.0, 10_007.0)
+@example(-90.0, 0.0, 316.0)
 def test_a_circle_holds_what_is_near_enough(lat, lon, radius):
     area = circle(lat, lon, radius)
     assert area.is_valid
