@@ -12,6 +12,9 @@ from geoloc.serving.composition import Composition
 from geoloc.serving.models import RankingModels
 from geoloc.serving.options import ServingOptions
 
+FLOOD = 1000
+"""Requests beyond those that may wait, from which on Ray Serve refuses them itself; the API does before, with a reason."""
+
 
 def build(options: ServingOptions) -> serve.Application:
     """The application. What models there are is the deployments' ``user_config``: of other values there, the copies that run load
@@ -45,8 +48,8 @@ def build(options: ServingOptions) -> serve.Application:
         ledger = serve.deployment(Ledger, ray_actor_options={"num_cpus": 0}).bind()
     api = Api.options(
         **common,
-        max_ongoing_requests=4 * options.max_waiting,  # it refuses by itself, with a reason, long before
-        max_queued_requests=options.max_waiting,
+        max_ongoing_requests=options.max_waiting + FLOOD,
+        max_queued_requests=FLOOD,
         backpressure_config=BackpressureConfig(status_code=429, retry_after_s=1),
     )
     return api.bind(options.deployment, ranking, ledger, device, threads)
