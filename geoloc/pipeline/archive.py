@@ -22,9 +22,9 @@ from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_locator, build_reranker, probe_encoder, probe_ranker
-from geoloc.pipeline.options import SOURCE_SETTINGS, ClusterOptions, PhotoOptions, RankingOptions, parse_parts
+from geoloc.pipeline.options import ClusterOptions, PhotoOptions, RankingOptions, parse_parts
 from geoloc.pipeline.run import SUCCESS, Run
-from geoloc.pipeline.settings import estimate_settings, ranker_settings
+from geoloc.pipeline.settings import SOURCE_SETTINGS, estimate_settings, ranker_settings
 from geoloc.pipeline.stages import Stream, Work
 from geoloc.ranking.choosers import check_chooser, score_scale
 from geoloc.results.export import check_formats, export

@@ -18,7 +18,7 @@ from geoloc.evaluation.datasets import read_truth
 from geoloc.evaluation.matching import match
 from geoloc.evaluation.positions import Columns, Positions, read_positions
 from geoloc.geo.distance import geodesic_km, valid_coordinates
-from geoloc.pipeline.options import SOURCE_SETTINGS
+from geoloc.pipeline.settings import SOURCE_SETTINGS
 from geoloc.ranking.candidates import padded
 from geoloc.ranking.choosers import GEORANKER, score_scale
 from geoloc.storage import Folder, S3Options

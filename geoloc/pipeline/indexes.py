@@ -10,13 +10,16 @@ from geoloc.storage import Folder, S3Options
 log = logging.getLogger("geoloc")
 
 
-def check_index(uri: str | None, models: Preset, candidates: int, s3: S3Options) -> None:
-    """Raises UsageError where the preset or the number of candidates does not go with the index named, or, where none is,
-    the preset has no gallery of its own."""
-    if uri is None and not models.has_location_space:
-        raise UsageError(f"--index: preset {models.name} has no gallery of its own; make an index with build_index.py")
+def check_index(uri: str | None, models: Preset, candidates: int, s3: S3Options) -> IndexInfo | None:
+    """Of the index named; None where none is, and the preset's own gallery is to serve.
+
+    Raises UsageError where the preset or the number of candidates does not go with the index, or there is no such gallery.
+    """
     if uri is not None:
-        _check_info(read_info(Folder(uri, s3)), uri, models, candidates)
+        return _checked(read_info(Folder(uri, s3)), uri, models, candidates)
+    if not models.has_location_space:
+        raise UsageError(f"--index: preset {models.name} has no gallery of its own; make an index with build_index.py")
+    return None
 
 
 def find_index(uri: str | None, models: Preset, candidates: int, output: Folder) -> tuple[Folder, IndexInfo]:
@@ -24,19 +27,19 @@ def find_index(uri: str | None, models: Preset, candidates: int, output: Folder)
 
     Raises UsageError as ``check_index``.
     """
-    check_index(uri, models, candidates, output.s3)
-    folder = Folder(uri, output.s3) if uri else _gallery(models, output)
-    info = read_info(folder)
+    info = check_index(uri, models, candidates, output.s3)
+    folder = Folder(uri, output.s3) if info else _gallery(models, output)
+    info = info or _checked(read_info(folder), uri, models, candidates)
     local_copy(folder, verify=True)
-    _check_info(info, uri, models, candidates)
     return folder, info
 
 
-def _check_info(info: IndexInfo, uri: str | None, models: Preset, candidates: int) -> None:
+def _checked(info: IndexInfo, uri: str | None, models: Preset, candidates: int) -> IndexInfo:
     if info.encoder == GALLERY_ENCODER and not models.geoclip_head:
         raise UsageError(f"--index {uri}: is a gallery of {GALLERY_ENCODER} vectors; it needs --preset geoclip")
     if candidates > info.rows:
         raise UsageError(f"--candidates {candidates}: the index has only {info.rows} rows")
+    return info
 
 
 def check_encoder(folder: Folder, info: IndexInfo, models: Preset, fingerprint: str) -> None:

@@ -16,7 +16,6 @@ from geoloc.ranking.options import RankerOptions, RerankOptions, prompt_of
 from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import Folder, S3Options
 
-SOURCE_SETTINGS = ("source", "relocate", "max_photo_mb", "max_megapixels")
 """Settings of a run that decide which photos are located, and not what is said of them."""
 
 

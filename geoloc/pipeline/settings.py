@@ -8,6 +8,9 @@ from geoloc.index.store import IndexInfo
 from geoloc.pipeline.options import RankingOptions
 from geoloc.storage import S3Options
 
+SOURCE_SETTINGS = ("source", "relocate", "max_photo_mb", "max_megapixels")
+"""What a run has beside them: they decide which photos it looks at."""
+
 
 class EstimateOptions(Protocol):
     model: str | None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from geoloc.errors import UsageError
 
+LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 ENVIRONMENT = "GEOLOC_API_KEYS"
 _LINE = re.compile(r"([\w.@-]+)\s+([0-9a-f]{64})")
 _WATCHED = 10_000

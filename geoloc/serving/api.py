@@ -20,7 +20,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 
 from geoloc.errors import UsageError
-from geoloc.serving.access import Rate, named, read_keys
+from geoloc.serving.access import LOOPBACK, Rate, named, read_keys
 from geoloc.serving.answers import Answer, answer
 from geoloc.serving.contract import (
     BATCH,
@@ -44,7 +44,6 @@ from geoloc.serving.uploads import Uploads
 
 log = logging.getLogger("geoloc")
 
-LOCAL = ("127.0.0.1", "::1", "[::1]", "localhost")
 EXCHANGE_S = 1
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -141,7 +140,7 @@ async def _exchange(rate: Rate, ledger: DeploymentHandle) -> None:
 def _check_that_strangers_are_known() -> None:
     """Raises UsageError: HAProxy gives every client this machine's address, so that it must listen to this machine alone."""
     host = _get_global_client().http_config.host
-    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and host not in LOCAL:
+    if os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1" and host not in LOOPBACK:
         raise UsageError(
             f"HAProxy listens on {host}: without keys the service is for this machine alone (http_options.host)"
         )
@@ -264,7 +263,7 @@ class Api:
                 raise ProblemError(401, "No valid key", "send the header Authorization: Bearer KEY")
             return owner
         who = request.client.host if request.client else "unknown"
-        if who not in LOCAL or _host(request) not in LOCAL:  # a page elsewhere may give its own name this address
+        if who not in LOOPBACK or _host(request) not in LOOPBACK:  # a page elsewhere may give its own name this address
             raise ProblemError(
                 403, "Only for this machine", "the service has no keys, so it answers nobody else's machine"
             )

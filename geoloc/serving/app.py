@@ -45,7 +45,8 @@ def build(options: ServingOptions) -> serve.Application:
         ).bind(device, threads, options.batch_size)
     ledger = None
     if options.replicas > 1:
-        ledger = serve.deployment(Ledger, ray_actor_options={"num_cpus": 0}).bind()
+        one_at_a_time = {"max_ongoing_requests": 1}  # Ray Serve runs methods like its own in threads
+        ledger = serve.deployment(Ledger, ray_actor_options={"num_cpus": 0}, **one_at_a_time).bind()
     api = Api.options(
         **common,
         max_ongoing_requests=options.max_waiting + FLOOD,

@@ -1,5 +1,6 @@
 """What the archive job makes its estimates of, put together from the service's options. Without torch or Ray."""
 
+import functools
 from dataclasses import dataclass
 
 from geoloc.encoders.presets import PARTS, Preset, preset
@@ -27,10 +28,10 @@ class Composition:
         check_chooser(self.options.chooser, self.preset)
         self._parts()
         self._ranking.check(self.options.candidates, S3)
-        self._calibration()
+        self.confidence()
         check_index(self.options.index, self.preset, self.options.candidates, S3)
 
-    @property
+    @functools.cached_property
     def preset(self) -> Preset:
         return preset(self.options.preset, self.options.model)
 
@@ -51,7 +52,7 @@ class Composition:
             self.options.chooser,
             self.options.density_sigma_km,
             self._parts(),
-            calibration=None if self.ranked else self._calibration(),
+            calibration=None if self.ranked else self._calibration,
             ranked=self.ranked,
         )
 
@@ -64,11 +65,11 @@ class Composition:
     def confidence(self) -> Confidence:
         """Of the last stage."""
         chooser = self._ranking.ranker or self.options.chooser
-        return Confidence(score_scale(chooser, self.preset), self._calibration())
+        return Confidence(score_scale(chooser, self.preset), self._calibration)
 
     def check_calibration(self, encoder: str, index: IndexInfo, ranker: str | None) -> None:
         """Raises UsageError where it was made for other estimates; ``encoder`` and ``ranker`` are fingerprints."""
-        if calibration := self._calibration():
+        if calibration := self._calibration:
             settings = estimate_settings(self.options, self.preset, encoder, index)
             if ranker:
                 settings |= ranker_settings(self._ranking, self.options.candidates, S3, ranker)
@@ -89,5 +90,6 @@ class Composition:
     def _parts(self) -> tuple[str, ...]:
         return parse_parts(self.options.parts, self.preset) if self.options.parts else PARTS
 
+    @functools.cached_property
     def _calibration(self) -> Calibration | None:
         return read_calibration(self.options.calibration, S3) if self.options.calibration else None

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Query
 from pydantic import BaseModel
 
+from geoloc.schema import MAX_CANDIDATES
 from geoloc.serving.answers import Answer
 from geoloc.serving.problems import MEDIA_TYPE
 
@@ -20,7 +21,7 @@ class BatchAnswer(BaseModel):
     answers: list[BatchItem]
 
 
-Candidates = Annotated[int, Query(ge=0, le=2048, description="How many candidates to tell, best first.")]
+Candidates = Annotated[int, Query(ge=0, le=MAX_CANDIDATES, description="How many candidates to tell, best first.")]
 Rank = Annotated[bool, Query(description="Have the ranker put the candidates in order, where there is one.")]
 WithMap = Annotated[bool, Query(description="Add GeoJSON of the estimate, its circle and the candidates.")]
 

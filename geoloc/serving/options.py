@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from geoloc.schema import MAX_CANDIDATES
+
 
 class ModelOptions(BaseModel):
     """Which models answer. A service that runs takes up other ones without dropping a request (``serve deploy``)."""
@@ -16,7 +18,7 @@ class ModelOptions(BaseModel):
     """Another image tower for the preset."""
     index: str | None = None
     """Index folder from build_index.py (default: the preset's own gallery of coordinates, where it has one)."""
-    candidates: int = Field(20, ge=1, le=2048)
+    candidates: int = Field(20, ge=1, le=MAX_CANDIDATES)
     """Places retrieved for a photo."""
     chooser: Literal["top1", "density", "verification"] = "top1"
     """How one of them is chosen: the most similar, the densest, or the best match in location space."""

@@ -14,12 +14,10 @@ from typing import Annotated
 import tyro
 
 from geoloc.errors import UsageError
-from geoloc.serving.access import read_keys
+from geoloc.serving.access import LOOPBACK, read_keys
 from geoloc.serving.options import ServingOptions
 
 log = logging.getLogger("geoloc")
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
