@@ -5,11 +5,33 @@ class UsageError(Exception):
     """Something the user can put right. The message names the option and the value, and says what to do."""
 
 
+PERMANENT = (
+    "empty",
+    "too_large",
+    "not_an_image",
+    "truncated",
+    "corrupt",
+    "too_many_pixels",
+    "too_narrow",
+    "no_position",
+)
+PERMANENT += ("no_candidates", "no_picture", "not_a_number", "too_long")
+ACCESS = ("forbidden", "kms", "not_found", "archived")
+PASSING = ("network", "throttled", "changed", "crashed")
+CLASSES = {"permanent": PERMANENT, "access": ACCESS, "passing": PASSING}
+"""Of the kinds of failure: the bytes are bad; whoever runs the job, or restores the object, can put it right; it may not
+happen again."""
+
+
+class SourceFailingError(Exception):
+    """So many photos could not be had that going on makes no sense."""
+
+
 class PhotoError(Exception):
     """One photo cannot be used. It becomes a row with ``status="failed"`` and never stops a run.
 
-    Kinds from fetching: ``empty``, ``too_large``, ``not_found``, ``forbidden``, ``changed``, ``network``.
-    Kinds from decoding: ``not_an_image``, ``truncated``, ``corrupt``, ``too_many_pixels``,
+    Kinds from fetching: ``empty``, ``too_large``, and those of ACCESS and PASSING but ``crashed``.
+    Kinds from decoding: ``not_an_image``, ``truncated``, ``corrupt``, ``too_many_pixels``, ``too_narrow``,
     ``crashed``. Kind from building an index: ``no_position``.
     """
 

@@ -35,7 +35,7 @@ def _take_config(arguments: list[str]) -> tuple[dict, list[str]]:
         raise UsageError("--config: names no file")
     name = arguments[at + 1]
     try:
-        config = yaml.safe_load(Path(name).read_text())
+        config = yaml.safe_load(Path(name).expanduser().read_text())
     except (OSError, yaml.YAMLError) as error:
         raise UsageError(f"--config {name}: {error}") from error
     if not isinstance(config, dict):

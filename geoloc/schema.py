@@ -17,6 +17,9 @@ MANIFEST = pa.schema(
         "size": pa.int64(),  # bytes; null where the source does not tell
         "etag": pa.string(),  # changes with the content; null where the source does not tell
         "modified": pa.timestamp("us", "UTC"),
+        "archived": pa.bool_(),  # it must be restored from cold storage before it can be read
+        "sidecars": pa.list_(pa.string()),  # uris of the XMP and Takeout files beside it that are read
+        "sidecars_etag": pa.string(),  # changes with any of theirs
         "lat": pa.float64(),  # truth, where the source has it
         "lon": pa.float64(),
         "city": pa.string(),  # place names, where the source has them
@@ -25,6 +28,19 @@ MANIFEST = pa.schema(
         "replaces": pa.int64(),  # id of the row of an older version of the same photo
     }
 )
+
+LISTING = pa.schema([field for field in MANIFEST if field.name not in ("id", "replaces")])
+
+METADATA = {
+    "gps": pa.string(),  # none | read | unreadable | implausible; null where the photo was not opened
+    "gps_problem": pa.string(),  # why a position that it carries was not read
+    "exif_from": pa.string(),  # where its position came from: exif, xmp, or the name of a sidecar
+    "taken_at": pa.timestamp("ms"),  # by the camera's clock, no time zone
+    "taken_utc_offset": pa.int16(),  # that clock minus UTC, minutes; null where it is not known
+    "taken_from": pa.string(),  # exif:DateTimeOriginal and the like, the name of a sidecar, or "file name"
+    "camera": pa.string(),
+}
+"""What a photo says of itself."""
 
 PICTURE = pa.struct({"pixels": pa.large_binary(), "height": pa.int32(), "width": pa.int32()})
 """height x width x 3 uint8."""
@@ -37,8 +53,7 @@ LOADED = pa.schema(
         "error": pa.string(),
         "width": pa.int32(),  # as seen: after the EXIF orientation
         "height": pa.int32(),
-        "taken_at": pa.timestamp("s"),  # the camera's clock, no time zone
-        "camera": pa.string(),
+        **METADATA,
         "exif_lat": pa.float64(),
         "exif_lon": pa.float64(),
         "pixels": pa.large_binary(),  # the encoder's view, size x size x 3 uint8; null if settled
@@ -80,6 +95,9 @@ RESULT = pa.schema(
         "lat": pa.float64(),  # the answer: null if uncertain or failed, the photo's own GPS if kept
         "lon": pa.float64(),
         "geometry": pa.binary(),  # WKB point
+        "bbox": pa.struct(
+            dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), pa.float64())
+        ),  # of it, for readers to skip by
         "radius_km": pa.float32(),
         "confidence": pa.float32(),  # confidence_25km, or, uncalibrated, the candidates' weight within 25 km
         **dict.fromkeys(CONFIDENCES.values(), pa.float32()),  # null if uncalibrated
@@ -90,8 +108,7 @@ RESULT = pa.schema(
         "candidates": pa.list_(CANDIDATE),
         "error_kind": pa.string(),  # why it failed, or was not ranked
         "error": pa.string(),
-        "taken_at": pa.timestamp("s"),
-        "camera": pa.string(),
+        **METADATA,
         "width": pa.int32(),
         "height": pa.int32(),
         "true_lat": pa.float64(),  # from the source's lat/lon, or from EXIF when relocating

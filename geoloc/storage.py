@@ -1,8 +1,11 @@
 """Where files are: a local folder or an S3 bucket, reached the way the AWS tools reach it."""
 
 import contextlib
+import errno
 import functools
 import os
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,10 @@ import botocore.exceptions
 import fsspec
 
 from geoloc.errors import UsageError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TEST_BYTES = 1 << 16
+"""A full disk takes an empty file."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,42 @@ def split_s3(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+def uri_of(path: str) -> str:
+    """A local path as text, also where its bytes are no UTF-8."""
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def path_of(uri: str) -> str:
+    """The local path that ``uri_of`` made it of; or one whose accents are composed otherwise, where only that is there."""
+    if os.path.lexists(uri):
+        return uri
+    for path in (raw_name(uri), *spellings(uri)):
+        if os.path.lexists(path):
+            return path
+    return uri
+
+
+def raw_name(text: str) -> str:
+    """A name as Python's file functions take it, of what ``uri_of`` made of it."""
+    return re.sub(r"\\udc([0-9a-f]{2})", lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
+
+
+def spellings(name: str) -> list[str]:
+    """The same text with accents composed (NFC) and decomposed (NFD), where that is another."""
+    return [other for form in ("NFC", "NFD") if (other := unicodedata.normalize(form, name)) != name]
+
+
+def _absolute(path: str) -> str:
+    """Of a local path; links stay as they are. Raises UsageError where a relative one would be lost."""
+    path = os.path.expanduser(path)
+    if not os.path.isabs(path) and "working_dir_files" in Path.cwd().parts:
+        raise UsageError(
+            f"{path}: is a relative path, and a job submitted with --working-dir runs in a temporary copy of it, which Ray "
+            "deletes; give s3://… or an absolute path that every node has"
+        )
+    return os.path.abspath(path)
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder that a run or an index lives in. A file is seen whole or not at all: writes are atomic."""
@@ -89,11 +132,15 @@ class Folder:
     def __post_init__(self) -> None:
         if not is_s3(self.uri) and "://" in self.uri:
             raise UsageError(f"{self.uri}: only s3:// and local paths are understood")
-        root = self.uri.rstrip("/") if is_s3(self.uri) else os.path.abspath(self.uri)  # must not resolve links
-        object.__setattr__(self, "uri", root)
+        object.__setattr__(self, "uri", self.uri.rstrip("/") if is_s3(self.uri) else _absolute(self.uri))
 
     def __truediv__(self, name: str) -> "Folder":
         return Folder(f"{self.uri}/{name}", self.s3)
+
+    def parent(self) -> tuple["Folder", str]:
+        """The folder that this is in, and its name there."""
+        folder, _, name = self.uri.rpartition("/")
+        return Folder(folder or "/", self.s3), name
 
     def path(self, name: str = "") -> str:
         """The file's path as ``filesystem`` wants it."""
@@ -123,15 +170,26 @@ class Folder:
         """The file's bytes. Raises FileNotFoundError."""
         return self.filesystem.cat_file(self.path(name))
 
-    def write(self, name: str, data: bytes) -> None:
-        if self.is_local:
-            target = Path(self.path(name))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-            draft.write_bytes(data)
-            draft.replace(target)
-        else:
+    def write(self, name: str, data: bytes, durable: bool = True) -> None:
+        """``durable``: on the local disk before this returns. Raises UsageError where the disk is full."""
+        if not self.is_local:
             self.filesystem.pipe_file(self.path(name), data)
+            return
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with draft.open("wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            draft.replace(target)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            if error.errno in _FULL:
+                raise UsageError(f"{self.uri}: no space is left to write {name} ({error.strerror})") from error
+            raise
 
     def delete(self, name: str) -> None:
         """Remove the file; one that is not there is no error."""
@@ -150,8 +208,10 @@ class Folder:
     def check_writable(self, option: str) -> None:
         """Raises UsageError, naming the option, where files cannot be written."""
         try:
-            self.write(".geoloc-write-test", b"")
+            self.write(".geoloc-write-test", bytes(_TEST_BYTES))
             self.delete(".geoloc-write-test")
+        except UsageError as error:
+            raise UsageError(f"{option} {error}") from error
         except Exception as error:  # whatever the store says, it says that this folder cannot be used
             raise UsageError(f"{option} {self.uri}: cannot write there ({describe(error)})") from error
 

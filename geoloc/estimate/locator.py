@@ -50,7 +50,7 @@ class Locator:
         return self._retriever.view
 
     def locate(self, batch: pa.Table) -> pa.Table:
-        """A batch of LOADED to one of LOCATED, row for row, without ``geometry``; with ``picture`` if it is to be ranked, and
+        """A batch of LOADED to one of LOCATED, row for row, without ``geometry`` and ``bbox``; with ``picture`` if it is to be ranked, and
         without ``rank_s`` if not."""
         start = time.perf_counter()
         columns = _carried_over(batch)
@@ -62,7 +62,7 @@ class Locator:
             columns["retrieve_s"][rows] = (time.perf_counter() - encoded) / len(rows)
         lat, lon = columns["lat"], columns["lon"]
         columns["place"] = places().lookup(lat, lon)
-        schema = pa.schema([field for field in LOCATED if field.name != "geometry"])
+        schema = pa.schema([field for field in LOCATED if field.name not in ("geometry", "bbox")])
         arrays = [_array(columns[field.name], field.type) for field in schema]
         located = pa.Table.from_arrays(arrays, schema=schema)
         if self._options.ranked:

@@ -8,7 +8,6 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,22 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from geoloc.columns import IDS, LISTS, Role, csv_format, plain, position_columns
 from geoloc.errors import UsageError
 from geoloc.schema import CONFIDENCES
 from geoloc.storage import Folder, S3Options, describe
 
-Role = Literal["predictions", "truth"]
-
-IDS = ["uri", "imgid", "id", "imageid", "imgfile", "image", "filename", "file", "path", "photoid", "panoid", "name"]
-"""Names of id columns, without case and punctuation."""
-_AXES = {"lat": ("lat", "latitude"), "lon": ("lon", "lng", "long", "longitude")}
-_QUALIFIERS = {
-    "predictions": ("predicted", "pred", "prediction", "predict", "estimated"),
-    "truth": ("true", "truth", "gt", "groundtruth"),
-}
-_PAIRS = {"predictions": ("predictedgps", "predgps", "gps"), "truth": ("gps",)}
-_LISTS = ("candidategpslis", "refgps")
-"""Lists of candidates, best first, in GeoRanker's and G3's files, whose LAT and LON are the truth."""
 _NO_VALUE = ["", "nan", "NaN", "NAN", "null", "NULL", "None", "none", "NA", "N/A"]
 _TWO_NUMBERS = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
 _OURS = ["radius_km", "confidence", *CONFIDENCES.values()]
@@ -121,9 +109,7 @@ class _File:
             convert = pyarrow.csv.ConvertOptions(
                 column_types=kinds, include_columns=names, null_values=_NO_VALUE, strings_can_be_null=True
             )
-            return pyarrow.csv.read_csv(
-                file, parse_options=_csv_format(self.folder, self.path), convert_options=convert
-            )
+            return pyarrow.csv.read_csv(file, parse_options=csv_format(self.folder, self.path), convert_options=convert)
 
     def candidates(self) -> Iterator[pa.ListArray]:
         with self.folder.filesystem.open(self.path, "rb") as file:
@@ -186,19 +172,13 @@ def _described(folder: Folder, path: str, option: str) -> _File:
             with folder.filesystem.open(path, "rb") as file:
                 names = pq.ParquetFile(file).schema_arrow.names
         else:
-            delimiter = _csv_format(folder, path).delimiter
+            delimiter = csv_format(folder, path).delimiter
             with folder.filesystem.open(path, "rb") as file:
                 line = file.readline().decode("utf-8-sig", "replace")
             names = next(csv.reader([line], delimiter=delimiter), [])
     except (OSError, pa.ArrowException) as error:
         raise UsageError(f"{option} {path}: cannot read it ({describe(error)})") from error
     return _File(folder, path, names)
-
-
-def _csv_format(folder: Folder, path: str) -> pyarrow.csv.ParseOptions:
-    with folder.filesystem.open(path, "rb") as file:
-        line = file.readline().decode("utf-8", "replace")
-    return pyarrow.csv.ParseOptions(delimiter=max(",\t;", key=line.count))
 
 
 def _read(file: _File, role: Role, columns: Columns, where: str) -> Positions:
@@ -212,14 +192,14 @@ def _read(file: _File, role: Role, columns: Columns, where: str) -> Positions:
             else f"no column that looks like {'an id' if not ids else 'coordinates'}"
         )
         raise UsageError(f"{where}: {what} (it has {', '.join(file.names)}); name the columns it has with options")
-    author = next((name for name in file.names if _plain(name) == "author"), None)
+    author = next((name for name in file.names if plain(name) == "author"), None)
     extra = [name for name in _OURS if name in file.names]
     strings = [*ids, *([author] if author else []), *(["status"] if "status" in file.names else [])]
     names = list(dict.fromkeys([*strings, *position, *extra]))
     text = {*strings, *(position if len(position) == 1 else ())}
     try:
         table = file.read(names, text)
-        lists = _candidate_lists(table[position[0]]) if _plain(position[0]) in _LISTS else None
+        lists = _candidate_lists(table[position[0]]) if plain(position[0]) in LISTS else None
         lat, lon = _coordinates(table, position) if lists is None else _first_of(lists)
         return Positions(
             source=file.path,
@@ -237,30 +217,13 @@ def _read(file: _File, role: Role, columns: Columns, where: str) -> Positions:
 
 def _id_columns(names: list[str]) -> list[str]:
     """Best first. A run's ``id`` is its own row number, and says nothing beside ``uri``."""
-    found = sorted((name for name in names if _plain(name) in IDS), key=lambda name: IDS.index(_plain(name)))
+    found = sorted((name for name in names if plain(name) in IDS), key=lambda name: IDS.index(plain(name)))
     return found[:1] if found and found[0] == "uri" and "status" in names else found
 
 
 def _position_columns(names: list[str], role: Role, columns: Columns) -> tuple[str, ...] | None:
-    """The columns of latitude and longitude, or the one that holds both, or lists of both; None where there are none."""
-    if columns.lat and columns.lon:
-        return columns.lat, columns.lon
-    plain = {_plain(name): name for name in reversed(names)}
-    for qualifier in (*_QUALIFIERS[role], ""):
-        listed = [plain[name] for name in _LISTS if name in plain]
-        if not qualifier and role == "predictions" and listed:
-            return (listed[0],)
-        found = []
-        for axis in ("lat", "lon"):
-            wanted = [f"{a}{b}" for name in _AXES[axis] for a, b in ((qualifier, name), (name, qualifier))]
-            found.append(next((plain[name] for name in wanted if name in plain), None))
-        if all(found):
-            return found[0], found[1]
-    return next(((plain[name],) for name in _PAIRS[role] if name in plain), None)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    """As they were named, or as they are recognised."""
+    return (columns.lat, columns.lon) if columns.lat and columns.lon else position_columns(names, role)
 
 
 def _coordinates(table: pa.Table, position: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:

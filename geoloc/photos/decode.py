@@ -12,11 +12,9 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from geoloc.errors import PhotoError
-from geoloc.photos.exif import Exif, read_exif
-
-# Formats of archives, and the old ones that turn up in them; none that runs another program (EPS) or reads other files.
-FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "HEIF", "AVIF"]
-FORMATS += ["JPEG2000", "PPM", "TGA", "ICO", "CUR", "PCX", "SGI", "PSD", "QOI", "DDS", "XPM", "MSP"]
+from geoloc.photos.embedded import embedded
+from geoloc.photos.formats import DECODED
+from geoloc.photos.metadata import Carried
 
 Image.init()
 pillow_heif.register_heif_opener()
@@ -147,7 +145,7 @@ def unpacked(picture: dict | None) -> np.ndarray | None:
 
 
 class PhotoFile:
-    """An image file, opened: its header and EXIF are read, its pixels are not.
+    """An image file, opened: its header and metadata are read, its pixels are not.
 
     Raises PhotoError of the kinds ``not_an_image``, ``corrupt`` and ``too_many_pixels``.
     """
@@ -156,8 +154,8 @@ class PhotoFile:
         self._data = data
         try:
             with warnings.catch_warnings(action="ignore"):
-                self._image = Image.open(io.BytesIO(data), formats=FORMATS)
-                self.exif: Exif = read_exif(self._image)
+                self._image = Image.open(io.BytesIO(data), formats=list(DECODED))
+                self.carried = Carried(embedded(self._image, data))
         except UnidentifiedImageError as error:
             raise PhotoError("not_an_image", "no known image format") from error
         except Exception as error:  # an image decoder fed with arbitrary bytes raises arbitrary exceptions
@@ -168,7 +166,7 @@ class PhotoFile:
                 "too_many_pixels", f"{width * height / 1e6:.0f} megapixels, the limit is {max_pixels / 1e6:g}"
             )
         # Pillow turns a TIFF upright itself, and so do the decoders of HEIF, which clear the tag.
-        self._orientation = 1 if self._image.format == "TIFF" else self.exif.orientation
+        self._orientation = 1 if self._image.format == "TIFF" else self.carried.orientation
         self.width, self.height = (height, width) if self._orientation >= 5 else (width, height)
 
     def pixels(self, scale: float = 1.0) -> Image.Image:

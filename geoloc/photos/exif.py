@@ -1,82 +1,109 @@
-"""What the camera wrote beside the picture. A malformed block says nothing; it never raises."""
+"""What stands in an EXIF block. A malformed block says nothing; reading it never raises."""
 
-import math
-from dataclasses import dataclass
-from datetime import datetime
+import functools
+import io
+import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from geoloc.geo.distance import valid_coordinates
+from geoloc.photos.position import Position, read_position
+from geoloc.photos.times import Taken, first_time, read_time
 
+ESTIMATE = "geoloc estimate"
+"""How GPSProcessingMethod begins where this software wrote the position: what we guessed is not known."""
 
-@dataclass(frozen=True)
-class Exif:
-    orientation: int = 1
-    lat: float | None = None
-    lon: float | None = None
-    taken_at: datetime | None = None
-    """By the camera's clock; no time zone."""
-    camera: str | None = None
-
-
-def read_exif(image: Image.Image) -> Exif:
-    """Of an opened image, without decoding its pixels.
-
-    Coordinates that are out of range, incomplete, malformed or (0, 0) are not given.
-    """
-    block = _quietly(_block, image)
-    if not block:
-        return Exif()
-    position = _quietly(_position, block)
-    lat, lon = position or (None, None)
-    return Exif(_quietly(_orientation, block) or 1, lat, lon, _quietly(_taken_at, block), _quietly(_camera, block))
+_SIGNED_TYPES = (6, 8, 9, 10, 11, 12)
+"""TIFF's numbers that have a sign (SBYTE … DOUBLE)."""
+_BIG_TIFF = 43
+_TIMES = (
+    (ExifTags.Base.DateTimeOriginal, ExifTags.Base.SubsecTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
+    (ExifTags.Base.DateTimeDigitized, ExifTags.Base.SubsecTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
+)
+_T = TypeVar("_T")
 
 
-def _quietly(read, source):
-    try:
-        return read(source)
-    except Exception:  # EXIF is arbitrary bytes, and its reader raises whatever they lead it to
-        return None
+class ExifBlock:
+    """``data`` is a TIFF structure."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+        self._header = data[:16] if _BIG_TIFF in data[2:4] else data[:8]
+        empty = ImageFileDirectory_v2()
+        self._root = self._quietly(lambda: self._directory(ImageFileDirectory_v2(self._header).next), empty)
+        self._exif = self._quietly(lambda: self._below(ExifTags.IFD.Exif), empty)
+        self._gps = self._quietly(lambda: self._below(ExifTags.IFD.GPSInfo), empty)
+
+    @property
+    def orientation(self) -> int | None:
+        """1 to 8."""
+        value = self._quietly(lambda: int(self._root.get(ExifTags.Base.Orientation)), 0)
+        return value if 1 <= value <= 8 else None
+
+    @property
+    def camera(self) -> str | None:
+        return self._quietly(self._camera, None)
+
+    @property
+    def position(self) -> Position:
+        return self._quietly(self._position, Position("unreadable", source="exif", problem="exif: cannot be read"))
+
+    @property
+    def taken(self) -> Taken | None:
+        """DateTimeOriginal, or DateTimeDigitized; never DateTime, which tells when the file was changed."""
+        return first_time(self._quietly(functools.partial(self._time, *tags), None) for tags in _TIMES)
+
+    def _directory(self, offset: int) -> ImageFileDirectory_v2:
+        directory = ImageFileDirectory_v2(self._header)
+        self._file.seek(offset)
+        directory.load(self._file)
+        return directory
+
+    def _below(self, pointer: int) -> ImageFileDirectory_v2:
+        offset = self._root.get(pointer)
+        if offset is None and pointer == ExifTags.IFD.GPSInfo:  # some programs hang it there
+            offset = self._exif.get(pointer)
+        return ImageFileDirectory_v2() if offset is None else self._directory(int(offset))
+
+    def _quietly(self, read: Callable[[], _T], otherwise: _T) -> _T:
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                return read()
+        except Exception:  # EXIF is arbitrary bytes, and its reader raises whatever they lead it to
+            return otherwise
+
+    def _position(self) -> Position:
+        tags = ExifTags.GPS
+        method = self._gps.get(tags.GPSProcessingMethod, b"")
+        if ESTIMATE.encode() in (method if isinstance(method, bytes) else str(method).encode()):
+            return Position()
+        types = {self._gps.tagtype.get(tag) for tag in (tags.GPSLatitude, tags.GPSLongitude)}
+        return read_position(
+            _parts(self._gps.get(tags.GPSLatitude)),
+            self._gps.get(tags.GPSLatitudeRef),
+            _parts(self._gps.get(tags.GPSLongitude)),
+            self._gps.get(tags.GPSLongitudeRef),
+            "exif",
+            signed=types <= set(_SIGNED_TYPES),
+        )
+
+    def _time(self, tag: int, subseconds: int, offset: int) -> Taken | None:
+        text = self._exif.get(tag) or self._root.get(tag)
+        zone = self._exif.get(offset)
+        if zone is None and text == self._root.get(ExifTags.Base.DateTime):  # then its offset is this one's
+            zone = self._exif.get(ExifTags.Base.OffsetTime)
+        return read_time(text, f"exif:{ExifTags.Base(tag).name}", self._exif.get(subseconds), zone)
+
+    def _camera(self) -> str | None:
+        make, model = (str(self._root.get(tag, "")).strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
+        name = model if model.startswith(make) else f"{make} {model}"
+        return name.encode("utf-8", "replace").decode()[:100] or None
 
 
-def _block(image: Image.Image) -> Image.Exif:
-    if image.format == "PNG":  # its getexif() would decode the whole picture to look for a late block
-        block = Image.Exif()
-        if "exif" in image.info:
-            block.load(image.info["exif"])
-        return block
-    return image.getexif()
-
-
-def _orientation(block: Image.Exif) -> int:
-    value = int(block.get(ExifTags.Base.Orientation, 1))
-    return value if 1 <= value <= 8 else 1
-
-
-def _position(block: Image.Exif) -> tuple[float, float] | None:
-    gps = block.get_ifd(ExifTags.IFD.GPSInfo)
-    lat = _degrees(gps[ExifTags.GPS.GPSLatitude], gps[ExifTags.GPS.GPSLatitudeRef], "NS")
-    lon = _degrees(gps[ExifTags.GPS.GPSLongitude], gps[ExifTags.GPS.GPSLongitudeRef], "EW")
-    return (lat, lon) if valid_coordinates(lat, lon) else None
-
-
-def _degrees(parts, reference, signs: str) -> float:
-    reference = reference.decode("ascii") if isinstance(reference, bytes) else reference
-    reference = reference.strip("\0 ").upper()
-    degrees, minutes, seconds = (float(part) for part in parts)
-    if reference not in tuple(signs) or not (0 <= minutes <= 60 and 0 <= seconds <= 60) or degrees < 0:
-        return math.nan
-    value = degrees + minutes / 60 + seconds / 3600
-    return value if reference == signs[0] else -value
-
-
-def _taken_at(block: Image.Exif) -> datetime:
-    details = block.get_ifd(ExifTags.IFD.Exif)
-    text = details.get(ExifTags.Base.DateTimeOriginal) or block[ExifTags.Base.DateTime]
-    return datetime.strptime(text.strip("\0 "), "%Y:%m:%d %H:%M:%S")
-
-
-def _camera(block: Image.Exif) -> str | None:
-    make, model = (str(block.get(tag, "")).strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
-    name = model if model.startswith(make) else f"{make} {model}"
-    return name.encode("utf-8", "replace").decode()[:100] or None
+def _parts(value: object) -> object:
+    """Numbers of degrees, minutes and seconds as a sequence; text as it is."""
+    if value is None or isinstance(value, str):
+        return value or None
+    return value if isinstance(value, (bytes, tuple)) else (value,)

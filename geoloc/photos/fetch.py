@@ -1,6 +1,8 @@
 """Get photos' bytes, many at a time: one GET a photo, retried, checked against the manifest, bounded in memory."""
 
+import contextlib
 import os
+import re
 import threading
 import time
 from collections import deque
@@ -8,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import botocore.exceptions
@@ -18,11 +19,18 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
 from geoloc.errors import PhotoError
+from geoloc.photos.metadata import Sidecar
 from geoloc.photos.sources import local_etag
-from geoloc.storage import S3Options, describe, is_s3, split_s3
+from geoloc.storage import S3Options, describe, is_s3, path_of, spellings, split_s3
 
 UNKNOWN_SIZE = 8 << 20
 """What a photo of unknown size counts for in the look-ahead."""
+
+
+_CHANGED = "it is not what was listed; the next run takes it up"
+_REFUSALS = {"InvalidObjectState": "archived", "KMS": "kms", "kms:": "kms"}
+_THROTTLED = re.compile(r"SlowDown|ServiceUnavailable|TooManyRequests|RequestLimitExceeded|\b(429|503)\b")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class FetchOptions:
 class Fetched:
     data: bytes | PhotoError
     seconds: float
+    sidecars: tuple[Sidecar, ...] = ()
 
 
 class Fetcher:
@@ -54,7 +63,8 @@ class Fetcher:
         self._opening = threading.Lock()
 
     def stream(self, photos: Iterable[dict]) -> Iterator[tuple[dict, Fetched]]:
-        """The photos (dicts with ``uri``, ``size``, ``etag``) in their order, each with its bytes or its error.
+        """The photos (dicts with ``uri``, ``size``, ``etag``, ``archived``, ``sidecars``) in their order, each with its bytes
+        or its error.
 
         Later photos are being fetched while an earlier one is looked at, within ``concurrency`` and
         ``look_ahead_bytes``.
@@ -77,18 +87,27 @@ class Fetcher:
                 yield done, future.result()
 
     def _timed(self, photo: dict) -> Fetched:
-        start = time.perf_counter()
+        start, sidecars = time.perf_counter(), ()
         try:
+            if photo.get("archived"):
+                raise PhotoError("archived", "it is in cold storage, and must be restored before it can be read")
             data = self.get(photo["uri"], photo["size"], photo["etag"])
+            sidecars = tuple(self._sidecar(uri) for uri in photo.get("sidecars") or ())
         except PhotoError as error:
             data = error
-        return Fetched(data, time.perf_counter() - start)
+        return Fetched(data, time.perf_counter() - start, sidecars)
+
+    def _sidecar(self, uri: str) -> Sidecar:
+        try:
+            data = self.get(uri)
+        except PhotoError:
+            data = None
+        return Sidecar(uri.rsplit("/", 1)[-1], data)
 
     def get(self, uri: str, size: int | None = None, etag: str | None = None) -> bytes:
         """The photo's bytes. ``size`` and ``etag`` are what the manifest says; None where it does not know.
 
-        Raises PhotoError of the kinds ``empty``, ``too_large``, ``not_found``, ``forbidden``, ``changed``,
-        ``network``.
+        Raises PhotoError of the kinds of fetching (geoloc.errors).
         """
         if size is not None:
             self._check_size(size)
@@ -110,21 +129,35 @@ class Fetcher:
 
     def _get_local(self, path: str, etag: str | None) -> bytes:
         try:
-            with Path(path).open("rb") as file:
+            with open(path_of(path), "rb") as file:
                 status = os.fstat(file.fileno())
                 if etag is not None and local_etag(status) != etag:
-                    raise PhotoError("changed", "the file is not the one that was listed; the next run takes it up")
+                    raise PhotoError("changed", _CHANGED)
                 self._check_size(status.st_size)
                 return file.read()
         except FileNotFoundError as error:
             raise PhotoError("not_found", "there is no such file") from error
         except (PermissionError, IsADirectoryError) as error:
             raise PhotoError("forbidden", error.strerror) from error
+        except ValueError as error:
+            raise PhotoError("not_found", "a path cannot have such characters") from error
         except OSError as error:
             raise PhotoError("network", describe(error)) from error
 
     def _get_s3(self, uri: str, etag: str | None) -> bytes:
         bucket, key = split_s3(uri)
+        try:
+            return self._get_key(bucket, key, etag)
+        except PhotoError as error:
+            if error.kind == "not_found":  # a table's key may have its accents composed otherwise than the store's
+                for spelling in spellings(key):
+                    with contextlib.suppress(PhotoError):
+                        return self._get_key(bucket, spelling, etag)
+            raise
+
+    def _get_key(self, bucket: str, key: str, etag: str | None) -> bytes:
+        if _is_odd(key):
+            return self._get_odd_key(bucket, key, etag)
         deadline = time.monotonic() + self._options.retry_s
         attempt = 0
         while True:
@@ -132,21 +165,20 @@ class Fetcher:
                 result = obstore.get(self._store(bucket), key, options={"if_match": etag} if etag else {})
                 self._check_size(result.meta["size"])
                 return bytes(result.bytes())
-            except ValueError:  # obstore normalises keys, and refuses `a//b`, `./a` and control characters
-                return self._get_odd_key(bucket, key, etag)
             except FileNotFoundError as error:
                 raise PhotoError("not_found", _reason(error)) from error
             except (obstore.exceptions.PermissionDeniedError, obstore.exceptions.UnauthenticatedError) as error:
-                raise PhotoError("forbidden", _reason(error)) from error
+                raise _refused(_reason(error)) from error
             except obstore.exceptions.PreconditionError as error:
-                raise PhotoError(
-                    "changed", "the object is not the one that was listed; the next run takes it up"
-                ) from error
+                raise PhotoError("changed", _CHANGED) from error
             except (obstore.exceptions.BaseError, OSError) as error:
+                reason = _reason(error)
+                if _refusal(reason):
+                    raise _refused(reason) from error
                 # A body that breaks off mid-way is not retried below us; a request that failed has been.
                 attempt += 1
                 if attempt >= 3 or time.monotonic() > deadline or "retries" in str(error):
-                    raise PhotoError("network", _reason(error)) from error
+                    raise PhotoError("throttled" if _THROTTLED.search(reason) else "network", reason) from error
                 time.sleep(0.2 * 2**attempt)
 
     def _store(self, bucket: str) -> S3Store:
@@ -166,7 +198,9 @@ class Fetcher:
             return response["Body"].read()
         except botocore.exceptions.ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            kind = {404: "not_found", 403: "forbidden", 401: "forbidden", 412: "changed"}.get(status, "network")
+            if status in (401, 403) or _refusal(describe(error)):
+                raise _refused(describe(error)) from error
+            kind = {404: "not_found", 412: "changed", 429: "throttled", 503: "throttled"}.get(status, "network")
             raise PhotoError(kind, describe(error)) from error
         except botocore.exceptions.BotoCoreError as error:
             raise PhotoError("network", describe(error)) from error
@@ -196,6 +230,20 @@ def _open_store(bucket: str, options: FetchOptions) -> S3Store:
             },
         },
     )
+
+
+def _is_odd(key: str) -> bool:
+    """Whether obstore would ask for another key, or for none: it drops a leading `/`, and refuses what is below."""
+    return bool(_CONTROL.search(key)) or any(segment in ("", ".", "..") for segment in key.split("/"))
+
+
+def _refusal(reason: str) -> str | None:
+    """The kind, where a store's words say more than that access is denied."""
+    return next((kind for words, kind in _REFUSALS.items() if words in reason), None)
+
+
+def _refused(reason: str) -> PhotoError:
+    return PhotoError(_refusal(reason) or "forbidden", reason)
 
 
 def _reason(error: Exception) -> str:

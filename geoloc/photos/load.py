@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from geoloc.geo.distance import valid_coordinates
 from geoloc.photos.crumbs import Crumbs
 from geoloc.photos.decode import AreaView, PhotoFile, View, packed, thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetched, Fetcher, FetchOptions
+from geoloc.photos.metadata import Metadata, Sidecar
 from geoloc.schema import LOADED
 
 
@@ -24,9 +25,9 @@ class LoadOptions:
     fetch: FetchOptions = field(default_factory=FetchOptions)
     max_pixels: int = 200_000_000
     keep_located: bool = False
-    """Leave a photo that carries GPS alone: it is ``kept``, and its pixels are not decoded."""
+    """Leave a photo that carries its position alone: it is ``kept``, and its pixels are not decoded."""
     need_position: bool = False
-    """A photo without coordinates, from its source or its EXIF, fails as ``no_position``."""
+    """A photo without coordinates, from its source or its own metadata, fails as ``no_position``."""
     picture_view: AreaView | None = None
     """What a ranker looks at; a photo that it cannot look at has no ``picture``."""
     thumbnail_px: int = 0
@@ -59,38 +60,42 @@ class PhotoLoader:
         row = {name: photo[name] for name in ("id", "uri", "lat", "lon", "city", "region", "country")}
         row["fetch_s"] = fetched.seconds
         data = PhotoError("crashed", "decoding it killed the process, more than once") if deadly else fetched.data
-        return row | _seen(data, row, self._options)
+        return row | _seen(data, row, self._options, fetched.sidecars)
 
 
 def load_one(data: bytes, options: LoadOptions) -> pa.Table:
     """A batch of LOADED for one photo that somebody has sent."""
     nowhere = dict.fromkeys(("lat", "lon", "city", "region", "country"))
-    return _table([{"id": 0, "uri": "", "fetch_s": 0.0} | nowhere | _seen(data, nowhere, options)])
+    row = {"id": 0, "uri": "", "fetch_s": 0.0} | nowhere
+    return _table([row | _seen(data, row, options)])
 
 
-def _seen(data: bytes | PhotoError, place: dict, options: LoadOptions) -> dict:
+def _seen(data: bytes | PhotoError, photo: dict, options: LoadOptions, sidecars: Sequence[Sidecar] = ()) -> dict:
     """The columns that come from looking at a photo, or why it cannot be looked at."""
     start, row = time.perf_counter(), {}
     try:
         if isinstance(data, PhotoError):
             raise data
-        _look(data, place, options, row)
+        _look(data, photo, sidecars, options, row)
     except PhotoError as error:
         row |= {"status": "failed", "error_kind": error.kind, "error": error.message}
     return row | {"decode_s": time.perf_counter() - start}
 
 
-def _look(data: bytes, place: dict, options: LoadOptions, row: dict) -> None:
+def _look(data: bytes, place: dict, sidecars: Sequence[Sidecar], options: LoadOptions, row: dict) -> None:
     """Fills ``row`` as far as it gets. Raises PhotoError."""
     photo = PhotoFile(data, options.max_pixels)
-    exif = photo.exif
-    row |= {"width": photo.width, "height": photo.height, "taken_at": exif.taken_at, "camera": exif.camera}
-    row |= {"exif_lat": exif.lat, "exif_lon": exif.lon}
-    if options.keep_located and exif.lat is not None:
+    known = photo.carried.metadata(place["uri"].rsplit("/", 1)[-1], sidecars)
+    row |= {"width": photo.width, "height": photo.height} | _columns(known)
+    if options.keep_located and known.position.state == "read":
         row["status"] = "kept"
         return
-    if options.need_position and exif.lat is None and not valid_coordinates(_nan(place["lat"]), _nan(place["lon"])):
-        raise PhotoError("no_position", "no valid coordinates, neither in the source's table nor in the EXIF")
+    placed = known.position.state == "read" or valid_coordinates(_nan(place["lat"]), _nan(place["lon"]))
+    if options.need_position and not placed:
+        problem = f" ({known.position.problem})" if known.position.problem else ""
+        raise PhotoError(
+            "no_position", f"no valid coordinates, neither in the source's table nor with the photo{problem}"
+        )
     scale = options.view.scale(photo.width, photo.height)
     if options.thumbnail_px:
         scale = max(scale, thumbnail_scale(photo.width, photo.height, options.thumbnail_px))
@@ -105,6 +110,21 @@ def _look(data: bytes, place: dict, options: LoadOptions, row: dict) -> None:
         row["picture"] = packed(picture_view.of(image))
     if options.thumbnail_px:
         row["thumbnail"] = thumbnail(image, options.thumbnail_px)
+
+
+def _columns(known: Metadata) -> dict:
+    position, taken = known.position, known.taken
+    return {
+        "gps": position.state,
+        "gps_problem": position.problem,
+        "exif_from": position.source if position.state == "read" else None,
+        "exif_lat": position.lat,
+        "exif_lon": position.lon,
+        "taken_at": taken and taken.at,
+        "taken_utc_offset": taken and taken.utc_offset_minutes,
+        "taken_from": taken and taken.source,
+        "camera": known.camera,
+    }
 
 
 def _nan(value: float | None) -> float:

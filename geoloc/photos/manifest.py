@@ -5,8 +5,9 @@ of at most PART_ROWS rows) and, written last, the JSON file that makes them coun
 a listing that died, and the next listing overwrites them. Ids are row numbers over all generations.
 """
 
+import functools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from geoloc.schema import MANIFEST
+from geoloc.schema import LISTING, MANIFEST
 from geoloc.storage import Folder
 
 PART_ROWS = 131_072
@@ -33,23 +34,34 @@ class Manifest:
         self.folder = folder
         self.parts: list[Part] = []
         self.generations = 0
+        self.listed_with: dict = {}
+        """What the last listing was asked for."""
         for name in folder.names():
             if name.endswith(".json"):
-                self.parts += [Part(**part) for part in json.loads(folder.read(name))["parts"]]
+                generation = json.loads(folder.read(name))
+                self.parts += [Part(**part) for part in generation["parts"]]
+                self.listed_with = generation["listed_with"]
                 self.generations += 1
 
     @property
     def rows(self) -> int:
         return sum(part.rows for part in self.parts)
 
-    def append(self, listing: Iterable[pa.RecordBatch]) -> int:
+    def append(
+        self,
+        listing: Iterable[pa.RecordBatch],
+        listed_with: dict | None = None,
+        before: Callable[[], None] = lambda: None,
+    ) -> int:
         """Add what is new or changed in the listing (MANIFEST without ``id`` and ``replaces``) as a generation.
 
-        A photo is changed if its etag, or its size where there is no etag, differs. Returns the rows added; none
-        added is no generation, unless it is the first.
+        A photo is changed if its etag, or its size where there is no etag, or its sidecars differ, or if it came back from
+        an archive. Returns the rows added; none added is no generation, unless it is the first or was asked for otherwise.
+        ``before`` is called before it counts.
         """
+        listed_with = listed_with or {}
         if self.generations:
-            listing = [self._new_or_changed(pa.Table.from_batches(listing))]
+            listing = [self._new_or_changed(pa.Table.from_batches(listing, LISTING))]
         first_id, parts = self.rows, []
         for table in _in_parts(listing):
             part = Part(f"{self.generations:04d}-{len(parts):05d}.parquet", first_id, table.num_rows)
@@ -62,10 +74,12 @@ class Manifest:
             first_id += part.rows
             parts.append(part)
         added = sum(part.rows for part in parts)
-        if added or not self.generations:
-            marker = json.dumps({"parts": [asdict(part) for part in parts]})
+        if added or not self.generations or listed_with != self.listed_with:
+            before()
+            marker = json.dumps({"parts": [asdict(part) for part in parts], "listed_with": listed_with})
             self.folder.write(f"{self.generations:04d}.json", marker.encode())
             self.parts += parts
+            self.listed_with = listed_with
             self.generations += 1
         return added
 
@@ -86,13 +100,16 @@ class Manifest:
         return table.slice(start - first * ROW_GROUP_ROWS, stop - start)
 
     def _new_or_changed(self, listing: pa.Table) -> pa.Table:
-        known = pa.concat_tables([self.read(part, ["id", "uri", "size", "etag"]) for part in self.parts])
+        columns = ["id", "uri", "size", "etag", "archived", "sidecars_etag"]
+        known = pa.concat_tables([self.read(part, columns) for part in self.parts])
         known = known.filter(pc.invert(pc.is_in(known["id"], pa.array(self.replaced()))))
         row = pc.index_in(listing["uri"], known["uri"].combine_chunks())
         before = known.take(row)
-        changed = pc.or_(_differs(listing["etag"], before["etag"]), _differs(listing["size"], before["size"]))
+        changes = [_differs(listing[name], before[name]) for name in ("etag", "size")]
+        changes.append(_differs(*(pc.fill_null(table["sidecars_etag"], "") for table in (listing, before))))
+        changes.append(_differs(pc.fill_null(listing["archived"], False), before["archived"]))
         listing = listing.append_column("replaces", before["id"])
-        return listing.filter(pc.or_(pc.is_null(row), changed))
+        return listing.filter(functools.reduce(pc.or_, changes, pc.is_null(row)))
 
 
 def _differs(new: pa.ChunkedArray, old: pa.ChunkedArray) -> pa.ChunkedArray:

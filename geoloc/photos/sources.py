@@ -1,87 +1,191 @@
-"""Where photos come from: an S3 prefix, a local folder, or a table of uris. Lists, never looks at a photo."""
+"""Where photos come from: an S3 prefix, a local folder, one photo, or a table. Lists, never looks at a photo."""
 
+import functools
+import hashlib
 import itertools
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import botocore.exceptions
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from geoloc.errors import UsageError
-from geoloc.schema import MANIFEST
-from geoloc.storage import Folder, S3Options, describe, is_s3, split_s3
+from geoloc.photos import sidecars, tables
+from geoloc.photos.formats import is_photo, left_out_text, suffix_of
+from geoloc.photos.selection import ListingOptions, TakeoutCopies, litter
+from geoloc.schema import LISTING
+from geoloc.storage import Folder, S3Options, describe, is_s3, path_of, split_s3, uri_of
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif")
-LISTING = pa.schema([field for field in MANIFEST if field.name not in ("id", "replaces")])
 BATCH_ROWS = 8_192
+WINDOW = 100_000
+"""Files of one S3 folder that are held to find what belongs together; names that do stand near each other."""
+
+Files = list[dict]
+"""Rows of LISTING."""
+
+ARCHIVED = ("GLACIER", "DEEP_ARCHIVE")
+"""Storage classes whose objects must be restored before they can be read."""
+
+
+@dataclass
+class Found:
+    """What a listing came upon beside photos; complete once the listing is exhausted."""
+
+    left_out: Counter = field(default_factory=Counter)
+    """Files passed over because of their suffix, by suffix."""
+    litter: Counter = field(default_factory=Counter)
+    """Files passed over because they are litter, by kind."""
+    excluded: int = 0
+    """By --include and --exclude."""
+    duplicates: int = 0
+    """Rows of a table whose photo an earlier row names."""
+    sidecars: int = 0
+    """Of photos that were listed."""
+    sidecars_unread: int = 0
+    """Of those, that are not asked for."""
+    notes: list[str] = field(default_factory=list)
+    """What else there is to say."""
+
+    def lines(self) -> list[str]:
+        """For people."""
+        files = [f"{self.left_out.total():,} files of other types left out: {left_out_text(self.left_out)}"]
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.litter.most_common())
+        lines = files if self.left_out else []
+        lines += [f"{self.litter.total():,} files left out as litter: {kinds}"] if self.litter else []
+        lines += [f"{self.excluded:,} files left out by --include and --exclude"] if self.excluded else []
+        lines += [f"{self.duplicates:,} duplicate rows left out"] if self.duplicates else []
+        lines += [f"{self.sidecars:,} sidecars beside photos are read"] if self.sidecars else []
+        unread = f"{self.sidecars_unread:,} sidecars beside photos are not read (--sidecars reads positions and times from them)"
+        return lines + ([unread] if self.sidecars_unread else []) + self.notes
 
 
 @dataclass
 class Source:
-    """A listing under way. ``left_out`` and ``duplicates`` are complete once ``list`` is exhausted."""
+    """A listing under way."""
 
     uri: str
-    s3: S3Options
-    left_out: int = 0
-    """Files passed over because their suffix is none of SUFFIXES."""
-    duplicates: int = 0
-    """Rows of a table passed over because an earlier row names the same photo."""
+    s3: S3Options = field(default_factory=S3Options)
+    options: ListingOptions = field(default_factory=ListingOptions)
+    found: Found = field(default_factory=Found)
+
+    @functools.cached_property
+    def root(self) -> str:
+        """What the paths of its photos begin with."""
+        folder = Folder(self.uri, self.s3)
+        return folder.parent()[0].uri if self._is_table or self._is_file(folder) else folder.uri
+
+    def takes(self, uri: str) -> bool:
+        """Whether the globs let a photo pass."""
+        return self.options.takes(self._below(uri))
 
     def list(self) -> Iterator[pa.RecordBatch]:
         """Batches of LISTING. Raises UsageError where the source cannot be listed or its table cannot be read."""
-        if Path(self.uri).suffix.lower() in (".parquet", ".csv"):
-            return self._table()
-        found = self._bucket() if is_s3(self.uri) else self._folder()
-        return (pa.RecordBatch.from_pylist(batch, LISTING) for batch in _batches(found))
+        rows = self._table() if self._is_table else self._bucket() if is_s3(self.uri) else self._folder()
+        rows = self.options.some(rows)
+        return (pa.RecordBatch.from_pylist(batch, LISTING) for batch in _batches(rows))
 
-    def _wanted(self, name: str) -> bool:
-        wanted = name.lower().endswith(SUFFIXES)
-        self.left_out += not wanted
-        return wanted
+    @property
+    def _is_table(self) -> bool:
+        return self.uri.lower().endswith(tables.SUFFIXES)
+
+    def _is_file(self, folder: Folder) -> bool:
+        return folder.is_local and os.path.isfile(folder.uri)
+
+    def _below(self, uri: str) -> str:
+        return uri.removeprefix(self.root.rstrip("/") + "/")
+
+    def _together(self, folders: Iterable[Files]) -> Iterator[dict]:
+        """Photos, each with its sidecars, of the files folder by folder."""
+        copies = TakeoutCopies()
+        for files in folders:
+            for row in self._photos_of(files):
+                if self.options.litter or not copies.hold(row):
+                    yield row
+        rest, dropped = copies.rest()
+        self.found.litter.update({"Takeout's copies in albums": dropped} if dropped else {})
+        yield from rest
+
+    def _photos_of(self, files: Files) -> Iterator[dict]:
+        """Of the files of one folder."""
+        photos, beside = [], {}
+        for row in files:
+            path = self._below(row["uri"])
+            suffix = suffix_of(path)
+            if not self.options.litter and (kind := litter(path)):
+                self.found.litter[kind] += 1
+            elif suffix in sidecars.SUFFIXES:
+                beside[path.rsplit("/", 1)[-1].lower()] = row
+            elif not is_photo(path):
+                self.found.left_out[suffix] += 1
+            elif not self.options.takes(path):
+                self.found.excluded += 1
+            else:
+                photos.append(row)
+        yield from self._with_sidecars(photos, beside)
+
+    def _with_sidecars(self, photos: Iterable[dict], beside: dict[str, dict]) -> Iterator[dict]:
+        unclaimed = set(beside)
+        for row in photos:
+            if beside and (found := sidecars.sidecars_of(row["uri"].rsplit("/", 1)[-1], beside)):
+                unclaimed -= {sidecar["uri"].rsplit("/", 1)[-1].lower() for sidecar in found}
+                if self.options.sidecars:
+                    self.found.sidecars += len(found)
+                    row |= {"sidecars": [sidecar["uri"] for sidecar in found], "sidecars_etag": _etag_of(found)}
+                else:
+                    self.found.sidecars_unread += len(found)
+            yield row
+        self.found.left_out.update(suffix_of(name) for name in unclaimed)
 
     def _folder(self) -> Iterator[dict]:
-        root = os.path.abspath(self.uri)  # must not resolve links
-        if not Path(root).is_dir():
+        root = Folder(self.uri).uri
+        if os.path.isfile(path_of(root)):
+            return self._one(uri_of(path_of(root)), self._files_beside(path_of(root)))
+        if not os.path.isdir(path_of(root)):
             raise UsageError(f"SOURCE {self.uri}: no such folder")
-        seen = set()  # a folder is visited once, so a loop of links ends
-        for folder, subfolders, files in os.walk(root, followlinks=True):
-            status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in seen:
-                subfolders.clear()
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            subfolders.sort()
-            for name in sorted(files):
-                if self._wanted(name):
-                    yield self._file(os.path.join(folder, name))
+        return self._together(_walk(path_of(root)))
 
-    def _file(self, path: str) -> dict:
-        row = {"uri": path.encode("utf-8", "backslashreplace").decode()}
-        try:
-            status = os.stat(path)
-        except OSError:  # a dangling link: it will fail when it is fetched, with its reason
-            return row
-        modified = datetime.fromtimestamp(status.st_mtime, UTC)
-        return row | {"size": status.st_size, "etag": local_etag(status), "modified": modified}
+    def _one(self, uri: str, files: Files) -> Iterator[dict]:
+        """The photo alone, with what lies beside it."""
+        beside = {
+            file["uri"].rsplit("/", 1)[-1].lower(): file
+            for file in files
+            if suffix_of(file["uri"]) in sidecars.SUFFIXES
+        }
+        yield from self._with_sidecars([file for file in files if file["uri"] == uri], beside)
+        self.found.left_out.clear()  # nobody asked for them
+
+    @staticmethod
+    def _files_beside(path: str) -> Files:
+        folder = os.path.dirname(path)
+        return [_file(os.path.join(folder, name)) for name in sorted(os.listdir(folder))]
 
     def _bucket(self) -> Iterator[dict]:
-        bucket, prefix = split_s3(self.uri)
-        prefix = prefix.rstrip("/") + "/" if prefix.rstrip("/") else ""
+        bucket, key = split_s3(self.uri)
+        prefix = key.rstrip("/") + "/" if key.rstrip("/") else ""
+        entries = self._entries(bucket, prefix)
+        first = next(entries, None)
+        if first is not None:
+            yield from self._together(_by_folder(itertools.chain([first], entries)))
+        elif key and not key.endswith("/"):
+            stem = key[: len(key) - len(suffix_of(key))]
+            yield from self._one(self.uri, list(self._entries(bucket, stem)))
+
+    def _entries(self, bucket: str, prefix: str) -> Iterator[dict]:
+        paginator = self.s3.client().get_paginator("list_objects_v2")
         try:
-            for page in self.s3.client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            for page in paginator.paginate(Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"]):
                 for entry in page.get("Contents", ()):
-                    if self._wanted(entry["Key"]):
+                    if not entry["Key"].endswith("/"):  # a folder as consoles make them
                         yield {
                             "uri": f"s3://{bucket}/{entry['Key']}",
                             "size": entry["Size"],
                             "etag": entry["ETag"],
                             "modified": entry["LastModified"],
+                            "archived": _is_archived(entry),
                         }
         except botocore.exceptions.ClientError as error:
             code = error.response["Error"]["Code"]
@@ -97,43 +201,109 @@ class Source:
                 f"SOURCE {self.uri}: {describe(error)} (set credentials, --s3.endpoint or --s3.anonymous)"
             ) from error
 
-    def _table(self) -> Iterator[pa.RecordBatch]:
-        """Rows of a CSV or Parquet file with a ``uri`` column; relative uris start from the file's folder."""
-        parent, _, name = self.uri.rpartition("/")
-        folder = Folder(parent or ("/" if self.uri.startswith("/") else "."), self.s3)
-        try:
-            with folder.filesystem.open(folder.path(name), "rb") as file:
-                table = pq.read_table(file) if name.lower().endswith(".parquet") else pyarrow.csv.read_csv(file)
-        except (OSError, pa.ArrowException, botocore.exceptions.BotoCoreError) as error:
-            raise UsageError(f"SOURCE {self.uri}: cannot read it ({describe(error)})") from error
-        if "uri" not in table.column_names:
-            raise UsageError(f"SOURCE {self.uri}: has no column `uri` (it has {', '.join(table.column_names)})")
-        columns = {}
-        for field in LISTING:
-            column = table[field.name] if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-            try:
-                columns[field.name] = column.cast(field.type)
-            except pa.ArrowInvalid as error:
-                raise UsageError(f"SOURCE {self.uri}: column `{field.name}`: {describe(error)}") from error
-        if columns["uri"].null_count:
-            raise UsageError(f"SOURCE {self.uri}: {columns['uri'].null_count} rows have no uri")
-        columns["uri"] = pa.array(
-            [uri if "://" in uri else _join(folder.uri, uri) for uri in columns["uri"].to_pylist()]
-        )
-        table = pa.table(columns, schema=LISTING)
-        first = pc.index_in(table["uri"], table["uri"].combine_chunks())
-        fresh = table.filter(pc.equal(first, pa.array(range(table.num_rows), pa.int32())))
-        self.duplicates += table.num_rows - fresh.num_rows
-        yield from fresh.to_batches(max_chunksize=BATCH_ROWS)
+    def _table(self) -> Iterator[dict]:
+        """Relative uris start from the file's folder. Local files are looked up, with what lies beside them."""
+        table, notes = tables.read_table(self.uri, self.s3)
+        self.found.notes += notes
+        uris = pa.array([_absolute(self.root, uri) for uri in table["uri"].to_pylist()])
+        first = pc.index_in(uris, uris)
+        rows = table.set_column(0, "uri", uris).filter(pc.equal(first, pa.array(range(len(uris)), pa.int32())))
+        self.found.duplicates += table.num_rows - rows.num_rows
+        folders: dict[str, dict[str, dict]] = {}
+        for row in (row for batch in rows.to_batches(BATCH_ROWS) for row in batch.to_pylist()):
+            if not self.takes(row["uri"]):
+                self.found.excluded += 1
+            elif is_s3(row["uri"]) or "://" in row["uri"]:
+                yield row
+            else:
+                row |= _file(path_of(row["uri"])) | {"uri": row["uri"]}
+                folder = os.path.dirname(path_of(row["uri"]))
+                if folder not in folders:
+                    folders = {folder: _sidecars_in(folder)}  # rows of one folder mostly come together
+                yield from self._with_sidecars([row], dict(folders[folder]))
+        self.found.left_out.clear()  # a table names its photos, and what else lies there is not its business
 
 
-def _join(folder: str, name: str) -> str:
-    return name if name.startswith("/") else f"{folder}/{name}"
+def _absolute(root: str, uri: str) -> str:
+    uri = uri.removeprefix("file://")
+    uri = os.path.expanduser(uri) if uri.startswith("~") else uri
+    return uri if "://" in uri or uri.startswith("/") else f"{root.rstrip('/')}/{uri}"
 
 
 def local_etag(status: os.stat_result) -> str:
     """What an S3 etag is to an object: another content, another tag."""
     return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def _walk(root: str) -> Iterator[list[dict]]:
+    """The files of a folder and of those in it, each visited once, so that a loop of links ends."""
+    seen = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders.sort()
+        yield [_file(os.path.join(folder, name)) for name in sorted(names)]
+
+
+def _file(path: str) -> dict:
+    row = {"uri": uri_of(path)}
+    try:
+        status = os.stat(path)
+    except OSError:  # a dangling link: it will fail when it is fetched, with its reason
+        return row
+    modified = datetime.fromtimestamp(status.st_mtime, UTC)
+    return row | {"size": status.st_size, "etag": local_etag(status), "modified": modified}
+
+
+def _sidecars_in(folder: str) -> dict[str, dict]:
+    try:
+        names = sorted(name for name in os.listdir(folder) if suffix_of(name) in sidecars.SUFFIXES)
+    except OSError:
+        return {}
+    return {name.lower(): _file(os.path.join(folder, name)) for name in names}
+
+
+def _by_folder(entries: Iterable[dict]) -> Iterator[list[dict]]:
+    """Entries in the order of their keys, folder by folder, though a folder's keys stand before and behind those of the
+    folders in it; a very large folder in stretches of WINDOW."""
+    opened: list[tuple[str, list[dict]]] = []
+    for entry in entries:
+        folder = entry["uri"].rpartition("/")[0]
+        while opened and opened[-1][0] != folder and not folder.startswith(opened[-1][0] + "/"):
+            yield opened.pop()[1]
+        if not opened or opened[-1][0] != folder:
+            opened.append((folder, []))
+        files = opened[-1][1]
+        files.append(entry)
+        if len(files) >= WINDOW:
+            cut = _between_stems(files)
+            yield files[:cut]
+            del files[:cut]
+    while opened:
+        yield opened.pop()[1]
+
+
+def _between_stems(files: list[dict]) -> int:
+    """Where in the second half a name does not begin as the one before."""
+    for at in range(len(files) // 2, len(files)):
+        stem = files[at - 1]["uri"].rpartition("/")[2].split(".")[0].split("(")[0]
+        if not files[at]["uri"].rpartition("/")[2].startswith(stem):
+            return at
+    return len(files)
+
+
+def _is_archived(entry: dict) -> bool:
+    restored = entry.get("RestoreStatus", {})
+    readable = "RestoreExpiryDate" in restored and not restored.get("IsRestoreInProgress")
+    return entry.get("StorageClass") in ARCHIVED and not readable
+
+
+def _etag_of(files: list[dict]) -> str:
+    text = "\n".join(f"{file['uri']} {file.get('etag')}" for file in files)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _batches(rows: Iterator[dict]) -> Iterator[list[dict]]:

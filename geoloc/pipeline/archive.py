@@ -2,11 +2,8 @@
 
 import functools
 import logging
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -17,19 +14,20 @@ from geoloc.estimate.calibration import Calibration, read_calibration
 from geoloc.estimate.confidence import Abstention, Confidence
 from geoloc.estimate.options import LocatorOptions
 from geoloc.index.store import IndexInfo
+from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_locator, build_reranker, probe_encoder, probe_ranker
 from geoloc.pipeline.options import ClusterOptions, PhotoOptions, RankingOptions, parse_parts
-from geoloc.pipeline.run import SUCCESS, Run
+from geoloc.pipeline.publication import open_run, publish
+from geoloc.pipeline.run import Run
 from geoloc.pipeline.settings import SOURCE_SETTINGS, estimate_settings, ranker_settings
 from geoloc.pipeline.stages import Stream, Work
 from geoloc.ranking.choosers import check_chooser, score_scale
-from geoloc.results.export import check_formats, export
+from geoloc.results.export import ExportOptions
 from geoloc.results.geoparquet import with_geometry
-from geoloc.results.report import write_report
 from geoloc.results.summary import COLUMNS, Summary
 from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import Folder, S3Options
@@ -67,8 +65,8 @@ class ArchiveOptions:
     min_confidence: str | None = None
     """Answer only where the probability of an error below a threshold is high enough, such as 25km:0.5; other photos are
     `uncertain`, with the estimate kept aside. Needs --calibration."""
-    export: tuple[Literal["geojson", "csv", "xmp"], ...] = ()
-    """Also write the results as geojson, as csv for exiftool, or as xmp sidecars beside the results."""
+    exports: Annotated[ExportOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ExportOptions)
+    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
     photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
     cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
@@ -76,7 +74,8 @@ class ArchiveOptions:
     def check(self) -> None:
         """Raises UsageError for what can be told without looking at any photo."""
         self.photos.check()
-        check_formats(self.export)
+        self.listing.check()
+        self.exports.check()
         models = preset(self.preset, self.model, self.s3)
         check_chooser(self.chooser, models)
         if self.parts is not None:
@@ -98,10 +97,11 @@ def geotag_archive(options: ArchiveOptions) -> int:
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
     with held(folder):
-        return _run(options, Run(folder, "geotags"))
+        return _run(options, open_run(folder))
 
 
 def _run(options: ArchiveOptions, run: Run) -> int:
+    source = Source(options.source, options.s3, options.listing)
     models = preset(options.preset, options.model, options.s3)
     index, info = find_index(options.index, models, options.candidates, run.folder)
 
@@ -119,9 +119,7 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     confidence = _confidence(options, models, calibration)
     log.info("Confidences: %s", f"calibrated by {options.calibration}" if calibration else "uncalibrated")
     _bring_up_to_date(run, confidence)
-    log.info("Photos: %s", run.list_photos(Source(options.source, options.s3)))
-    if again := run.forget_passing_failures():
-        log.info("Trying %s photos again that the network failed", f"{again:,}")
+    run.take_up(source, options.photos.retry_kinds())
     load = {"keep_located": not options.relocate, "picture_view": facts.view if facts else None}
     build_ranker = None
     if ranker:
@@ -134,11 +132,12 @@ def _run(options: ArchiveOptions, run: Run) -> int:
         build_ranker=build_ranker,
         finish=with_geometry,
         plan=plan,
+        max_failing_share=options.photos.max_failing_share,
     )
     work = stream.work()
     if not work.photos:
         log.info("Nothing to do: every photo has its result")
-    return _finish(options, run, work)
+    return _finish(options, run, work, source.root)
 
 
 def _locator_options(options: ArchiveOptions, models: Preset, index: Folder, confidence: Confidence) -> LocatorOptions:
@@ -183,7 +182,7 @@ def _bring_up_to_date(run: Run, confidence: Confidence) -> None:
     names = run.parts.names()
     if run.record().get("confidence", None if names else now) != now:
         log.info("Bringing the confidences of the results up to date")
-        run.folder.delete(SUCCESS)
+        run.no_success()
         run.write_record(confidence=None)
         for name in names:
             run.parts.write(name, with_geometry(confidence.renew(run.parts.read(name))))
@@ -200,41 +199,27 @@ def _settings(options: ArchiveOptions, models: Preset, encoder: str, info: Index
     } | estimate_settings(options, models, encoder, info)
 
 
-def _finish(options: ArchiveOptions, run: Run, work: Work) -> int:
+def _finish(options: ArchiveOptions, run: Run, work: Work, root: str) -> int:
     missing = run.reconcile()
     summary = Summary.of(run.parts.tables(COLUMNS))
     run.write_record(
         options=asdict(options),
+        root=root,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         counts=dict(summary.statuses),
         missing=missing,
         last_work=asdict(work) if work.photos else run.record().get("last_work", asdict(work)),
     )
-    for name in options.export:
-        _export(name, run, options.source)
-    write_report(run.folder, run.parts, summary, run.record())
+    if not missing:
+        run.succeed(dict(summary.statuses))
     for line in [*summary.lines(), *work.lines()]:
         log.info("%s", line)
     log.info("Results: %s", run.parts.folder.uri)
-    log.info("Report: %s/report.html", run.folder.uri)
+    publish(run, options.exports, summary)
     if missing:
         log.error("%s photos have no result; run the same command again to go on", f"{missing:,}")
         return 1
-    run.folder.write(SUCCESS, b"")
     if summary.statuses["failed"] == summary.rows:
         log.error("No photo could be used: see the failures above and in the report")
         return 1
     return 0
-
-
-def _export(name: str, run: Run, source: str) -> None:
-    folder, root = run.folder, Folder(source).uri
-    if folder.is_local:
-        export(name, run.parts.tables(), Path(folder.path()), root)
-        return
-    with tempfile.TemporaryDirectory() as draft, ThreadPoolExecutor(16) as pool:
-        export(name, run.parts.tables(), Path(draft), root)
-        files = {str(file.relative_to(draft)): file for file in Path(draft).rglob("*") if file.is_file()}
-        sidecars = set(folder.filesystem.find(folder.path("xmp"))) if name == "xmp" else set()
-        new = {file: path for path, file in files.items() if folder.path(path) not in sidecars}
-        list(pool.map(folder.upload, new.keys(), new.values()))

@@ -20,10 +20,11 @@ from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_comparison, probe_encoder
 from geoloc.pipeline.options import LocateOptions
-from geoloc.pipeline.run import SUCCESS, Run
+from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.ranking.choosers import choosers_for
 from geoloc.results.parts import Parts
+from geoloc.schema import COMPARED
 from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
@@ -37,7 +38,7 @@ def compare(options: LocateOptions, truth: Positions, folder: Folder) -> dict[st
     Raises UsageError where something is to be put right, among it photos that are not there.
     """
     with held(folder):
-        return _compare(options, truth, Run(folder, "answers"))
+        return _compare(options, truth, Run(folder, "answers", COMPARED))
 
 
 def _compare(options: LocateOptions, truth: Positions, run: Run) -> dict[str, Positions]:
@@ -63,7 +64,7 @@ def _compare(options: LocateOptions, truth: Positions, run: Run) -> dict[str, Po
             "ten_crop": options.ten_crop,
         }
     )
-    log.info("Photos: %s", run.list_photos(_photos_of(truth, options.images, run)))
+    run.take_up(_photos_of(truth, options.images, run), options.photos.retry_kinds())
     view = dataclasses.replace(encoder.view, ten_crop=options.ten_crop)
     comparison = ComparisonOptions(models, index, configurations, options.density_sigma_km, options.ten_crop)
     stream = Stream(
@@ -71,12 +72,13 @@ def _compare(options: LocateOptions, truth: Positions, run: Run) -> dict[str, Po
         load=options.photos.load_options(view, run.folder.s3),
         build_model=functools.partial(build_comparison, comparison),
         plan=plan,
+        max_failing_share=options.photos.max_failing_share,
     )
     for line in stream.work().lines():
         log.info("%s", line)
     if missing := run.reconcile():
         raise UsageError(f"OUTPUT {run.folder.uri}: {missing:,} photos have no answer yet; run the same command again")
-    run.folder.write(SUCCESS, b"")
+    run.succeed({"compared": run.manifest.rows})
     return {name.name: _positions(run.parts, name, number) for number, name in enumerate(configurations)}
 
 

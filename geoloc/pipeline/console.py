@@ -5,7 +5,10 @@ import os
 import sys
 from collections.abc import Callable
 
-from geoloc.errors import UsageError
+from geoloc.errors import SourceFailingError, UsageError
+
+SOURCE_FAILING = 3
+"""Exit status of a job that stopped because its source could not be read."""
 
 
 def run_job(job: Callable[[], int]) -> None:
@@ -17,6 +20,9 @@ def run_job(job: Callable[[], int]) -> None:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 2
+    except SourceFailingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = SOURCE_FAILING
     except BrokenPipeError:  # `--help | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0

@@ -14,15 +14,17 @@ import tyro
 from geoloc.encoders.presets import preset
 from geoloc.errors import UsageError
 from geoloc.photos.decode import View
+from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_published_georanking, build_retrieved_georanking, probe_encoder
 from geoloc.pipeline.options import ClusterOptions, PhotoOptions
-from geoloc.pipeline.run import SUCCESS, Run
+from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.ranking.options import PICTURE_PX, GeoRankingOptions
+from geoloc.schema import GEORANKING
 from geoloc.storage import Folder, S3Options, describe
 
 log = logging.getLogger("geoloc")
@@ -49,12 +51,14 @@ class GeoRankingJobOptions:
     images: str | None = None
     """Folder of the images that a published table names; what it retrieved is taken over, and nothing is searched."""
     rows: Annotated[GeoRankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=GeoRankingOptions)
+    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
     photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
     cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
 
     def check(self) -> None:
         self.photos.check()
+        self.listing.check()
         self.rows.check()
         if (self.index is None) == (self.images is None):
             raise UsageError("--index: name the index to retrieve from, or, for a published table, its --images")
@@ -66,7 +70,7 @@ def build_georanking(options: GeoRankingJobOptions) -> int:
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
     with held(folder):
-        return _run(options, Run(folder, PARTS))
+        return _run(options, Run(folder, PARTS, GEORANKING))
 
 
 def _run(options: GeoRankingJobOptions, run: Run) -> int:
@@ -84,14 +88,15 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
         encoder = probe_encoder(models)
         check_encoder(index, info, models, encoder.fingerprint)
         run.settle(settings | {"encoder": encoder.fingerprint, "index": info.fingerprint})
-        source, view = Source(options.source, options.s3), encoder.view
+        source, view = Source(options.source, options.s3, options.listing), encoder.view
         build = functools.partial(build_retrieved_georanking, models, index, options.rows)
-    log.info("Photos: %s", run.list_photos(source))
+    run.take_up(source, options.photos.retry_kinds())
     stream = Stream(
         run,
         load=options.photos.load_options(view, options.s3, need_position=True, thumbnail_px=PICTURE_PX),
         build_model=build,
         plan=make_plan(options.cluster),
+        max_failing_share=options.photos.max_failing_share,
         max_part_rows=1_024,  # pictures and all
     )
     for line in stream.work().lines():
@@ -107,7 +112,7 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
     if not counts["ready"]:
         log.error("No photo could be used")
         return 1
-    run.folder.write(SUCCESS, b"")
+    run.succeed(dict(counts))
     log.info("Train a ranker on it: python jobs/train_ranker.py %s OUTPUT", run.folder.uri)
     return 0
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from geoloc.encoders.presets import PARTS, Preset, preset
-from geoloc.errors import UsageError
+from geoloc.errors import CLASSES, UsageError
 from geoloc.photos.decode import View
 from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
@@ -15,8 +15,6 @@ from geoloc.ranking.choosers import check_chooser
 from geoloc.ranking.options import RankerOptions, RerankOptions, prompt_of
 from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import Folder, S3Options
-
-"""Settings of a run that decide which photos are located, and not what is said of them."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +26,27 @@ class PhotoOptions:
     fetch_concurrency: int = 32
     """Requests under way at once, a loading task."""
 
+    retry: tuple[str, ...] = ("access", "passing")
+    """Failures of earlier runs to try again: kinds such as truncated, classes (access: forbidden, kms, not_found,
+    archived; passing: network, throttled, changed, crashed; permanent: the rest), or none."""
+    max_failing_share: float = 0.5
+    """Stop where more than this share of the last thousand photos cannot be had (access, network); 1 never stops."""
+
     def check(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            if value <= 0:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: must be above 0")
+        """Raises UsageError."""
+        for name in ("max_photo_mb", "max_megapixels", "fetch_concurrency", "max_failing_share"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+        self.retry_kinds()
+
+    def retry_kinds(self) -> set[str]:
+        """Raises UsageError."""
+        kinds = {kind for name in CLASSES for kind in CLASSES[name]}
+        known = CLASSES | {kind: (kind,) for kind in kinds} | {"none": ()}
+        for name in self.retry:
+            if name not in known:
+                raise UsageError(f"--retry {name}: there is {', '.join([*CLASSES, 'none', *sorted(kinds)])}")
+        return {kind for name in self.retry for kind in known[name]}
 
     def load_options(self, view: View, s3: S3Options, **others: object) -> LoadOptions:
         fetch = FetchOptions(int(self.max_photo_mb * 2**20), self.fetch_concurrency, s3=s3)

@@ -17,6 +17,7 @@ from geoloc.errors import UsageError
 from geoloc.index.build import write_index
 from geoloc.index.rows import in_order, indexed_rows
 from geoloc.index.store import IndexInfo, publish, read_info
+from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.lock import held
@@ -26,6 +27,7 @@ from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.ranking.options import PICTURE_PX
 from geoloc.results.parts import Parts
+from geoloc.schema import REFERENCE
 from geoloc.storage import Folder, S3Options
 
 log = logging.getLogger("geoloc")
@@ -50,6 +52,7 @@ class IndexOptions:
     and coordinates, each in its own."""
     ann: Literal["ivfpq", "hnsw"] | None = None
     """Add an approximate index for searching on CPUs, and measure its recall against exact search."""
+    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
     photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
     cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
@@ -58,6 +61,7 @@ class IndexOptions:
 def build_index(options: IndexOptions) -> int:
     """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
     options.photos.check()
+    options.listing.check()
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
     with held(folder):
@@ -90,7 +94,7 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
     connect()
     plan = make_plan(options.cluster)
     encoder = probe_encoder(models)
-    run = Run(folder / "build", "references")
+    run = Run(folder / "build", "references", REFERENCE)
     run.settle(
         {
             "source": Folder(options.source).uri,
@@ -102,12 +106,13 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
             "max_megapixels": options.photos.max_megapixels,
         }
     )
-    log.info("Reference photos: %s", run.list_photos(Source(options.source, options.s3)))
+    run.take_up(Source(options.source, options.s3, options.listing), options.photos.retry_kinds())
     stream = Stream(
         run,
         load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=PICTURE_PX),
         build_model=functools.partial(build_referencer, models, options.vectors == "multimodal"),
         plan=plan,
+        max_failing_share=options.photos.max_failing_share,
         max_part_rows=4_096,  # a part is held in memory, vectors and thumbnails and all
     )
     work = stream.work()

@@ -4,12 +4,16 @@
 ``<parts>/``    rows with those ids: what has been done. Each file is there whole or not at all, so the results are the
                 checkpoint, and there is no second book-keeping to disagree with them
 ``run.json``    the settings that decide the results; a run with others is refused
-``_SUCCESS``    last, and only if rows out = photos in
+``_SUCCESS``    JSON, last, and only if rows out = photos in; gone before anything changes
 """
 
+import hashlib
 import itertools
 import json
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +25,9 @@ from geoloc.photos.sources import Source
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 
+log = logging.getLogger("geoloc")
+
 SUCCESS = "_SUCCESS"
-PASSING = ["network"]
-"""Kinds of failure that another run may not meet again."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,38 @@ class Unit:
 
 
 class Run:
-    def __init__(self, folder: Folder, parts: str) -> None:
+    def __init__(self, folder: Folder, parts: str, schema: pa.Schema) -> None:
+        """``schema`` is that of the parts."""
         self.folder = folder
         self.manifest = Manifest(folder / "manifest")
         self.parts = Parts(folder / parts)
+        self._columns = schema.names
+        self._source: Source | None = None
         self.parts.remove_drafts()
 
     @property
     def succeeded(self) -> bool:
-        return self.folder.exists(SUCCESS)
+        """Whether the folder says so of what it holds now."""
+        try:
+            proof = json.loads(self.folder.read(SUCCESS))
+        except (FileNotFoundError, ValueError):
+            return False
+        return isinstance(proof, dict) and proof.items() >= self._proof().items()
+
+    def succeed(self, counts: dict[str, int]) -> None:
+        self.folder.write(SUCCESS, json.dumps(self._proof() | {"counts": counts}, indent=1).encode())
+
+    def no_success(self) -> None:
+        """Before anything changes."""
+        self.folder.delete(SUCCESS)
+
+    def _proof(self) -> dict:
+        settings = json.dumps(self.record().get("settings"), sort_keys=True, default=str)
+        return {
+            "generations": self.manifest.generations,
+            "photos": self.manifest.rows,
+            "settings": hashlib.blake2b(settings.encode(), digest_size=8).hexdigest(),
+        }
 
     def record(self) -> dict:
         """``run.json``; empty in a new folder."""
@@ -72,31 +99,73 @@ class Run:
             return
         check_same(self.folder, before, settings)
 
+    def take_up(self, source: Source, retry: Collection[str]) -> None:
+        """Before work: list, put aside what is damaged, forget the failures of kinds that are to be tried again; all told.
+
+        Raises UsageError where the source has no photos.
+        """
+        log.info("Photos: %s", self.list_photos(source))
+        for line in source.found.lines():
+            log.info("  %s", line)
+        for name in self.set_aside_damaged():
+            log.warning(
+                "%s/%s is damaged or not of this run: set aside; its photos are done again", self.parts.folder.uri, name
+            )
+        if again := self.forget_failures(retry):
+            log.info("Trying %s photos again whose failure may have been put right", f"{again:,}")
+
     def list_photos(self, source: Source) -> str:
         """Bring the manifest up to date, unless a listed run is unfinished. Returns what was found, in words.
 
         Raises UsageError where the source has no photos.
         """
-        if self.manifest.generations and not self.succeeded:
-            return f"going on with {self.manifest.rows:,} listed photos"
+        self._source = source
+        listed_with = json.loads(json.dumps(asdict(source.options)))
         again = self.manifest.generations > 0
+        if again and not self.succeeded and self.manifest.listed_with == listed_with:
+            return f"going on with {self.manifest.rows:,} listed photos"
         batches = source.list()
         first = next(batches, None)
-        if first is None:
-            raise UsageError(f"SOURCE {source.uri}: no photos there ({source.left_out:,} files of other types)")
-        added = self.manifest.append(itertools.chain([first], batches))
-        if added and again:
-            self.folder.delete(SUCCESS)
-        notes = [f"{added:,} new or changed photos" if again else f"{added:,} photos"]
-        notes += [f"{source.left_out:,} files of other types left out"] if source.left_out else []
-        notes += [f"{source.duplicates:,} duplicate rows left out"] if source.duplicates else []
-        return ", ".join(notes)
+        if first is None and not again:
+            beside = "; ".join(source.found.lines())
+            raise UsageError(f"SOURCE {source.uri}: no photos there{f' ({beside})' if beside else ''}")
+        listing = itertools.chain([] if first is None else [first], batches)
+        added = self.manifest.append(listing, listed_with, self.no_success)
+        self.write_record(listing=asdict(source.found))
+        return f"{added:,} new or changed photos" if again else f"{added:,} photos"
 
     def _live(self) -> np.ndarray:
         """By id: whether a photo's row is to be in the results, (manifest rows,) bool."""
         live = np.ones(self.manifest.rows, bool)
         live[self.manifest.replaced()] = False
+        if self._source and (self._source.options.include or self._source.options.exclude):
+            for part in self.manifest.parts:
+                takes = [self._source.takes(uri) for uri in self.manifest.read(part, ["uri"])["uri"].to_pylist()]
+                live[part.first_id : part.first_id + part.rows] &= takes
         return live
+
+    def set_aside_damaged(self) -> list[str]:
+        """Results files that are cut short, empty, or not of this run: they no longer count. Returns their names."""
+        with ThreadPoolExecutor(16) as pool:
+            names = self.parts.names()
+            damaged = [name for name, own in zip(names, pool.map(self._is_own, names), strict=True) if not own]
+        for name in damaged:
+            self.no_success()
+            self.parts.set_aside(name)
+        return damaged
+
+    def _is_own(self, name: str) -> bool:
+        """By its columns, and, of one row, that the manifest has it."""
+        if not self.parts.whole(name, self._columns):
+            return False
+        row = self.parts.read(name, ["id", "uri"] if "uri" in self._columns else ["id"]).slice(0, 1).to_pylist()
+        if not row:
+            return False
+        part = next((p for p in self.manifest.parts if 0 <= row[0]["id"] - p.first_id < p.rows), None)
+        if part is None:
+            return False
+        at = row[0]["id"] - part.first_id
+        return "uri" not in row[0] or self.manifest.slice(part, at, at + 1)["uri"][0].as_py() == row[0]["uri"]
 
     def pending(self) -> tuple[list[Unit], int]:
         """The units that are left, and how many photos they hold."""
@@ -112,15 +181,17 @@ class Run:
                     units.append(Unit(number, start, start + len(stretch), np.packbits(stretch).tobytes()))
         return units, int((~done).sum())
 
-    def forget_passing_failures(self) -> int:
-        """Take the photos out of the results that failed for reasons that may have passed; returns how many."""
+    def forget_failures(self, kinds: Collection[str]) -> int:
+        """Take the photos out of the results that failed for these reasons; returns how many."""
         forgotten = 0
         for name in self.parts.names():
-            passing = pc.is_in(self.parts.read(name, ["error_kind"])["error_kind"], pa.array(PASSING))
-            count = pc.sum(passing).as_py()
+            again = pc.is_in(self.parts.read(name, ["error_kind"])["error_kind"], pa.array(kinds, pa.string()))
+            failed = pc.equal(self.parts.read(name, ["status"])["status"], "failed")
+            again = pc.and_(again, failed)
+            count = pc.sum(again).as_py()
             if count:
-                self.folder.delete(SUCCESS)
-                self.parts.write(name, self.parts.read(name).filter(pc.invert(passing)))
+                self.no_success()
+                self.parts.write(name, self.parts.read(name).filter(pc.invert(again)))
                 forgotten += count
         return forgotten
 
@@ -138,6 +209,7 @@ class Run:
             keep = first & live[ids] & ~seen[ids]
             seen[ids[keep]] = True
             if not keep.all():
+                self.no_success()
                 self.parts.write(name, self.parts.read(name).filter(pa.array(keep)))
         return int((live & ~seen).sum())
 

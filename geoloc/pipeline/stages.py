@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import tempfile
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 import ray
 import ray.data
 
+from geoloc.errors import ACCESS, SourceFailingError, UsageError
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.photos.manifest import Manifest
 from geoloc.pipeline.cluster import LOADER_CPUS, Plan, Pool
@@ -28,6 +30,11 @@ from geoloc.results.parts import Parts
 from geoloc.schema import SECONDS
 
 log = logging.getLogger("geoloc")
+
+RECENT = 1_000
+"""Photos that the share of failures is taken of."""
+OUT_OF_REACH = frozenset((*ACCESS, "network", "throttled"))
+"""Kinds of failure that say something of the source, not of a photo."""
 
 
 @dataclasses.dataclass
@@ -60,11 +67,13 @@ class Stream:
     """Of a second stage of actors, behind the first."""
     finish: Callable[[pa.Table], pa.Table] | None = None
     """Last touch before a part is written."""
+    max_failing_share: float = 1.0
+    """Of the last RECENT photos: more that cannot be had stop the work."""
     max_part_rows: int = 25_000
     """Rows of the largest results file; a small archive has smaller ones."""
 
     def work(self) -> Work:
-        """Do it, showing progress."""
+        """Do it, showing progress. Raises SourceFailingError, and UsageError where there is no space left."""
         units, left = self.run.pending()
         work = Work()
         if not left:
@@ -78,6 +87,8 @@ class Stream:
                 work.photos += sum(statuses.values())
                 for name, seconds in receipt.items():
                     work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
+        except ray.exceptions.RayError as error:
+            raise _reason(error) from error
         finally:
             progress.close()
             work.seconds = progress.seconds
@@ -91,7 +102,12 @@ class Stream:
         rows = [dataclasses.asdict(unit) for unit in units]
         plan = self.plan
         photos = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            functools.partial(_load, manifest=ray.put(self.run.manifest), options=self.load),
+            functools.partial(
+                _load,
+                manifest=ray.put(self.run.manifest),
+                options=self.load,
+                breaker=_Breaker.remote(self.max_failing_share),
+            ),
             batch_format="pyarrow",
             num_cpus=LOADER_CPUS,
         )
@@ -122,10 +138,52 @@ def _through(rows: ray.data.Dataset, build: Build, pool: Pool) -> ray.data.Datas
     )
 
 
-def _load(units: pa.Table, manifest: ray.ObjectRef, options: LoadOptions) -> Iterator[pa.Table]:
+def _load(
+    units: pa.Table, manifest: ray.ObjectRef, options: LoadOptions, breaker: ray.actor.ActorHandle
+) -> Iterator[pa.Table]:
     listing = ray.get(manifest)
     for unit in (Unit(**row) for row in units.to_pylist()):
-        yield from _loader(options).load(unit.pending(listing), _crumbs(listing, unit))
+        for batch in _loader(options).load(unit.pending(listing), _crumbs(listing, unit)):
+            kinds = Counter(batch["error_kind"].drop_null().to_pylist())
+            if reason := ray.get(
+                breaker.add.remote(batch.num_rows, {k: n for k, n in kinds.items() if k in OUT_OF_REACH})
+            ):
+                raise SourceFailingError(reason)
+            yield batch
+
+
+@ray.remote(num_cpus=0)
+class _Breaker:
+    """What all loading tasks together have seen of late."""
+
+    def __init__(self, max_share: float) -> None:
+        self._max_share = max_share
+        self._recent: deque[tuple[int, Counter]] = deque()
+
+    def add(self, photos: int, failures: dict[str, int]) -> str | None:
+        """Count photos, and those of them that could not be had, by kind. Returns why to stop, if so."""
+        self._recent.append((photos, Counter(failures)))
+        while sum(n for n, _ in self._recent) - self._recent[0][0] >= RECENT:
+            self._recent.popleft()
+        total, kinds = sum(n for n, _ in self._recent), sum((kinds for _, kinds in self._recent), Counter())
+        if total < RECENT or kinds.total() <= self._max_share * total:
+            return None
+        told = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
+        return (
+            f"{kinds.total():,} of the last {total:,} photos could not be had ({told}): stopped; put it right and run the same "
+            f"command again (--max-failing-share {self._max_share:g})"
+        )
+
+
+def _reason(error: BaseException) -> BaseException:
+    """What the user is to be told, where a task said so; else the error itself."""
+    seen = error
+    while seen is not None:
+        if isinstance(seen, (UsageError, SourceFailingError)):
+            kind = UsageError if isinstance(seen, UsageError) else SourceFailingError
+            return kind(*getattr(seen, "cause", seen).args)
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return error
 
 
 def _crumbs(manifest: Manifest, unit: Unit) -> Path:

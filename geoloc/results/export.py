@@ -1,127 +1,178 @@
-"""The results in other programs' formats, streamed from the GeoParquet parts."""
+"""The results in other programs' formats, streamed from the GeoParquet parts, and never more precise than they are."""
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from xml.sax.saxutils import quoteattr
+from typing import IO, Literal
 
 import pyarrow as pa
 
 from geoloc.errors import UsageError
+from geoloc.geo.precision import place_within, rounded
+from geoloc.photos.exif import ESTIMATE
+from geoloc.results.sidecars import Names, SidecarTree
 from geoloc.schema import CONFIDENCES
+from geoloc.storage import Folder, raw_name
 
 FORMATS = ("geojson", "csv", "xmp")
+MAX_RADIUS_KM = {"uncalibrated": 25.0, "calibrated": 200.0}
+"""Of what is exported, where nothing else is said: a city; a region, where the radius is known to hold."""
 
 
-def check_formats(names: Iterable[str]) -> None:
-    for name in names:
-        if name not in FORMATS:
-            raise UsageError(f"--export {name}: there is {', '.join(FORMATS)}")
+@dataclass(frozen=True)
+class ExportOptions:
+    export: tuple[Literal["geojson", "csv", "xmp"], ...] = ()
+    """Also write the results as geojson, as csv for exiftool, or as xmp sidecars."""
+    export_max_radius_km: float | None = None
+    """Export no estimate whose radius is larger, km (default: 25, or 200 with --calibration)."""
+    overwrite_unreadable_gps: bool = False
+    """Export estimates to csv and xmp also of photos that carry a position which cannot be read, or is no place."""
+    csv_root: str | None = None
+    """What SourceFile begins with in the csv, in place of SOURCE: the folder where exiftool will find the photos (default:
+    SOURCE; paths are relative where that is a bucket)."""
+    xmp_names: Names = "photo.jpg.xmp"
+    """How sidecars are called."""
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        for name in self.export:
+            if name not in FORMATS:
+                raise UsageError(f"--export {name}: there is {', '.join(FORMATS)}")
+        if self.export_max_radius_km is not None and self.export_max_radius_km <= 0:
+            raise UsageError(f"--export-max-radius-km {self.export_max_radius_km:g}: must be above 0")
+
+    def max_radius_km(self, calibrated: bool) -> float:
+        return self.export_max_radius_km or MAX_RADIUS_KM["calibrated" if calibrated else "uncalibrated"]
 
 
-def export(name: str, results: Iterable[pa.Table], folder: Path, source: str) -> None:
-    """Write ``geotags.geojson``, ``geotags.csv`` or the tree ``xmp/`` into ``folder``, from batches of RESULT.
+@dataclass(frozen=True)
+class Export:
+    options: ExportOptions
+    folder: Folder
+    """Where ``geotags.geojson``, ``geotags.csv`` and the tree ``xmp/`` go."""
+    source: str
+    """What the photos' uris begin with."""
+    calibrated: bool
 
-    ``source`` is the archive's root; sidecars lie in ``xmp/`` as the photos lie under it.
-    """
-    rows = (row for table in results for row in table.to_pylist())
-    {"geojson": _geojson, "csv": _csv, "xmp": _xmp}[name](rows, folder, source)
+    def write(self, name: str, results: Iterable[pa.Table]) -> Counter:
+        """One of FORMATS, from batches of RESULT. Returns what was written, and what was held back and why, with counts."""
+        return {"geojson": self._geojson, "csv": self._csv, "xmp": self._xmp}[name](results)
 
+    def is_there(self, name: str) -> bool:
+        """Whether one of FORMATS was written before."""
+        return self.folder.exists("xmp" if name == "xmp" else f"geotags.{name}")
 
-def _geojson(rows: Iterator[dict], folder: Path, source: str) -> None:
-    """RFC 7946; a photo without a place has a null geometry."""
-    with (folder / "geotags.geojson").open("w", encoding="utf-8") as file:
-        file.write('{"type": "FeatureCollection", "features": [')
-        for number, row in enumerate(rows):
-            point = {"type": "Point", "coordinates": [row["lon"], row["lat"]]} if row["lat"] is not None else None
-            names = [
-                "uri",
-                "status",
-                "radius_km",
-                "confidence",
-                *CONFIDENCES.values(),
-                "method",
-                "place",
-                "error_kind",
-                "error",
-            ]
-            properties = {name: row[name] for name in names}
-            feature = {"type": "Feature", "id": row["id"], "geometry": point, "properties": properties}
-            file.write(",\n" if number else "\n")
-            json.dump(feature, file, ensure_ascii=False)
-        file.write("\n]}\n")
+    @property
+    def sidecars(self) -> SidecarTree:
+        return SidecarTree(self.folder / "xmp", self.source, self.options.xmp_names)
 
+    def _held_back(self, row: dict) -> str | None:
+        """Why an estimate is not exported."""
+        limit = self.options.max_radius_km(self.calibrated)
+        if row["radius_km"] > limit:
+            return f"held back, their radius being over {limit:g} km (--export-max-radius-km)"
+        return None
 
-def _csv(rows: Iterator[dict], folder: Path, source: str) -> None:
-    """What ``exiftool -csv=geotags.csv`` reads: tag names as headings, one line a located photo."""
-    with (folder / "geotags.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        tags = ["GPSLatitude", "GPSLatitudeRef", "GPSLongitude", "GPSLongitudeRef"]
-        writer.writerow(
-            ["SourceFile", *tags, "GPSHPositioningError", "GPSProcessingMethod", "City", "State", "Country"]
-        )
-        for row in rows:
-            if row["status"] == "located":
-                place = row["place"] or {}
+    def _untouchable(self, row: dict) -> str | None:
+        """Why nothing is to be written over what a photo carries."""
+        if row["gps"] == "read":
+            return "held back, having a position of their own"
+        if row["gps"] in ("unreadable", "implausible") and not self.options.overwrite_unreadable_gps:
+            return f"held back, their own position being {row['gps']} (--overwrite-unreadable-gps)"
+        return None
+
+    def _exported(self, results: Iterable[pa.Table], done: Counter) -> Iterator[list[dict]]:
+        """Located rows that may be written beside or into photos, table by table; the others are counted."""
+        for table in results:
+            rows = []
+            for row in table.to_pylist():
+                if row["status"] == "located":
+                    reason = self._untouchable(row) or self._held_back(row)
+                    rows += [] if reason else [row]
+                    done.update([reason] if reason else [])
+            yield rows
+
+    def _xmp(self, results: Iterable[pa.Table]) -> Counter:
+        done = Counter()
+        return self.sidecars.update(self._exported(results, done)) + done
+
+    def _csv(self, results: Iterable[pa.Table]) -> Counter:
+        """What ``exiftool -csv=geotags.csv`` reads: tag names as headings, one line a photo. Names of places go to XMP, which
+        is UTF-8; IPTC's need not be."""
+        done = Counter()
+
+        def write(file: IO[str]) -> None:
+            writer = csv.writer(file)
+            names = ["GPSLatitude", "GPSLatitudeRef", "GPSLongitude", "GPSLongitudeRef", "GPSHPositioningError"]
+            names += ["GPSProcessingMethod", *(f"XMP-photoshop:{name}" for name in ("City", "State", "Country"))]
+            writer.writerow(["SourceFile", *names])
+            for row in (row for rows in self._exported(results, done) for row in rows):
+                lat, lon = rounded(row["lat"], row["lon"], row["radius_km"])
+                place = place_within(row["place"], row["radius_km"])
                 writer.writerow(
                     [
-                        row["uri"],
-                        f"{abs(row['lat']):.7f}",
-                        "N" if row["lat"] >= 0 else "S",
-                        f"{abs(row['lon']):.7f}",
-                        "E" if row["lon"] >= 0 else "W",
+                        self._source_file(row["uri"]),
+                        f"{abs(lat):.7f}",
+                        "N" if lat >= 0 else "S",
+                        f"{abs(lon):.7f}",
+                        "E" if lon >= 0 else "W",
                         round(row["radius_km"] * 1000),
-                        f"geoloc estimate ({row['method']})",
-                        *(place.get(name) or "" for name in ("city", "region", "country")),
+                        f"{ESTIMATE} ({row['method']})",
+                        *(place.get(name, "") for name in ("city", "region", "country")),
                     ]
                 )
+                done["written"] += 1
+
+        self._write_file("geotags.csv", write)
+        return done
+
+    def _source_file(self, uri: str) -> str:
+        root = self.source.rstrip("/") + "/"
+        is_local = "://" not in uri
+        if not uri.startswith(root) or (is_local and self.options.csv_root is None):
+            return raw_name(uri) if is_local else uri
+        below = uri.removeprefix(root)
+        below = raw_name(below) if is_local else below
+        return f"{self.options.csv_root.rstrip('/')}/{below}" if self.options.csv_root is not None else below
+
+    def _geojson(self, results: Iterable[pa.Table]) -> Counter:
+        """RFC 7946; a photo without a place, or whose place is held back, has a null geometry."""
+        done = Counter()
+        names = ["uri", "status", "radius_km", "confidence", *CONFIDENCES.values(), "method", "error_kind", "error"]
+
+        def write(file: IO[str]) -> None:
+            file.write('{"type": "FeatureCollection", "features": [')
+            for number, row in enumerate(row for table in results for row in table.to_pylist()):
+                reason = self._held_back(row) if row["status"] == "located" else None
+                lat, lon, place = row["lat"], row["lon"], row["place"]
+                if row["status"] == "located":
+                    lat, lon = rounded(lat, lon, row["radius_km"])
+                    place = place_within(place, row["radius_km"])
+                    done[reason or "written"] += 1
+                point = None if reason or lat is None else {"type": "Point", "coordinates": [lon, lat]}
+                properties = {name: row[name] for name in names} | {"place": place, "held_back": reason}
+                file.write(",\n" if number else "\n")
+                feature = {"type": "Feature", "id": row["id"], "geometry": point, "properties": properties}
+                json.dump(feature, file, ensure_ascii=False)
+            file.write("\n]}\n")
+
+        self._write_file("geotags.geojson", write)
+        return done
+
+    def _write_file(self, name: str, write: Callable[[IO[str]], None]) -> None:
+        """By way of a draft, of which a reader sees all or nothing."""
+        beside = self.folder.path() if self.folder.is_local else None
+        with tempfile.TemporaryDirectory(dir=beside, prefix=".export-") as drafts:
+            draft = Path(drafts) / name
+            with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+                write(file)
+            self.folder.upload(draft, name)
 
 
-def _xmp(rows: Iterator[dict], folder: Path, source: str) -> None:
-    """``xmp/photo.jpg.xmp`` for every located photo; one that is there already is left alone."""
-    root = source.rstrip("/") + "/"
-    for row in rows:
-        if row["status"] != "located":
-            continue
-        relative = row["uri"].removeprefix(root) if row["uri"].startswith(root) else row["uri"].split("://")[-1]
-        parts = [part for part in relative.split("/") if part not in ("", ".", "..")]
-        target = folder.joinpath("xmp", *parts[:-1], f"{parts[-1]}.xmp")
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(sidecar(row), encoding="utf-8")
-
-
-def sidecar(row: dict) -> str:
-    """An XMP packet with position, error radius and place, marked as an estimate."""
-    place = row["place"] or {}
-    properties = {
-        "exif:GPSLatitude": _degrees_minutes(row["lat"], "NS"),
-        "exif:GPSLongitude": _degrees_minutes(row["lon"], "EW"),
-        "exif:GPSMapDatum": "WGS-84",
-        "exif:GPSHPositioningError": f"{round(row['radius_km'] * 1000)}/1",
-        "exif:GPSProcessingMethod": f"geoloc estimate ({row['method']}), not a measurement",
-        "photoshop:City": place.get("city"),
-        "photoshop:State": place.get("region"),
-        "photoshop:Country": place.get("country"),
-        "Iptc4xmpCore:CountryCode": place.get("country_code"),
-    }
-    attributes = "\n   ".join(f"{name}={quoteattr(value)}" for name, value in properties.items() if value)
-    return f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
-<x:xmpmeta xmlns:x="adobe:ns:meta/">
- <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
-  <rdf:Description rdf:about=""
-   xmlns:exif="http://ns.adobe.com/exif/1.0/"
-   xmlns:photoshop="http://ns.adobe.com/photoshop/1.0/"
-   xmlns:Iptc4xmpCore="http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/"
-   {attributes}/>
- </rdf:RDF>
-</x:xmpmeta>
-<?xpacket end="w"?>
-"""
-
-
-def _degrees_minutes(value: float, signs: str) -> str:
-    """XMP's GPSCoordinate: ``48,51.5029000N``."""
-    degrees, minutes = divmod(round(abs(value) * 60, 7), 60)
-    return f"{int(degrees)},{minutes:.7f}{signs[0] if value >= 0 else signs[1]}"
+def told(name: str, done: Counter) -> str:
+    """What an export came to, in a line."""
+    return f"Export {name}: " + (", ".join(f"{count:,} {what}" for what, count in done.most_common()) or "nothing")

@@ -20,12 +20,22 @@ def wkb_points(lat: np.ndarray, lon: np.ndarray) -> pa.Array:
     return pc.if_else(pa.array(missing), None, array)
 
 
-def with_geometry(table: pa.Table) -> pa.Table:
-    """A table of RESULT without ``geometry``, completed by it and by the file metadata that makes it GeoParquet."""
-    lat, lon = (table[name].to_numpy() for name in ("lat", "lon"))
-    columns = {name: table[name] for name in table.column_names} | {"geometry": wkb_points(lat, lon)}
+def boxes(lat: np.ndarray, lon: np.ndarray) -> pa.StructArray:
+    """Bounding boxes of points (n,), by which readers pass over what is elsewhere (GeoParquet's covering); null for NaN."""
     known = np.isfinite(lat) & np.isfinite(lon)
-    column = {"encoding": "WKB", "geometry_types": ["Point"]}
+    edges = {"xmin": lon, "ymin": lat, "xmax": lon, "ymax": lat}
+    arrays = [pa.array(values, pa.float64(), from_pandas=True) for values in edges.values()]
+    return pa.StructArray.from_arrays(arrays, list(edges), mask=pa.array(~known))
+
+
+def with_geometry(table: pa.Table) -> pa.Table:
+    """A table of RESULT completed by ``geometry`` and ``bbox``, and by the file metadata that makes it GeoParquet."""
+    lat, lon = (table[name].to_numpy() for name in ("lat", "lon"))
+    columns = {name: table[name] for name in table.column_names}
+    columns |= {"geometry": wkb_points(lat, lon), "bbox": boxes(lat, lon)}
+    known = np.isfinite(lat) & np.isfinite(lon)
+    covering = {edge: ["bbox", edge] for edge in ("xmin", "ymin", "xmax", "ymax")}
+    column = {"encoding": "WKB", "geometry_types": ["Point"], "covering": {"bbox": covering}}
     if known.any():
         column["bbox"] = [float(f(a[known])) for f in (np.min, np.max) for a in (lon, lat)]
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}

@@ -45,6 +45,18 @@ class Parts:
         with ThreadPoolExecutor(16) as pool:
             return dict(zip(names, pool.map(lambda name: self.read(name, ["id"])["id"].to_numpy(), names), strict=True))
 
+    def whole(self, name: str, columns: list[str]) -> bool:
+        """Whether a file is Parquet that can be read, with those columns."""
+        try:
+            with self.folder.filesystem.open(self.folder.path(name), "rb") as file:
+                return pq.ParquetFile(file).schema_arrow.names == columns
+        except (OSError, pa.ArrowException):
+            return False
+
+    def set_aside(self, name: str) -> None:
+        """Rename a file so that it is none of the parts."""
+        self.folder.filesystem.mv(self.folder.path(name), self.folder.path(f"{name}.set-aside"))
+
     def remove_drafts(self) -> None:
         """Delete what a killed process left half-written on a local disk."""
         if self.folder.is_local:

@@ -1,22 +1,27 @@
 """``report.html``: one file that opens anywhere, without network: a map, the counts, what failed and why."""
 
 import base64
+import shlex
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from bokeh.models import ColorBar, ColumnDataSource, HoverTool, LinearColorMapper
 from bokeh.plotting import figure
 
 from geoloc.errors import PhotoError
 from geoloc.geo.distance import THRESHOLDS_KM
-from geoloc.geo.places import place_text
+from geoloc.geo.places import place_text, places
+from geoloc.geo.precision import coordinates_text, headline
 from geoloc.photos.decode import PhotoFile, thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetcher, FetchOptions
+from geoloc.photos.sources import Found
 from geoloc.results.page import grid_cells, render, world_map
 from geoloc.results.parts import Parts
 from geoloc.results.summary import Summary
-from geoloc.storage import Folder
+from geoloc.storage import Folder, split_s3
 
 SINGLE_POINTS = 20_000
 """More located photos than this are drawn as cells of a grid."""
@@ -27,6 +32,7 @@ THUMBNAIL_PX = 200
 PALETTE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#b8de29"]
 KEPT_COLOUR = "#d1495b"
 COLUMNS = ["id", "uri", "status", "lat", "lon", "radius_km", "confidence", "method", "place"]
+COLUMNS += ["estimate_lat", "estimate_lon"]
 
 
 def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -> None:
@@ -41,6 +47,8 @@ def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -
         record=record,
         gallery=_gallery(parts, summary.rows, Fetcher(FetchOptions(s3=folder.s3))),
         aggregated=points.many,
+        found=_found(record.get("listing")),
+        restore=_restore(parts) if summary.error_kinds["archived"] else None,
     )
     folder.write("report.html", page)
 
@@ -63,7 +71,7 @@ class _Points:
             lon.append(table["lon"].to_numpy())
             confidence.append(table["confidence"].to_numpy())
             if len(labels) <= SINGLE_POINTS:
-                labels += [_label(row) for row in table.drop_columns(["lat", "lon"]).to_pylist()]
+                labels += [_label(row) for row in table.to_pylist()]
         arrays = (np.concatenate([np.zeros(0), *column]) for column in (lat, lon, confidence))
         return cls(*arrays, labels)
 
@@ -73,11 +81,41 @@ class _Points:
         return len(self.lat) > SINGLE_POINTS
 
 
+def _found(listing: dict | None) -> list[str]:
+    """What the listing came upon beside photos, in words."""
+    counters = ("left_out", "litter")
+    return Found(**{k: Counter(v) if k in counters else v for k, v in listing.items()}).lines() if listing else []
+
+
+def _restore(parts: Parts) -> str:
+    """The command that brings the first archived photo back, to be adapted to the others."""
+    for table in parts.tables(["uri", "error_kind"]):
+        for uri in table.filter(pc.equal(table["error_kind"], "archived"))["uri"].to_pylist():
+            bucket, key = split_s3(uri)
+            return (
+                f"aws s3api restore-object --bucket {shlex.quote(bucket)} --key {shlex.quote(key)} "
+                '--restore-request \'{"Days":7,"GlacierJobParameters":{"Tier":"Bulk"}}\''
+            )
+    return ""
+
+
+def _where(row: dict) -> dict:
+    """Place and coordinates in words: a photo's own as it has them, an estimate's no more precisely than its radius."""
+    lat = row["estimate_lat"] if row["lat"] is None else row["lat"]
+    lon = row["estimate_lon"] if row["lon"] is None else row["lon"]
+    if row["status"] == "kept":
+        return {"where": place_text(row["place"]) or "Open sea", "coordinates": f"{lat:.5f}, {lon:.5f}"}
+    if lat is None:
+        return {"where": None, "coordinates": None}
+    place = row["place"] or places().lookup([lat], [lon])[0].as_py()
+    radius = row["radius_km"]
+    return {"where": headline(place, radius), "coordinates": coordinates_text(lat, lon, radius)}
+
+
 def _label(row: dict) -> dict:
     kept = row["status"] == "kept"
-    return {
+    return _where(row) | {
         "name": row["uri"].rsplit("/", 1)[-1],
-        "place": place_text(row["place"]) or "open sea",
         "sure": "own GPS" if kept else f"confidence {row['confidence']:.2f}, radius {row['radius_km']:,.0f} km",
     }
 
@@ -98,14 +136,14 @@ def _map(points: _Points) -> figure:
         alpha=0.85,
     )
     tips = [("photos", "@count"), ("mean confidence", "@confidence{0.00}")] if points.many else None
-    tips = tips or "<b>@name</b><br>@place<br>@sure<br>@lat{0.0000}, @lon{0.0000}"
+    tips = tips or "<b>@name</b><br>@where<br>@sure<br>@coordinates"
     plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
     plot.add_layout(ColorBar(color_mapper=mapper, title="confidence", height=14, width=220), "below")
     return plot
 
 
 def _singles(points: _Points) -> dict:
-    labels = {key: [label[key] for label in points.labels] for key in ("name", "place", "sure")}
+    labels = {key: [label[key] for label in points.labels] for key in ("name", "where", "sure", "coordinates")}
     size = np.full(len(points.lat), 9 if len(points.lat) < 2_000 else 6)
     return {"lat": points.lat, "lon": points.lon, "confidence": points.confidence, "size": size} | labels
 
@@ -119,14 +157,14 @@ def _cells(points: _Points) -> dict:
 def _gallery(parts: Parts, rows: int, fetcher: Fetcher) -> list[dict]:
     step = max(1, rows // GALLERY)
     chosen, seen = [], 0
-    for table in parts.tables([*COLUMNS, "estimate_lat", "estimate_lon", "error_kind", "error"]):
+    for table in parts.tables([*COLUMNS, "gps", "gps_problem", "error_kind", "error"]):
         wanted = np.arange(-seen % step, table.num_rows, step)
         chosen += table.take(pa.array(wanted)).to_pylist()
         seen += table.num_rows
     chosen = sorted(chosen[:GALLERY], key=lambda row: row["id"])
     photos = [{"uri": row["uri"], "size": None, "etag": None} for row in chosen]
     for row, (_, fetched) in zip(chosen, fetcher.stream(photos), strict=True):
-        row["name"], row["where"] = row["uri"].rsplit("/", 1)[-1], place_text(row["place"]) or "open sea"
+        row |= {"name": row["uri"].rsplit("/", 1)[-1]} | _where(row)
         row["thumbnail"] = _data_uri(fetched.data)
     return chosen
 

@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from geoloc.errors import CLASSES
 from geoloc.geo.distance import THRESHOLDS_KM, geodesic_km, valid_coordinates
 
 MAX_ERRORS = 1_000
+ADVICE = {
+    "permanent": "the files are at fault",
+    "access": "to be put right; the same command tries them again",
+    "passing": "the same command tries them again",
+}
+MAX_PROBLEMS = 100
 COLUMNS = ["id", "uri", "status", "lat", "lon", "true_lat", "true_lon", "place", "method", "error_kind", "error"]
+COLUMNS += ["gps", "gps_problem", "exif_from", "taken_from"]
+UNTOLD = ("unreadable", "implausible")
+"""States of a position that a photo carries and that was not read."""
 
 
 @dataclass
@@ -22,6 +32,14 @@ class Summary:
     error_kinds: Counter = field(default_factory=Counter)
     errors: list[dict] = field(default_factory=list)
     """The first MAX_ERRORS failed photos: uri, error_kind, error."""
+    gps: Counter = field(default_factory=Counter)
+    """States of the positions that photos carry."""
+    gps_from: Counter = field(default_factory=Counter)
+    """Where those that were read came from: exif, xmp, or the kind of sidecar."""
+    gps_problems: list[dict] = field(default_factory=list)
+    """The first MAX_PROBLEMS of those that were not read: uri, gps, gps_problem."""
+    times_from: Counter = field(default_factory=Counter)
+    """Where times came from."""
     judged: int = 0
     """Photos with a known position that were to be located; one that failed counts as wrong at every threshold."""
     within: Counter = field(default_factory=Counter)
@@ -48,6 +66,12 @@ class Summary:
         self.error_kinds.update(failed["error_kind"].to_pylist())
         room = MAX_ERRORS - len(self.errors)
         self.errors += failed.select(["uri", "error_kind", "error"]).slice(0, room).to_pylist()
+        self.gps.update(table["gps"].drop_null().to_pylist())
+        self.gps_from.update(_kind(name) for name in table["exif_from"].drop_null().to_pylist())
+        self.times_from.update(_kind(name) for name in table["taken_from"].drop_null().to_pylist())
+        problems = table.filter(pa.array(np.isin(np.array(table["gps"].to_pylist(), object).astype(str), UNTOLD)))
+        room = MAX_PROBLEMS - len(self.gps_problems)
+        self.gps_problems += problems.select(["uri", "gps", "gps_problem"]).slice(0, room).to_pylist()
         lat, lon, true_lat, true_lon = (table[name].to_numpy() for name in ("lat", "lon", "true_lat", "true_lon"))
         judged = valid_coordinates(true_lat, true_lon) & (status != "kept")
         km = np.full(int(judged.sum()), np.inf)
@@ -63,6 +87,16 @@ class Summary:
         return self.statuses.total()
 
     @property
+    def failures(self) -> dict[str, str]:
+        """In words, by class: what to do, and which kinds with their counts."""
+        told = {}
+        for name, advice in ADVICE.items():
+            kinds = [(kind, count) for kind, count in self.error_kinds.most_common() if kind in CLASSES[name]]
+            if kinds:
+                told[f"{name} ({advice})"] = ", ".join(f"{kind} {count:,}" for kind, count in kinds)
+        return told
+
+    @property
     def median_km(self) -> float:
         """Of the judged photos that have an answer; NaN where none has."""
         km = np.concatenate([np.zeros(0), *self.errors_km])
@@ -76,14 +110,24 @@ class Summary:
             lines.append(
                 "Countries: " + ", ".join(f"{name} {count:,}" for name, count in self.countries.most_common(5))
             )
+        if self.gps_from:
+            origins = ", ".join(f"{name} {count:,}" for name, count in self.gps_from.most_common())
+            lines.append(f"Positions that photos carry: {self.gps['read']:,} ({origins})")
+        if untold := sum(self.gps[state] for state in UNTOLD):
+            states = ", ".join(f"{self.gps[state]:,} {state}" for state in UNTOLD if self.gps[state])
+            examples = "; ".join(
+                f"{one['uri'].rsplit('/', 1)[-1]}: {one['gps_problem']}" for one in self.gps_problems[:3]
+            )
+            lines.append(
+                f"{untold:,} photos carry a position that was not read ({states}); nothing is exported over it. "
+                f"For example: {examples}"
+            )
         if len(self.methods) > 1:
             located = self.methods.total()
             shares = (f"{name} {count:,} ({100 * count / located:.1f} %)" for name, count in self.methods.most_common())
             lines.append(f"Answers by: {', '.join(shares)}")
         if self.error_kinds:
-            lines.append(
-                "Failures: " + ", ".join(f"{name} {count:,}" for name, count in self.error_kinds.most_common())
-            )
+            lines += [f"Failures, {name}: {kinds}" for name, kinds in self.failures.items()]
         if self.judged:
             shares = ", ".join(f"{t} km {100 * self.within[t] / self.judged:.1f} %" for t in THRESHOLDS_KM)
             lines.append(
@@ -91,3 +135,10 @@ class Summary:
                 f"photos without an answer count as wrong): {shares}; median {self.median_km:,.0f} km"
             )
         return lines
+
+
+def _kind(source: str) -> str:
+    """Of where something was read: as it is, or, for a sidecar, its kind."""
+    name, _, part = source.partition(":")
+    name = "Takeout" if name.lower().endswith(".json") else "XMP sidecar" if name.lower().endswith(".xmp") else name
+    return f"{name}:{part}" if part and name != "Takeout" else name

@@ -4,7 +4,8 @@ import shapely.geometry
 from pydantic import BaseModel
 
 from geoloc.geo.circle import circle
-from geoloc.geo.places import place_text
+from geoloc.geo.places import place_text, places
+from geoloc.geo.precision import coordinates_text, headline
 from geoloc.schema import CONFIDENCES
 
 
@@ -18,7 +19,12 @@ class Estimate(BaseModel):
     calibrated: bool
     confidences: dict[str, float] | None
     """By threshold, if calibrated."""
+    headline: str
+    """Where that is, in words no more precise than the radius."""
+    coordinates: str
+    """Latitude and longitude, likewise."""
     place: str | None
+    """The names at the estimate itself, which may be far from the photo's place where the radius is large."""
     method: str
 
 
@@ -48,6 +54,7 @@ class Answer(BaseModel):
 
 def answer(row: dict, candidates: int, with_map: bool) -> Answer:
     """Of a row of LOCATED that is no failure."""
+    place = row["place"] or places().lookup([row["estimate_lat"]], [row["estimate_lon"]])[0].as_py()
     estimate = Estimate(
         lat=row["estimate_lat"],
         lon=row["estimate_lon"],
@@ -55,7 +62,9 @@ def answer(row: dict, candidates: int, with_map: bool) -> Answer:
         confidence=row["confidence"],
         calibrated=row[next(iter(CONFIDENCES.values()))] is not None,
         confidences=_confidences(row),
-        place=place_text(row["place"]),
+        headline=headline(place, row["radius_km"]),
+        coordinates=coordinates_text(row["estimate_lat"], row["estimate_lon"], row["radius_km"]),
+        place=place_text(place),
         method=row["method"],
     )
     listed = [_candidate(rank, found) for rank, found in enumerate(row["candidates"][:candidates], 1)]

@@ -93,8 +93,8 @@ function show(photo) {
   const { estimate, candidates, map } = photo.answer
   at("result").hidden = false
   at("photo").src = photo.url
-  at("place").textContent = estimate.place || "Open sea"
-  at("sure").textContent = `${estimate.lat.toFixed(5)}, ${estimate.lon.toFixed(5)}\n${certainty(estimate)}\n` +
+  at("place").textContent = estimate.headline
+  at("sure").textContent = `${estimate.coordinates}\n${certainty(estimate)}\n` +
     `by ${estimate.method}, ${Math.round(photo.answer.timings_ms.total)} ms`
   at("geojson").href = URL.createObjectURL(new Blob([JSON.stringify(map)], { type: "application/geo+json" }))
   at("candidates").replaceChildren(...candidates.map(entry))
@@ -184,6 +184,6 @@ addEventListener("dragleave", () => at("drop").classList.remove("over"))
 addEventListener("drop", (event) => { event.preventDefault(); at("drop").classList.remove("over"); ask(event.dataTransfer.files) })
 at("ask").addEventListener("submit", (event) => { event.preventDefault(); ask(unasked) })
 at("copy").addEventListener("click", async () => {
-  const { lat, lon } = shown.answer.estimate
-  await navigator.clipboard.writeText(`${lat}, ${lon}`).then(() => say("Copied."), () => say(`${lat}, ${lon}`))
+  const { coordinates } = shown.answer.estimate
+  await navigator.clipboard.writeText(coordinates).then(() => say("Copied."), () => say(coordinates))
 })

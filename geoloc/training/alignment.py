@@ -19,6 +19,7 @@ import tyro
 
 from geoloc.encoders.presets import ALIGNMENT, WEIGHTS, Preset, preset, untrained
 from geoloc.errors import UsageError
+from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.lock import held
@@ -27,6 +28,7 @@ from geoloc.pipeline.options import ClusterOptions, PhotoOptions
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.results.parts import Parts
+from geoloc.schema import REFERENCE
 from geoloc.storage import Folder, S3Options
 from geoloc.training.curve import loss_page
 from geoloc.training.fitting import PROGRESS, Diary, count, fit, training_workers, watched
@@ -52,6 +54,7 @@ class AlignmentOptions:
     features: str | None = None
     """OUTPUT of another run on the same SOURCE and models, to train on its features, with other settings."""
     training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
+    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
     photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
@@ -61,13 +64,14 @@ def train_alignment(options: AlignmentOptions) -> int:
     """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
     options.training.check()
     options.photos.check()
+    options.listing.check()
     models = untrained(preset(options.preset, options.model, options.s3))
     if models.alignment is not None:
         raise UsageError(f"--preset {options.preset}: is trained already; start from geoclip or lite")
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
     with held(folder):
-        return _run(options, models, Run(folder, "features"))
+        return _run(options, models, Run(folder, "features", REFERENCE))
 
 
 def _run(options: AlignmentOptions, models: Preset, run: Run) -> int:
@@ -89,14 +93,15 @@ def _run(options: AlignmentOptions, models: Preset, run: Run) -> int:
     if run.folder.exists(ALIGNMENT):
         log.info("The alignment is trained: %s. To train it anew, use another folder", run.folder.uri)
         return 0
-    features = run if options.features is None else Run(Folder(options.features, options.s3), "features")
+    features = run if options.features is None else Run(Folder(options.features, options.s3), "features", REFERENCE)
     if features is run:
-        log.info("Photos: %s", run.list_photos(Source(options.source, options.s3)))
+        run.take_up(Source(options.source, options.s3, options.listing), options.photos.retry_kinds())
         stream = Stream(
             run,
             load=options.photos.load_options(encoder.view, options.s3, need_position=True),
             build_model=functools.partial(build_featurer, models),
             plan=make_plan(options.cluster),
+            max_failing_share=options.photos.max_failing_share,
             max_part_rows=4_096,
         )
         for line in stream.work().lines():

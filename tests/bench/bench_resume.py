@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from geoloc.photos.sources import LISTING
+from geoloc.schema import LISTING
 from geoloc.pipeline.run import Run
 from geoloc.results.geoparquet import with_geometry
 from geoloc.schema import RESULT

@@ -4,7 +4,7 @@ import pytest
 
 from geoloc.photos import manifest as module
 from geoloc.photos.manifest import Manifest
-from geoloc.photos.sources import LISTING
+from geoloc.schema import LISTING
 from geoloc.storage import Folder
 
 

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoloc.errors import UsageError
-from geoloc.photos.sources import LISTING, Source
+from geoloc.photos.sources import Source
+from geoloc.schema import LISTING
 from geoloc.pipeline.run import Run
 from geoloc.storage import Folder, S3Options
 

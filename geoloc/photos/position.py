@@ -1,0 +1,132 @@
+"""The position that a photo carries: read the way exiftool reads it, or why it cannot be."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from geoloc.geo.distance import haversine_km, valid_coordinates
+
+State = Literal["none", "read", "unreadable", "implausible"]
+
+AGREEING_KM = 2.0
+"""Positions that a photo carries twice may lie so far apart: a whole minute of arc is 1.85 km."""
+
+_NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\s*/\s*(\d+))?")
+_LETTERS = {"GPSLatitude": "NS", "GPSLongitude": "EW"}
+
+
+@dataclass(frozen=True)
+class Position:
+    state: State = "none"
+    """``none``: the photo carries no position. ``unreadable``: it carries one that cannot be read or told, and
+    ``implausible`` one that is no place (0, 0, or off the Earth)."""
+    lat: float | None = None
+    lon: float | None = None
+    source: str | None = None
+    """Where it stands: ``exif``, ``xmp``, or the name of a sidecar."""
+    problem: str | None = None
+    """Why it was not read."""
+
+
+def read_position(
+    latitude: object, latitude_ref: object, longitude: object, longitude_ref: object, source: str, signed: bool = False
+) -> Position:
+    """Of values as EXIF or XMP holds them: numbers (one of degrees, two or three with minutes and seconds; NaN for 0/0),
+    or text; the references are text, bytes or None. ``signed``: a positive number needs no reference.
+
+    >>> read_position([33.0, 51.0, 24.48], "South", [151.0, 12.918], "e", "exif")
+    Position(state='read', lat=-33.8568, lon=151.2153, source='exif', problem=None)
+    """
+    if latitude is None and longitude is None:
+        return Position()
+    try:
+        lat = _degrees("GPSLatitude", latitude, latitude_ref, signed)
+        lon = _degrees("GPSLongitude", longitude, longitude_ref, signed)
+    except ValueError as error:
+        return Position("unreadable", source=source, problem=f"{source}: {error}")
+    return checked(lat, lon, source)
+
+
+def checked(lat: float, lon: float, source: str) -> Position:
+    """Of degrees: ``read`` or ``implausible``."""
+    if not valid_coordinates(lat, lon):
+        return Position("implausible", source=source, problem=f"{source}: {lat:g}, {lon:g} is no place")
+    return Position("read", lat, lon, source)
+
+
+def agreed(positions: Sequence[Position]) -> Position:
+    """One position of those that a photo carries, the most trusted first; ``unreadable`` where they contradict."""
+    read = [position for position in positions if position.state == "read"]
+    for other in read[1:]:
+        if haversine_km(read[0].lat, read[0].lon, other.lat, other.lon) > AGREEING_KM:
+            problem = f"{_told(read[0])}, but {_told(other)}"
+            return Position("unreadable", source=read[0].source, problem=problem)
+    by_state = {position.state: position for position in reversed(positions)}
+    return next((by_state[state] for state in ("read", "unreadable", "implausible") if state in by_state), Position())
+
+
+def _told(position: Position) -> str:
+    return f"{position.source}: {position.lat:.5f}, {position.lon:.5f}"
+
+
+def _degrees(name: str, value: object, reference: object, signed: bool) -> float:
+    """Raises ValueError where it cannot be told."""
+    if value is None:
+        raise ValueError(f"no {name}")
+    letters, text = _LETTERS[name], _text(value)
+    if text is not None:
+        value = _numbers(text)
+        reference = reference or _hemisphere(text)
+        signed |= len(value) == 1
+    parts = [float(part) for part in value]
+    shown = " ".join(f"{part:g}" for part in parts[:4])
+    magnitude, negative = _magnitude(parts, f"{name} {shown}")
+    words = (_text(reference) or "").strip("\0 ").upper()
+    letter = words[:1]
+    if letter and letter not in letters:
+        raise ValueError(f"{name}Ref {words!r} is none of {letters[0]} and {letters[1]}")
+    if negative and letter == letters[0]:
+        raise ValueError(f"{name} {shown} contradicts its reference {letter}")
+    if not (letter or negative or signed or magnitude == 0):
+        raise ValueError(f"{name} {shown} has no {name}Ref, so its sign is not known")
+    return -magnitude if negative or letter == letters[1] else magnitude
+
+
+def _magnitude(parts: list[float], shown: str) -> tuple[float, bool]:
+    """Degrees without sign, and whether they were negative. Parts that are 0/0 count for nothing behind good ones."""
+    given = list(parts[:3])
+    while given and not math.isfinite(given[-1]):
+        given.pop()
+    if not given or not all(math.isfinite(part) for part in given):
+        raise ValueError(f"{shown} cannot be read")
+    if len(given) == 1 < len(parts) and given[0] == int(given[0]):
+        raise ValueError(f"{shown} has no minutes")
+    first = next((part for part in given if part), 0.0)
+    if any(part * first < 0 for part in given) and not (given[0] < 0 and all(part >= 0 for part in given[1:])):
+        raise ValueError(f"{shown} has parts of both signs")
+    return sum(abs(part) / 60**power for power, part in enumerate(given)), first < 0
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return value if isinstance(value, str) else None
+
+
+def _numbers(text: str) -> list[float]:
+    """Of ``33,51.408S``, ``33 deg 51' 24.48" S``, ``-33.8568`` or ``33/1 51/1 2448/100``."""
+    found = _NUMBER.findall(text)
+    if not found:
+        raise ValueError(f"{text[:40]!r} has no number")
+    return [
+        float(top) / float(below) if below and float(below) else math.nan if below else float(top)
+        for top, below in found
+    ]
+
+
+def _hemisphere(text: str) -> str | None:
+    """The letter or word at its beginning or end."""
+    words = re.findall(r"[^\W\d_]+", re.sub(r"(?i)\bdeg(rees)?\b|e[-+]\d", " ", text))
+    return next((word for word in words if word[:1].upper() in "NSEW"), None)

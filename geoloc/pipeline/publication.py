@@ -1,0 +1,66 @@
+"""What others read of a run: its exports and its report, made with it, or again without it. Needs no Ray."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from geoloc.errors import UsageError
+from geoloc.pipeline.lock import held
+from geoloc.pipeline.run import Run
+from geoloc.results.export import FORMATS, Export, ExportOptions, told
+from geoloc.results.report import write_report
+from geoloc.results.sidecars import SidecarTree
+from geoloc.results.summary import COLUMNS, Summary
+from geoloc.schema import RESULT
+from geoloc.storage import Folder, S3Options
+
+log = logging.getLogger("geoloc")
+
+
+@dataclass(frozen=True)
+class PublicationOptions:
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder of geotag_archive.py, s3:// or local."""
+    exports: Annotated[ExportOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ExportOptions)
+    take_back: tuple[str, ...] = ()
+    """Only delete the sidecars of ours, as they were written, below these folders: RUN/xmp, or wherever they were copied."""
+    s3: S3Options = field(default_factory=S3Options)
+
+
+def publish_again(options: PublicationOptions) -> int:
+    """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
+    options.exports.check()
+    folder = Folder(options.run, options.s3)
+    if not folder.exists("run.json"):
+        raise UsageError(f"RUN {options.run}: has no run.json; give the folder that geotag_archive.py wrote to")
+    if options.take_back:
+        for name in options.take_back:
+            count = SidecarTree(Folder(name, options.s3), "").take_back()
+            log.info("Deleted %s sidecars of ours below %s", f"{count:,}", name)
+        return 0
+    with held(folder):
+        run = open_run(folder)
+        if not run.succeeded:
+            raise UsageError(f"RUN {options.run}: is not finished; run geotag_archive.py again")
+        publish(run, options.exports, Summary.of(run.parts.tables(COLUMNS)))
+    return 0
+
+
+def open_run(folder: Folder) -> Run:
+    return Run(folder, "geotags", RESULT)
+
+
+def publish(run: Run, options: ExportOptions, summary: Summary) -> None:
+    """Write the report and the exports of what a run's folder holds, and say so. An export that was made once is kept up to
+    date ever after: what others still read must not be what no longer holds."""
+    record = run.record()
+    calibrated = bool((record.get("confidence") or {}).get("calibration"))
+    export = Export(options, run.folder, record["root"], calibrated)
+    for name in FORMATS:
+        if name not in options.export and not export.is_there(name):
+            continue
+        log.info("%s", told(name, export.write(name, run.parts.tables())))
+    write_report(run.folder, run.parts, summary, record)
+    log.info("Report: %s/report.html", run.folder.uri)
