@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from geoloc.schema import LISTING
 from geoloc.pipeline.run import Run
 from geoloc.results.geoparquet import with_geometry
-from geoloc.schema import RESULT
+from geoloc.schema import LISTING, RESULT
 from geoloc.storage import Folder
 
 PHOTOS, DONE, PART = 5_000_000, 4_500_000, 25_000

@@ -93,7 +93,7 @@ def test_heif_turns_itself():
     exif[0x0112] = 6
     photo = PhotoFile(encoded(scene(160, 80), "HEIF", exif=exif, quality=95))
     assert photo.pixels().size == (photo.width, photo.height)
-    assert photo.exif.orientation == 1
+    assert photo.carried.orientation == 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])

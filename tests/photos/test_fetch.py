@@ -1,14 +1,20 @@
+import functools
 import http.server
+import posixpath
 import socket
 import threading
 import time
+import urllib.parse
 from collections import Counter
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from geoloc.errors import PhotoError
 from geoloc.photos.fetch import Fetcher, FetchOptions
-from geoloc.photos.sources import local_etag
+from geoloc.photos.metadata import Sidecar
+from geoloc.photos.sources import Source, local_etag
 from geoloc.storage import S3Options
 
 
@@ -42,6 +48,16 @@ class FaultyS3(http.server.BaseHTTPRequestHandler):
             return self._answer(503, b"<Error><Code>SlowDown</Code></Error>")
         if key.startswith("forbidden"):
             return self._answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+        if key.startswith("frozen"):
+            return self._answer(
+                403, b"<Error><Code>InvalidObjectState</Code><StorageClass>GLACIER</StorageClass></Error>"
+            )
+        if key.startswith("sealed"):
+            return self._answer(
+                403, b"<Error><Code>AccessDenied</Code><Message>may not kms:Decrypt it</Message></Error>"
+            )
+        if key.startswith("disabled"):
+            return self._answer(400, b"<Error><Code>KMS.DisabledException</Code></Error>")
         if key.startswith("missing"):
             return self._answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
         if self.headers.get("If-Match") not in (None, '"v1"'):
@@ -80,12 +96,22 @@ def test_passing_trouble_is_retried(fetcher, key):
     assert fetcher.get(f"s3://bucket/{key}") == f"bytes of {key}".encode()
 
 
-@pytest.mark.parametrize(
-    ("key", "kind"), [("missing", "not_found"), ("forbidden", "forbidden"), ("down", "network"), ("large", "too_large")]
-)
-def test_lasting_trouble_has_a_kind(fetcher, key, kind):
+LASTING = {
+    "missing": "not_found",
+    "forbidden": "forbidden",
+    "frozen": "archived",
+    "sealed": "kms",
+    "disabled": "kms",
+    "down": "throttled",
+    "large": "too_large",
+}
+
+
+@pytest.mark.parametrize("folder", ["", "odd//"])  # another client asks for odd keys
+@pytest.mark.parametrize(("key", "kind"), LASTING.items())
+def test_lasting_trouble_has_a_kind(fetcher, key, kind, folder):
     with pytest.raises(PhotoError) as caught:
-        fetcher.get(f"s3://bucket/{key}")
+        fetcher.get(f"s3://bucket/{folder}{key}")
     assert caught.value.kind == kind
     assert "Debug source" not in caught.value.message
 
@@ -179,3 +205,73 @@ def test_keys_that_the_fast_client_refuses(s3):
     with pytest.raises(PhotoError) as caught:
         fetcher.get("s3://odd-keys/no//thing.jpg")
     assert caught.value.kind == "not_found"
+
+
+def test_what_is_archived_is_not_asked_for(fetcher):
+    FaultyS3.methods.clear()
+    photo = {"uri": "s3://bucket/cold", "size": 4, "etag": None, "archived": True}
+    ((_, fetched),) = fetcher.stream([photo])
+    assert fetched.data.kind == "archived"
+    assert FaultyS3.methods == {}
+
+
+def test_sidecars_come_with_the_photo(fetcher):
+    sidecars = ["s3://bucket/plain.xmp", "s3://bucket/missing.json"]
+    ((_, fetched),) = fetcher.stream([{"uri": "s3://bucket/plain", "size": 14, "etag": None, "sidecars": sidecars}])
+    assert fetched.data == b"bytes of plain"
+    assert fetched.sidecars == (Sidecar("plain.xmp", b"bytes of plain.xmp"), Sidecar("missing.json", None))
+
+
+PIECES = st.one_of(  # without line feeds, which moto answers with 404
+    st.sampled_from(
+        ["", ".", "..", "a", "a ", " a", "%2F", "%20", "+", "#", "?", "&", "~", "a.jpg", "ü", "u\u0308", "\\", "*"]
+    ),
+    st.text(st.characters(min_codepoint=1, max_codepoint=0x2FF, exclude_characters="/\n"), min_size=1, max_size=5),
+)
+
+
+@given(st.lists(PIECES, min_size=1, max_size=4).map("/".join).filter(bool))
+@settings(max_examples=80, deadline=None)
+@example("/a")
+@example("a/")
+@example("a//b")
+@example("./a")
+@example("a/../b")
+@example("a%2Fb")
+@example("a ")
+def test_keys_reach_the_store_as_they_are(s3, key):
+    """Every key that a client may have put brings its own bytes, never another's."""
+    if "odd-keys" not in {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}:
+        s3.create_bucket(Bucket="odd-keys")
+    s3.put_object(Bucket="odd-keys", Key=key, Body=f"bytes of {key}".encode())
+    for other in {key.strip("/"), posixpath.normpath(key), urllib.parse.unquote(key), key.strip()} - {key, "", "."}:
+        s3.put_object(Bucket="odd-keys", Key=other, Body=b"another's")
+    fetcher = _odd_keys_fetcher()
+    assert fetcher.get(f"s3://odd-keys/{key}") == f"bytes of {key}".encode()
+
+
+def test_odd_keys_are_listed_as_they_are(s3):
+    s3.create_bucket(Bucket="listed-keys")
+    keys = {
+        "/a.jpg",
+        "a.jpg",
+        "a//b.jpg",
+        "./a.jpg",
+        "a/../b.jpg",
+        "a%2Fb.jpg",
+        "a b .jpg",
+        "ü.jpg",
+        "u\u0308.jpg",
+        "a+b.jpg",
+    }
+    for key in keys:
+        s3.put_object(Bucket="listed-keys", Key=key, Body=key.encode())
+    rows = [row for batch in Source("s3://listed-keys").list() for row in batch.to_pylist()]
+    assert {row["uri"] for row in rows} == {f"s3://listed-keys/{key}" for key in keys}
+    got = {row["uri"]: fetched.data.decode() for row, fetched in _odd_keys_fetcher().stream(rows)}
+    assert all(uri == f"s3://listed-keys/{data}" for uri, data in got.items())
+
+
+@functools.cache
+def _odd_keys_fetcher() -> Fetcher:
+    return Fetcher(FetchOptions())

@@ -1,5 +1,6 @@
 """Positions and times from XMP, sidecars and names, and what exiftool says of the same files."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -223,10 +224,9 @@ def exiftools_position(entry: dict) -> tuple[float, float] | None:
 def exiftools_time(entry: dict) -> datetime | None:
     """The first that is a time at all."""
     for name in TIMES:
-        try:
-            return datetime.strptime(str(entry.get(name))[:19], "%Y:%m:%d %H:%M:%S")
-        except ValueError:
-            continue
+        for form, length in (("%Y:%m:%d %H:%M:%S", 19), ("%Y:%m:%d %H:%M", 16)):
+            with contextlib.suppress(ValueError):
+                return datetime.strptime(str(entry.get(name))[:length], form)
     return None
 
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -5,14 +7,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoloc.errors import UsageError
+from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
-from geoloc.schema import LISTING
 from geoloc.pipeline.run import Run
+from geoloc.schema import LISTING
 from geoloc.storage import Folder, S3Options
 
+SCHEMA = pa.schema({"id": pa.int64()})
+FAILING = pa.schema({"id": pa.int64(), "uri": pa.string(), "status": pa.string(), "error_kind": pa.string()})
 
-def run_with(folder, photos: int) -> Run:
-    run = Run(Folder(str(folder)), "geotags")
+
+def open_run(folder, schema: pa.Schema = SCHEMA) -> Run:
+    return Run(Folder(str(folder)), "geotags", schema)
+
+
+def run_with(folder, photos: int, schema: pa.Schema = SCHEMA) -> Run:
+    run = open_run(folder, schema)
     run.manifest.append([pa.RecordBatch.from_pylist([{"uri": str(i), "etag": "1"} for i in range(photos)], LISTING)])
     return run
 
@@ -48,25 +58,69 @@ def test_rows_of_replaced_photos_go(tmp_path):
     assert sorted(np.concatenate(list(run.parts.ids().values()))) == [0, 2, 3]
 
 
-def test_what_the_network_failed_is_tried_again(tmp_path):
-    run = run_with(tmp_path, 4)
-    kinds = [None, "network", "truncated", "network"]
-    run.parts.add(rows(range(4)).append_column("error_kind", pa.array(kinds)))
-    run.folder.write("_SUCCESS", b"")
-    assert run.forget_passing_failures() == 2
+def failing(ids, kinds) -> pa.Table:
+    status = ["failed" if kind else "located" for kind in kinds]
+    return pa.table({"id": ids, "uri": [str(i) for i in ids], "status": status, "error_kind": kinds}).cast(FAILING)
+
+
+def test_failures_that_can_be_put_right_are_tried_again(tmp_path):
+    run = run_with(tmp_path, 4, FAILING)
+    run.parts.add(failing(range(4), [None, "network", "truncated", "forbidden"]))
+    run.succeed({})
+    assert run.forget_failures(()) == 0
+    assert run.succeeded
+    assert run.forget_failures({"network", "forbidden"}) == 2
     assert not run.succeeded
     units, left = run.pending()
     assert (left, units[0].pending(run.manifest)["id"].to_pylist()) == (2, [1, 3])
-    run.parts.add(rows([1, 3]).append_column("error_kind", pa.array([None, None], pa.string())))
-    assert (run.forget_passing_failures(), run.reconcile()) == (0, 0)
+    run.parts.add(failing([1, 3], [None, None]))
+    assert (run.forget_failures({"network"}), run.reconcile()) == (0, 0)
+
+
+def test_success_is_of_what_is_there_now(tmp_path):
+    run = run_with(tmp_path, 2)
+    run.settle({"candidates": 20})
+    run.succeed({"located": 2})
+    assert json.loads(run.folder.read("_SUCCESS"))["counts"] == {"located": 2}
+    assert run.succeeded
+    run.write_record(settings={"candidates": 5})
+    assert not run.succeeded
+    run.write_record(settings={"candidates": 20})
+    assert run.succeeded
+    run.manifest.append([pa.RecordBatch.from_pylist([{"uri": "2", "etag": "1"}], LISTING)])
+    assert not run.succeeded
+    for text in (b"", b"{}", b"[]", b"\xff"):
+        run.folder.write("_SUCCESS", text)
+        assert not run.succeeded
+
+
+def test_damaged_and_foreign_parts_are_set_aside_and_done_again(tmp_path):
+    run = run_with(tmp_path, 10, FAILING)
+    good = failing([0, 1], [None, None])
+    run.parts.add(good)
+    whole = (tmp_path / "geotags" / run.parts.names()[0]).read_bytes()
+    bad = {"cut": whole[:-30], "empty": b"", "junk": b"junk" * 100}
+    for name, data in bad.items():
+        (tmp_path / "geotags" / f"part-{name}.parquet").write_bytes(data)
+    run.parts.write("part-columns.parquet", pa.table({"a": [1]}))
+    run.parts.write("part-others.parquet", good.set_column(1, "uri", pa.array(["of", "another run"])))
+    run.parts.write("part-beyond.parquet", failing([77], [None]))
+    run.parts.write("part-rows.parquet", good.slice(0, 0))
+    run.succeed({})
+    expected = [f"part-{name}.parquet" for name in ("beyond", "columns", "cut", "empty", "junk", "others", "rows")]
+    assert run.set_aside_damaged() == expected
+    assert not run.succeeded
+    assert run.pending()[1] == 8
+    assert len(list((tmp_path / "geotags").glob("*.set-aside"))) == 7
+    assert run.set_aside_damaged() == []
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path):
-    run = Run(Folder(str(tmp_path)), "geotags")
+    run = open_run(tmp_path)
     run.settle({"candidates": 7})
     run.settle({"candidates": 20, "chooser": "top1"})  # nothing was done with the others
     run_with(tmp_path, 3)
-    run = Run(Folder(str(tmp_path)), "geotags")
+    run = open_run(tmp_path)
     run.settle({"candidates": 20, "chooser": "top1"})
     with pytest.raises(UsageError, match=r"candidates was 20, is now 5; chooser was 'top1', is now 'density'"):
         run.settle({"candidates": 5, "chooser": "density"})
@@ -76,24 +130,48 @@ def test_an_unfinished_run_is_not_listed_again(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
     source = str(tmp_path / "photos")
-    run = Run(Folder(str(tmp_path / "out")), "geotags")
+    run = open_run(tmp_path / "out")
     assert run.list_photos(Source(source, S3Options())) == "1 photos"
     (tmp_path / "photos" / "b.jpg").write_bytes(b"x")
     assert run.list_photos(Source(source, S3Options())) == "going on with 1 listed photos"
-    run.folder.write("_SUCCESS", b"")
+    run.succeed({})
     assert run.list_photos(Source(source, S3Options())) == "1 new or changed photos"
     assert not run.succeeded
 
 
+def test_another_selection_lists_again(tmp_path):
+    (tmp_path / "photos" / "raw").mkdir(parents=True)
+    for name in ("a.jpg", "b.jpg", "raw/c.jpg", "raw/d.jpg"):
+        (tmp_path / "photos" / name).write_bytes(b"x")
+
+    def listed(**options) -> tuple[str, list[int]]:
+        run = open_run(tmp_path / "out")
+        said = run.list_photos(Source(str(tmp_path / "photos"), S3Options(), ListingOptions(**options)))
+        return said, sorted(i for unit in run.pending()[0] for i in unit.pending(run.manifest)["id"].to_pylist())
+
+    assert listed(limit=1) == ("1 photos", [0])
+    assert listed(limit=1) == ("going on with 1 listed photos", [0])
+    assert listed() == ("3 new or changed photos", [0, 1, 2, 3])
+    open_run(tmp_path / "out").parts.add(rows([0, 1, 2, 3]))
+    assert listed(exclude=("raw/*",)) == ("0 new or changed photos", [])
+    run = open_run(tmp_path / "out")
+    run.list_photos(Source(str(tmp_path / "photos"), S3Options(), ListingOptions(exclude=("raw/*",))))
+    assert run.reconcile() == 0
+    assert sorted(np.concatenate(list(run.parts.ids().values()))) == [0, 1]
+    assert listed() == ("0 new or changed photos", [2, 3])
+
+
 def test_an_empty_archive_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UsageError, match=r"no photos there \(1 files of other types\)"):
-        Run(Folder(str(tmp_path / "out")), "geotags").list_photos(Source(str(tmp_path), S3Options()))
+    (tmp_path / "a.CR2").write_text("")
+    message = r"no photos there \(2 files of other types left out: 1 .cr2 \(RAW\), 1 .txt\)"
+    with pytest.raises(UsageError, match=message):
+        open_run(tmp_path / "out").list_photos(Source(str(tmp_path), S3Options()))
 
 
 def test_half_written_files_are_swept_away(tmp_path):
     (tmp_path / "geotags").mkdir()
     (tmp_path / "geotags" / ".part-1.parquet.77.tmp").write_bytes(b"half")
-    run = Run(Folder(str(tmp_path)), "geotags")
+    run = open_run(tmp_path)
     assert list((tmp_path / "geotags").iterdir()) == []
     assert run.parts.ids() == {}

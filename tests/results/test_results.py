@@ -1,9 +1,6 @@
 import csv
 import json
 import re
-import shutil
-import subprocess
-import xml.etree.ElementTree as ET
 
 import duckdb
 import geopandas
@@ -11,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from geoloc.results.export import export
+from geoloc.results.export import Export, ExportOptions
 from geoloc.results.geoparquet import with_geometry
 from geoloc.results.parts import Parts
 from geoloc.results.report import write_report
@@ -24,20 +21,20 @@ PARIS = {"country_code": "FR", "country": "France", "region": "Ile-de-France", "
 
 def row(number: int, **values) -> dict:
     base = {"id": number, "uri": f"/photos/é #{number}.jpg", "status": "located", "lat": 48.85837, "lon": 2.294481}
-    base |= {"radius_km": 12.5, "confidence": 0.75, "method": "top1", "place": PARIS, "candidates": []}
+    base |= {"radius_km": 12.5, "confidence": 0.75, "method": "top1", "place": PARIS, "candidates": [], "gps": "none"}
     return base | values
 
 
 ROWS = [
     row(0),
     row(1, lat=-33.8568, lon=-151.2153, place={**PARIS, "city": '<O\'Brien & "sons">'}),
-    row(2, status="kept", method="exif", radius_km=None, confidence=None, candidates=None),
+    row(2, status="kept", method="exif", radius_km=None, confidence=None, candidates=None, gps="read"),
     {"id": 3, "uri": "/photos/bad.jpg", "status": "failed", "error_kind": "truncated", "error": "<b>cut</b> short"},
 ]
 
 
 def results(rows: list[dict] = ROWS) -> pa.Table:
-    schema = pa.schema([field for field in RESULT if field.name != "geometry"])
+    schema = pa.schema([field for field in RESULT if field.name not in ("geometry", "bbox")])
     return with_geometry(pa.Table.from_pylist(rows, schema))
 
 
@@ -81,48 +78,107 @@ def test_a_part_is_named_by_its_rows(parts):
     assert sorted(np.concatenate(list(parts.ids().values()))) == [0, 1, 2, 3]
 
 
+def export(name, tables, folder, source="/photos", calibrated=False, **options):
+    return Export(ExportOptions(export=(name,), **options), Folder(str(folder)), source, calibrated).write(name, tables)
+
+
+def test_covering_boxes_let_readers_skip(parts, tmp_path):
+    paris = (2, 48, 3, 49)
+    names = {
+        name: geopandas.read_parquet(tmp_path / "geotags" / name, bbox=paris)["id"].tolist() for name in parts.names()
+    }
+    assert sorted(id for ids in names.values() for id in ids) == [0, 2]
+    inside = duckdb.sql(
+        f"select id from '{tmp_path}/geotags/*.parquet' where bbox.xmin > 2 and bbox.ymax < 49 order by id"
+    )
+    assert inside.fetchall() == [(0,), (2,)]
+
+
 def test_geojson(parts, tmp_path):
-    export("geojson", parts.tables(), tmp_path, "/photos")
+    export("geojson", parts.tables(), tmp_path)
     collection = json.loads((tmp_path / "geotags.geojson").read_text())
     features = {feature["id"]: feature for feature in collection["features"]}
-    assert features[0]["geometry"] == {"type": "Point", "coordinates": [2.294481, 48.85837]}
+    assert features[0]["geometry"] == {"type": "Point", "coordinates": [2.29, 48.86]}  # 12.5 km allow two decimals
+    assert features[2]["geometry"] == {"type": "Point", "coordinates": [2.294481, 48.85837]}  # its own
     assert features[3]["geometry"] is None
     assert features[3]["properties"]["error_kind"] == "truncated"
+    assert list(tmp_path.glob(".export-*")) == []
 
 
 def test_csv_has_exiftools_headings(parts, tmp_path):
-    export("csv", parts.tables(), tmp_path, "/photos")
+    export("csv", parts.tables(), tmp_path)
     with (tmp_path / "geotags.csv").open() as file:
         lines = {line["SourceFile"]: line for line in csv.DictReader(file)}
     assert set(lines) == {"/photos/é #0.jpg", "/photos/é #1.jpg"}
     line = lines["/photos/é #1.jpg"]
-    assert (line["GPSLatitude"], line["GPSLatitudeRef"]) == ("33.8568000", "S")
+    assert (line["GPSLatitude"], line["GPSLatitudeRef"]) == ("33.8600000", "S")
     assert (line["GPSLongitude"], line["GPSLongitudeRef"], line["GPSHPositioningError"]) == (
-        "151.2153000",
+        "151.2200000",
         "W",
         "12500",
     )
+    assert line["XMP-photoshop:Country"] == "France"
 
 
-def test_sidecars_hold_the_estimate_and_overwrite_nothing(parts, tmp_path):
-    (tmp_path / "xmp").mkdir()
-    (tmp_path / "xmp" / "é #0.jpg.xmp").write_text("mine")
-    export("xmp", parts.tables(), tmp_path, "/photos")
-    assert (tmp_path / "xmp" / "é #0.jpg.xmp").read_text() == "mine"
-    text = (tmp_path / "xmp" / "é #1.jpg.xmp").read_text()
-    description = ET.fromstring(text.split("?>", 1)[1].rsplit("<?xpacket", 1)[0])[0][0]
-    values = {key.split("}")[-1]: value for key, value in description.attrib.items()}
-    assert values["GPSLatitude"] == "33,51.4080000S"
-    assert values["GPSLongitude"] == "151,12.9180000W"
-    assert values["City"] == '<O\'Brien & "sons">'
-    assert "estimate" in values["GPSProcessingMethod"]
-    assert sorted(path.name for path in (tmp_path / "xmp").iterdir()) == ["é #0.jpg.xmp", "é #1.jpg.xmp"]
-    if shutil.which("exiftool"):
-        read = subprocess.run(
-            ["exiftool", "-n", "-json", tmp_path / "xmp" / "é #1.jpg.xmp"], capture_output=True, check=True
-        )
-        tags = json.loads(read.stdout)[0]
-        assert (tags["GPSLatitude"], tags["GPSLongitude"], tags["GPSHPositioningError"]) == (-33.8568, -151.2153, 12500)
+def test_csv_of_a_bucket_names_files_below_a_root(tmp_path):
+    tables = [results([row(0, uri="s3://bucket/photos/a/b.jpg")])]
+    for root, name in ((None, "a/b.jpg"), ("/mnt/photos/", "/mnt/photos/a/b.jpg")):
+        export("csv", tables, tmp_path, "s3://bucket/photos", csv_root=root)
+        with (tmp_path / "geotags.csv").open() as file:
+            assert [line["SourceFile"] for line in csv.DictReader(file)] == [name]
+
+
+STATES = [
+    row(0),
+    row(1, gps="read"),
+    row(2, gps="unreadable"),
+    row(3, gps="implausible"),
+    row(4, radius_km=30.0),
+    row(5, radius_km=14_301.0),
+    row(6, status="uncertain", lat=None, lon=None),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "calibrated", "kept"),
+    [
+        ({}, False, {0}),
+        ({}, True, {0, 4}),
+        ({"export_max_radius_km": 20_000.0}, False, {0, 4, 5}),
+        ({"overwrite_unreadable_gps": True}, False, {0, 2, 3}),
+    ],
+)
+def test_nothing_is_exported_over_what_is_known_nor_beyond_the_radius(options, calibrated, kept, tmp_path):
+    for name in ("csv", "xmp"):
+        done = export(name, [results(STATES)], tmp_path, calibrated=calibrated, **options)
+        assert done["written"] == len(kept)
+        assert done["held back, having a position of their own"] == 1
+        assert done.total() == 6  # the uncertain one is no estimate
+    with (tmp_path / "geotags.csv").open() as file:
+        assert {int(line["SourceFile"][-5]) for line in csv.DictReader(file)} == kept
+    assert {int(path.name[-9]) for path in (tmp_path / "xmp").iterdir()} == kept
+    done = export("geojson", [results(STATES)], tmp_path, calibrated=calibrated, **options)
+    features = json.loads((tmp_path / "geotags.geojson").read_text())["features"]
+    assert len(features) == 7
+    held_back = [f["id"] for f in features if f["properties"]["held_back"]]
+    assert len(held_back) == done.total() - done["written"]
+    assert all(f["geometry"] is None for f in features if f["id"] in held_back)
+
+
+def test_report_is_no_more_precise_than_the_radius(tmp_path):
+    parts = Parts(Folder(str(tmp_path / "geotags")))
+    parts.add(results([row(0, radius_km=14_301.0), row(1, radius_km=600.0), row(2, radius_km=2.0)]))
+    record = {
+        "settings": {},
+        "options": {"source": "s", "preset": "lite", "chooser": "top1"},
+        "last_work": {"photos": 0},
+    }
+    write_report(Folder(str(tmp_path)), parts, Summary.of(parts.tables(COLUMNS)), record)
+    page = (tmp_path / "report.html").read_text()
+    assert "Somewhere on Earth" in page
+    assert "Somewhere in France" in page
+    assert "Paris, Ile-de-France, France" in page
+    assert "48.8584, 2.2945" not in page.replace("48.858, 2.294", "")
 
 
 def test_summary_counts_and_judges(parts):
