@@ -131,7 +131,7 @@ class Run:
             raise UsageError(f"SOURCE {source.uri}: no photos there{f' ({beside})' if beside else ''}")
         listing = itertools.chain([] if first is None else [first], batches)
         added = self.manifest.append(listing, listed_with, self.no_success)
-        self.write_record(listing=asdict(source.found))
+        self.write_record(listing=vars(source.found))
         return f"{added:,} new or changed photos" if again else f"{added:,} photos"
 
     def _live(self) -> np.ndarray:

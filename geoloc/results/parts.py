@@ -54,8 +54,10 @@ class Parts:
             return False
 
     def set_aside(self, name: str) -> None:
-        """Rename a file so that it is none of the parts."""
-        self.folder.filesystem.mv(self.folder.path(name), self.folder.path(f"{name}.set-aside"))
+        """Move a file away, to a folder ``set-aside`` beside this one."""
+        aside = self.folder.parent()[0] / "set-aside"
+        aside.filesystem.makedirs(aside.path(), exist_ok=True)
+        self.folder.filesystem.mv(self.folder.path(name), aside.path(name))
 
     def remove_drafts(self) -> None:
         """Delete what a killed process left half-written on a local disk."""

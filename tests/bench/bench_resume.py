@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from geoloc.pipeline.run import Run
+from geoloc.pipeline.publication import open_run
 from geoloc.results.geoparquet import with_geometry
 from geoloc.schema import LISTING, RESULT
 from geoloc.storage import Folder
@@ -23,7 +23,7 @@ PHOTOS, DONE, PART = 5_000_000, 4_500_000, 25_000
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        run = Run(Folder(folder), "geotags")
+        run = open_run(Folder(folder))
         run.manifest.append(listing())
         print(
             f"manifest of {PHOTOS:,} photos written in {time.perf_counter() - start:.0f} s, {size(Path(folder) / 'manifest'):.0f} MB"
@@ -34,14 +34,14 @@ def main() -> None:
         print(f"results of {DONE:,} photos, {size(Path(folder) / 'geotags'):.0f} MB")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         start = time.perf_counter()
-        units, left = Run(Folder(folder), "geotags").pending()
+        units, left = open_run(Folder(folder)).pending()
         seconds = time.perf_counter() - start
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
         print(
             f"resume: {left:,} photos in {len(units):,} units after {seconds:.1f} s, {grown:.0f} MB above what writing took"
         )
         start = time.perf_counter()
-        missing = Run(Folder(folder), "geotags").reconcile()
+        missing = open_run(Folder(folder)).reconcile()
         print(f"proof that rows out = photos in: {missing:,} missing, {time.perf_counter() - start:.1f} s")
         print(f"peak memory of all this: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 

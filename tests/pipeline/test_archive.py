@@ -2,27 +2,39 @@
 
 import csv
 import dataclasses
+import io
 import json
+import shutil
 import threading
 import time
+from datetime import datetime
+from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from geoloc.errors import UsageError
+from geoloc.errors import SourceFailingError, UsageError
 from geoloc.geo.distance import haversine_km
+from geoloc.photos.decode import PhotoFile
+from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.archive import ArchiveOptions, geotag_archive
 from geoloc.pipeline.calibration import CalibrationOptions, calibrate
+from geoloc.pipeline.options import PhotoOptions
+from geoloc.pipeline.publication import PublicationOptions, open_run, publish_again
 from geoloc.pipeline.references import IndexOptions, build_index
-from geoloc.pipeline.run import Run
+from geoloc.results.export import ExportOptions
 from geoloc.storage import Folder, S3Options
-from geoloc.toy.archive import write_archive
+from geoloc.toy.archive import _exif, write_archive
 from geoloc.toy.models import write_clip
 from tests.conftest import ray_workers
+from tests.photos.test_metadata import ATTRIBUTES, takeout, xmp
+
+EVERYTHING = ExportOptions(("geojson", "csv", "xmp"), 30_000)
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -58,7 +70,12 @@ def test_from_bucket_to_bucket(bucket, s3, toy, toy_index, monkeypatch, tmp_path
     """Every photo has one row, and the rows are right; then the bucket changes, and only what changed is done again."""
     monkeypatch.setenv("GEOLOC_CACHE", str(tmp_path / "cache"))
     options = ArchiveOptions(
-        bucket, "s3://archive/run", "s3://indexes/toy", "lite", candidates=10, export=("geojson", "xmp")
+        bucket,
+        "s3://archive/run",
+        "s3://indexes/toy",
+        "lite",
+        candidates=10,
+        exports=ExportOptions(("geojson", "xmp"), 30_000),
     )
     assert geotag_archive(options) == 0
     rows = results(options)
@@ -114,12 +131,10 @@ def test_from_bucket_to_bucket(bucket, s3, toy, toy_index, monkeypatch, tmp_path
 
 
 def test_photos_that_vanish_or_change_after_the_listing(options, toy, tmp_path):
-    import shutil
-
     folder = tmp_path / "vanishing"
     shutil.copytree(toy / "archive", folder)
     options = dataclasses.replace(options, source=str(folder), chooser="density")
-    Run(Folder(options.output), "geotags").list_photos(Source(str(folder), S3Options()))
+    open_run(Folder(options.output)).list_photos(Source(str(folder), S3Options()))
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     paths[0].unlink()
     paths[1].write_bytes(b"other")
@@ -200,7 +215,11 @@ def test_geoclip_needs_no_reference_photos(tmp_path, toy, random):
         ({"candidates": 0}, "--candidates 0"),
         ({"chooser": "verification"}, "no location space"),
         ({"preset": "geoclip"}, "cannot load the image model ViT-L-14-quickgelu"),
-        ({"export": ("kml",)}, "--export kml"),
+        ({"exports": ExportOptions(("kml",))}, "--export kml"),
+        ({"exports": ExportOptions((), -1)}, "--export-max-radius-km -1: must be above 0"),
+        ({"listing": ListingOptions(limit=0)}, "--limit 0: must be at least 1"),
+        ({"listing": ListingOptions(limit=1, sample=1)}, "--limit 1: goes not with --sample 1"),
+        ({"photos": PhotoOptions(retry=("often",))}, "--retry often: there is permanent, access, passing, none, "),
         ({"density_sigma_km": 0}, "--density-sigma-km 0"),
         ({"min_confidence": "25km:0.5"}, "--min-confidence 25km:0.5: speaks of probabilities; add --calibration"),
         ({"min_confidence": "0.5", "calibration": "x"}, "--min-confidence 0.5: is not THRESHOLD:PROBABILITY"),
@@ -237,8 +256,6 @@ def test_an_index_of_another_encoder(options, shared_data):
 
 
 def test_a_damaged_index(options, tmp_path, toy_index):
-    import shutil
-
     shutil.copytree(toy_index, tmp_path / "index")
     data = bytearray((tmp_path / "index" / "vectors.npy").read_bytes())
     data[-1] ^= 255
@@ -318,7 +335,7 @@ def test_confidences_are_calibrated_changed_and_taken_back(planet, toy_index, tm
     assert "calibrated on" in (tmp_path / "a" / "report.html").read_text()
 
     sure = np.median([row["confidence_25km"] for row in rows if row["status"] == "located"])
-    abstaining = dataclasses.replace(calibrated, min_confidence=f"25km:{sure:.4f}", export=("geojson", "csv"))
+    abstaining = dataclasses.replace(calibrated, min_confidence=f"25km:{sure:.4f}", exports=EVERYTHING)
     assert geotag_archive(abstaining) == 0
     statuses = [row["status"] for row in results(abstaining)]
     assert 0.3 < statuses.count("uncertain") / statuses.count("located") < 3
@@ -332,3 +349,148 @@ def test_confidences_are_calibrated_changed_and_taken_back(planet, toy_index, tm
     other = dataclasses.replace(calibrated, output=str(tmp_path / "c"), chooser="density")
     with pytest.raises(UsageError, match=r"--calibration .*chooser was 'top1', is now 'density'"):
         geotag_archive(other)
+
+
+@pytest.fixture
+def family(tmp_path, toy) -> Path:
+    """A folder with a photo of every state of position, and what lies beside photos in real archives."""
+    photos = [p for p in sorted((toy / "archive").rglob("*.jpg")) if p.stat().st_size > 5_000]
+    picture = next(
+        p for p in photos if PhotoFile(p.read_bytes()).carried.metadata().position.state == "none"
+    ).read_bytes()
+    image = Image.open(io.BytesIO(picture))
+    folder = tmp_path / "family"
+    (folder / "@eaDir").mkdir(parents=True)
+
+    def write(name: str, **options) -> None:
+        image.save(folder / name, "JPEG", quality=90, **options)
+
+    write("none_20190704_153001.jpg")
+    write("exif.jpg", exif=_exif(-33.8568, 151.2153, 0))
+    write("xmp.jpg", xmp=xmp(ATTRIBUTES))
+    write("beside.jpg")
+    (folder / "beside.jpg.xmp").write_bytes(xmp(ATTRIBUTES))
+    write("takeout.jpg")
+    (folder / "takeout.jpg.supplemental-metadata.json").write_bytes(takeout())
+    write("zero.jpg", exif=_exif(0, 0, 0))
+    write("contradicting.jpg", exif=_exif(48.8, 2.3, 0), xmp=xmp(ATTRIBUTES))
+    write("@eaDir/exif.jpg")
+    (folder / "clip.mov").write_bytes(b"")
+    return folder
+
+
+def test_what_an_archive_knows_is_heard(options, family, caplog, tmp_path):
+    caplog.set_level("INFO", "geoloc")
+    options = dataclasses.replace(options, source=str(family), exports=EVERYTHING)
+    assert geotag_archive(options) == 0
+    rows = {row["uri"].rsplit("/", 1)[-1].split("_")[0].removesuffix(".jpg"): row for row in results(options)}
+    kept = {name: row["exif_from"] for name, row in rows.items() if row["status"] == "kept"}
+    assert kept == {
+        "exif": "exif",
+        "xmp": "xmp",
+        "beside": "beside.jpg.xmp",
+        "takeout": "takeout.jpg.supplemental-metadata.json",
+    }
+    for name in kept:
+        assert (rows[name]["lat"], rows[name]["lon"]) == pytest.approx((-33.8568, 151.2153), abs=1e-6)
+    states = {name: row["gps"] for name, row in rows.items() if row["status"] == "located"}
+    assert states == {"none": "none", "zero": "implausible", "contradicting": "unreadable"}
+    assert (rows["none"]["taken_at"], rows["none"]["taken_from"]) == (datetime(2019, 7, 4, 15, 30, 1), "file name")
+    assert rows["takeout"]["taken_utc_offset"] == 0
+    with open(tmp_path / "out" / "geotags.csv") as file:
+        assert [line["SourceFile"].rsplit("/", 1)[-1] for line in csv.DictReader(file)] == ["none_20190704_153001.jpg"]
+    assert [path.name for path in (tmp_path / "out" / "xmp").iterdir()] == ["none_20190704_153001.jpg.xmp"]
+    page = (tmp_path / "out" / "report.html").read_text()
+    for words in (
+        "1 files left out as litter: 1 @eaDir",
+        "1 files of other types left out: 1 .mov (video)",
+        "2 sidecars beside photos are read",
+    ):
+        assert words in caplog.text
+        assert words in page
+    assert "2 photos carry a position that was not read (1 unreadable, 1 implausible)" in caplog.text
+    assert "exif: 48.80000, 2.30000, but xmp: -33.85680, 151.21530" in page
+    assert json.loads(Folder(options.output).read("run.json"))["listing"]["litter"] == {"@eaDir": 1}
+
+    # a person adds a position beside a photo: it is heard, and our sidecar goes
+    (family / "none_20190704_153001.xmp").write_bytes(xmp(ATTRIBUTES))
+    assert geotag_archive(options) == 0
+    row = next(row for row in results(options) if "none" in row["uri"])
+    assert (row["status"], row["exif_from"]) == ("kept", "none_20190704_153001.xmp")
+    assert list((tmp_path / "out" / "xmp").iterdir()) == []
+    assert len(results(options)) == 7
+
+
+def test_exclusions_take_rows_out_and_bring_them_back(options, family):
+    options = dataclasses.replace(options, source=str(family), exports=EVERYTHING)
+    assert geotag_archive(options) == 0
+    assert len(results(options)) == 7
+    fewer = dataclasses.replace(options, listing=ListingOptions(exclude=("*o*",)))
+    assert geotag_archive(fewer) == 0
+    assert sorted(row["uri"].rsplit("/", 1)[-1] for row in results(options)) == ["beside.jpg", "exif.jpg", "xmp.jpg"]
+    assert geotag_archive(options) == 0
+    assert len(results(options)) == 7
+
+
+def test_exports_are_made_again_alone_and_taken_back(options, toy, tmp_path, caplog):
+    caplog.set_level("INFO", "geoloc")
+    assert geotag_archive(options) == 0
+    out = tmp_path / "out"
+    (out / "report.html").unlink()
+    again = PublicationOptions(str(out), exports=dataclasses.replace(EVERYTHING, xmp_names="photo.xmp"))
+    assert publish_again(again) == 0
+    assert (out / "report.html").exists()
+    located = sum(row["status"] == "located" for row in results(options))
+    assert len(list((out / "xmp").rglob("*.xmp"))) == located
+    assert f"Export csv: {located:,} written" in caplog.text
+    assert publish_again(PublicationOptions(str(out), take_back=(str(out / "xmp"),))) == 0
+    assert list((out / "xmp").rglob("*.xmp")) == []
+    (out / "_SUCCESS").unlink()
+    with pytest.raises(UsageError, match="is not finished"):
+        publish_again(again)
+
+
+def test_a_source_out_of_reach_stops_the_run(options, tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    for number in range(2_000):
+        (folder / f"{number:04d}.jpg").write_bytes(b"x")
+    options = dataclasses.replace(options, source=str(folder))
+    open_run(Folder(options.output)).list_photos(Source(str(folder), S3Options()))
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(".moved"))
+    message = r"[\d,]+ of the last 1,0\d\d photos could not be had \(not_found [\d,]+\): stopped"
+    with pytest.raises(SourceFailingError, match=message):
+        geotag_archive(options)
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(".jpg"))
+    assert geotag_archive(options) == 1  # they are no photos
+    assert {row["error_kind"] for row in results(options)} == {"not_an_image"}
+    assert len(results(options)) == 2_000
+
+
+def test_what_was_forbidden_is_tried_again(options, toy, tmp_path):
+    folder = tmp_path / "locked"
+    shutil.copytree(toy / "archive", folder)
+    options = dataclasses.replace(options, source=str(folder))
+    open_run(Folder(options.output)).list_photos(Source(str(folder), S3Options()))
+    photo = next(path for path in sorted(folder.rglob("*.jpg")) if path.stat().st_size > 5_000)
+    photo.rename(tmp_path / "away")
+    assert geotag_archive(options) == 0
+    assert next(row for row in results(options) if row["uri"] == str(photo))["error_kind"] == "not_found"
+    (tmp_path / "away").rename(photo)
+    never = dataclasses.replace(options, photos=PhotoOptions(retry=("none",)))
+    assert geotag_archive(never) == 0
+    assert next(row for row in results(options) if row["uri"] == str(photo))["error_kind"] == "not_found"
+    assert geotag_archive(options) == 0
+    assert next(row for row in results(options) if row["uri"] == str(photo))["status"] in ("located", "kept")
+
+
+def test_a_part_that_was_cut_is_done_again(options, toy, tmp_path, caplog):
+    assert geotag_archive(options) == 0
+    part = max((tmp_path / "out" / "geotags").glob("*.parquet"), key=lambda path: path.stat().st_size)
+    part.write_bytes(part.read_bytes()[:-100])
+    assert geotag_archive(options) == 0
+    assert f"{part.name} is damaged or not of this run: set aside" in caplog.text
+    assert [row["id"] for row in results(options)] == list(range(40))

@@ -111,7 +111,7 @@ def test_damaged_and_foreign_parts_are_set_aside_and_done_again(tmp_path):
     assert run.set_aside_damaged() == expected
     assert not run.succeeded
     assert run.pending()[1] == 8
-    assert len(list((tmp_path / "geotags").glob("*.set-aside"))) == 7
+    assert len(list((tmp_path / "set-aside").iterdir())) == 7
     assert run.set_aside_damaged() == []
 
 

@@ -14,6 +14,7 @@ from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.options import ClusterOptions
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
+from geoloc.schema import LOADED
 from geoloc.storage import Folder, S3Options
 
 
@@ -41,7 +42,7 @@ def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
     for number in range(60):
         width = 13 if number in (7, 8, 44) else 20
         Image.new("RGB", (width, 20)).save(tmp_path / "photos" / f"{number:02d}.png")
-    run = Run(Folder(str(tmp_path / "run")), "parts")
+    run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
     run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
     connect()
     plan = make_plan(ClusterOptions())
