@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from geoloc.errors import CLASSES
 from geoloc.geo.distance import THRESHOLDS_KM, geodesic_km, valid_coordinates
+from geoloc.geo.precision import COUNTRY_KM
 
 MAX_ERRORS = 1_000
 ADVICE = {
@@ -18,7 +19,7 @@ ADVICE = {
 }
 MAX_PROBLEMS = 100
 COLUMNS = ["id", "uri", "status", "lat", "lon", "true_lat", "true_lon", "place", "method", "error_kind", "error"]
-COLUMNS += ["gps", "gps_problem", "exif_from", "taken_from"]
+COLUMNS += ["radius_km", "gps", "gps_problem", "exif_from", "taken_from"]
 UNTOLD = ("unreadable", "implausible")
 """States of a position that a photo carries and that was not read."""
 
@@ -61,7 +62,11 @@ class Summary:
         self.methods.update(looked_at["method"].to_pylist())
         country = table["place"].combine_chunks().field("country").to_pylist()
         placed = np.isfinite(table["lat"].to_numpy())
-        self.countries.update(name or "(open sea)" for name, p in zip(country, placed, strict=True) if p)
+        told = ~(table["radius_km"].to_numpy() > COUNTRY_KM)  # a photo's own position has no radius
+        names = (
+            (name or "(open sea)") if known else "(radius too large)" for name, known in zip(country, told, strict=True)
+        )
+        self.countries.update(name for name, p in zip(names, placed, strict=True) if p)
         failed = table.filter(pa.array(status == "failed"))
         self.error_kinds.update(failed["error_kind"].to_pylist())
         room = MAX_ERRORS - len(self.errors)
