@@ -14,6 +14,7 @@ from geoloc.evaluation.evaluation import Evaluation, RunResult
 from geoloc.evaluation.placing import LEVELS
 from geoloc.evaluation.tables import HEADLINE, reference_protocols, reference_rows, with_interval
 from geoloc.geo.distance import THRESHOLDS_KM
+from geoloc.geo.places import CONTINENTS
 from geoloc.results.page import TOOLS, grid_cells, render, world_map
 
 CURVE_KM = np.geomspace(0.1, 20_038, 240)
@@ -23,15 +24,6 @@ CELL_DEGREES = 1.0
 MOST_COUNTRIES = 40
 RADIUS_BINS = 10
 BAR_THRESHOLDS_KM = (25, 750)
-_CONTINENTS = {
-    "AF": "Africa",
-    "AN": "Antarctica",
-    "AS": "Asia",
-    "EU": "Europe",
-    "NA": "North America",
-    "OC": "Oceania",
-    "SA": "South America",
-}
 _ERROR_COLOURS = ("#1a7f5a", "#7fb069", "#e6c229", "#f17105", "#a11d33")
 
 
@@ -80,7 +72,7 @@ def _by_name(evaluation: Evaluation, names: pa.Array, most: int | None) -> list[
             [100 * float(evaluation.protocol.within(run.km[here], t).mean()) for t in THRESHOLDS_KM]
             for run in evaluation.runs
         ]
-        rows.append({"name": _CONTINENTS.get(found[number], found[number]), "n": int(counts[number]), "shares": shares})
+        rows.append({"name": CONTINENTS.get(found[number], found[number]), "n": int(counts[number]), "shares": shares})
     return rows
 
 

@@ -17,6 +17,16 @@ CITY_KM = 100.0
 """A place farther away than this names no city."""
 COAST_KM = 25.0
 """A point off every polygon, but this near to a place, is on that place's coast; farther out it is open sea."""
+CONTINENTS = {
+    "AF": "Africa",
+    "AN": "Antarctica",
+    "AS": "Asia",
+    "EU": "Europe",
+    "NA": "North America",
+    "OC": "Oceania",
+    "SA": "South America",
+}
+"""Names of the codes in countries.parquet."""
 _NEIGHBOURS = 8
 
 

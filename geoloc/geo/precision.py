@@ -4,20 +4,11 @@ import functools
 import math
 
 from geoloc.geo.distance import THRESHOLDS_KM
-from geoloc.geo.places import place_text, read_data
+from geoloc.geo.places import CONTINENTS, place_text, read_data
 
 _, CITY_KM, REGION_KM, COUNTRY_KM, CONTINENT_KM = THRESHOLDS_KM
 """The field's levels: a radius up to one of these tells a place of that level."""
 
-_CONTINENTS = {
-    "AF": "Africa",
-    "AN": "Antarctica",
-    "AS": "Asia",
-    "EU": "Europe",
-    "NA": "North America",
-    "OC": "Oceania",
-    "SA": "South America",
-}
 _KM_A_DEGREE = 111.2
 _SHIFT = 0.1
 """Rounding moves a point by less than this share of the radius."""
@@ -75,4 +66,4 @@ def headline(place: dict | None, radius_km: float) -> str:
 @functools.cache
 def _continents() -> dict[str, str]:
     table = read_data("countries.parquet").select(["country_code", "continent"]).to_pydict()
-    return {code: _CONTINENTS[continent] for code, continent in zip(*table.values(), strict=True)}
+    return {code: CONTINENTS[continent] for code, continent in zip(*table.values(), strict=True)}

@@ -76,7 +76,8 @@ class Source:
     def root(self) -> str:
         """What the paths of its photos begin with."""
         folder = Folder(self.uri, self.s3)
-        return folder.parent()[0].uri if self._is_table or self._is_file(folder) else folder.uri
+        one_photo = folder.is_local and os.path.isfile(path_of(folder.uri))
+        return folder.parent()[0].uri if self._is_table or one_photo else folder.uri
 
     def takes(self, uri: str) -> bool:
         """Whether the globs let a photo pass."""
@@ -91,9 +92,6 @@ class Source:
     @property
     def _is_table(self) -> bool:
         return self.uri.lower().endswith(tables.SUFFIXES)
-
-    def _is_file(self, folder: Folder) -> bool:
-        return folder.is_local and os.path.isfile(folder.uri)
 
     def _below(self, uri: str) -> str:
         return uri.removeprefix(self.root.rstrip("/") + "/")
