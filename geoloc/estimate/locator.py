@@ -13,7 +13,7 @@ from geoloc.estimate.options import LocatorOptions
 from geoloc.estimate.retriever import Retriever
 from geoloc.geo.places import place_text, places
 from geoloc.index.store import Index
-from geoloc.photos.decode import View
+from geoloc.photos.views import View
 from geoloc.ranking.candidates import Candidates
 from geoloc.ranking.choosers import Chooser, Density, Top1, check_chooser
 from geoloc.ranking.verification import Verification

@@ -9,10 +9,10 @@ from geoloc.errors import PhotoError
 from geoloc.estimate.confidence import ANSWERED, Confidence
 from geoloc.geo.distance import haversine_km
 from geoloc.index.store import Index
-from geoloc.photos.decode import unpacked
+from geoloc.photos.views import unpacked
 from geoloc.ranking.choosers import GEORANKER
 from geoloc.ranking.options import RerankOptions
-from geoloc.ranking.prompt import PromptPlace, place_words
+from geoloc.ranking.prompt import PromptPlace, negatives_of, place_words
 from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
 from geoloc.schema import LOCATED
 
@@ -64,9 +64,11 @@ class Reranker:
 
     def _query(self, picture: np.ndarray, candidates: list[dict]) -> RankQuery:
         rows = [candidate["reference_id"] for candidate in candidates]
-        ranked, negatives = rows[: self._options.ranked], rows[self._options.ranked :][-self._options.negatives :]
+        options = self._options
+        ranked = rows[: options.ranked]
+        negatives = negatives_of(options.template, rows, options.ranked, options.negatives)
         words = dict(zip(rows, self._index.place.take(pa.array(rows)).to_pylist(), strict=True))
-        places = {row: self._place(row, words[row]) for row in ranked + negatives}
+        places = {row: self._place(row, words[row]) for row in {*ranked, *negatives}}
         return RankQuery(
             picture,
             [RankCandidate(places[row], self._index.thumbnail(row), row) for row in ranked],

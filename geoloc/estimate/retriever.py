@@ -9,9 +9,9 @@ import torch
 from geoloc.encoders.alignment import PARTS, keep_parts, part_of
 from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.presets import Preset
-from geoloc.index.search import CpuSearcher, GpuSearcher
+from geoloc.index.search import ExactSearcher, GpuSearcher, ReRanked
 from geoloc.index.store import Index, local_copy
-from geoloc.photos.decode import View
+from geoloc.photos.views import View
 from geoloc.photos.load import pixel_array
 from geoloc.ranking.candidates import Candidates
 from geoloc.storage import Folder
@@ -28,9 +28,9 @@ class Retriever:
         if device == "cuda":
             self._searcher = GpuSearcher(self.index.vectors, list(range(torch.cuda.device_count())))
         elif ann:
-            self._searcher = CpuSearcher(self.index.vectors, self.index.path / "ann.faiss", ann["parameters"])
+            self._searcher = ReRanked.open(self.index.vectors, self.index.path / "ann.faiss", ann)
         else:
-            self._searcher = CpuSearcher(self.index.vectors)
+            self._searcher = ExactSearcher(self.index.vectors)
 
     @property
     def encoder_fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""Nearest vectors by inner product: exact on CPU or GPUs, approximate where the index folder has been given that."""
+"""Nearest vectors by inner product: exact on CPUs or GPUs, or approximate and then exact among the best."""
 
 import threading
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+USUAL_K = 20
+"""Rows that are asked for together; recall is told at so many."""
 _GPU_SCRATCH = 512 << 20
 
 
@@ -19,22 +21,47 @@ def exact_search(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.n
     return faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
-class CpuSearcher:
-    """Exact search where the vectors lie, or approximate with ``ann`` (a FAISS file) and its search parameters."""
+def set_parameters(index: faiss.Index, parameters: dict) -> None:
+    settings = ",".join(f"{name}={value}" for name, value in parameters.items())
+    faiss.ParameterSpace().set_index_parameters(index, settings)
 
-    def __init__(self, vectors: np.ndarray, ann: Path | None = None, parameters: dict | None = None) -> None:
+
+class ExactSearcher:
+    """On CPUs, where the vectors lie."""
+
+    def __init__(self, vectors: np.ndarray) -> None:
         self._vectors = vectors
-        self._ann = None
-        if ann is not None:
-            self._ann = faiss.read_index(str(ann), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
-            settings = ",".join(f"{name}={value}" for name, value in (parameters or {}).items())
-            faiss.ParameterSpace().set_index_parameters(self._ann, settings)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """As ``exact_search``; an approximate index that finds fewer than k fills up with row -1."""
-        if self._ann is None:
-            return exact_search(self._vectors, queries, k)
-        return self._ann.search(np.ascontiguousarray(queries, np.float32), k)
+        """As ``exact_search``."""
+        return exact_search(self._vectors, queries, k)
+
+
+class ReRanked:
+    """Approximate search whose best rows are compared by their exact vectors."""
+
+    def __init__(self, vectors: np.ndarray, index: faiss.Index, rerank: int) -> None:
+        """``rerank``: so many times the rows that are wanted, or USUAL_K, are compared; ``vectors`` may be memory-mapped."""
+        self._vectors, self._index, self._rerank = vectors, index, rerank
+
+    @classmethod
+    def open(cls, vectors: np.ndarray, file: Path, ann: dict) -> "ReRanked":
+        """A FAISS file, memory-mapped, with what ``write_ann`` said of it."""
+        index = faiss.read_index(str(file), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY)
+        set_parameters(index, ann["parameters"])
+        return cls(vectors, index, ann["rerank"])
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """As ``exact_search``, with exact scores; where fewer than k rows are found, the rest are -1, scored -inf."""
+        queries = np.ascontiguousarray(queries, np.float32)
+        compared = max(k, USUAL_K) * self._rerank
+        rows = self._index.search(queries, min(compared, len(self._vectors)))[1]
+        scores = np.full(rows.shape, -np.inf, np.float32)
+        for number, query in enumerate(queries):
+            found = rows[number] >= 0
+            scores[number, found] = self._vectors[rows[number, found]] @ query
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
 
 
 class GpuSearcher:

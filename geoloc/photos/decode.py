@@ -1,10 +1,9 @@
-"""From a file's bytes to the pixels a model looks at, and not one pixel more."""
+"""From a file's bytes to pixels."""
 
 import io
 import math
 import re
 import warnings
-from dataclasses import dataclass, field
 
 import numpy as np
 import pillow_heif
@@ -15,6 +14,7 @@ from geoloc.errors import PhotoError
 from geoloc.photos.embedded import embedded
 from geoloc.photos.formats import DECODED
 from geoloc.photos.metadata import Carried
+from geoloc.photos.views import Picture
 
 Image.init()
 pillow_heif.register_heif_opener()
@@ -25,6 +25,11 @@ _JPEG_DAMAGE = re.compile(r"premature end|bad huffman|corrupt jpeg data(?!: \d+ 
 
 _TRUNCATED = re.compile(r"truncated|premature|not enough data|EOF", re.IGNORECASE)
 
+MARGIN = 3
+"""How many times larger than what is wanted a JPEG is decoded at least: closer to it, scaling in the DCT shows in the pixels
+that a model sees, and in what it finds most similar (tests/bench/bench_decode)."""
+_EIGHTHS = (1, 2, 4)
+"""DCT scales, for which decoders have fast paths."""
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,114 +39,8 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-TEN_CROP_MARGIN = 8 / 7
-"""224 pixels are cut from 256, 336 from 384."""
-
-
-@dataclass(frozen=True)
-class View:
-    """What a model wants to see: ``size`` x ``size`` pixels (open_clip's ``preprocess_cfg``)."""
-
-    size: int
-    mode: str = "shortest"
-    """``shortest``: scale the shortest side to ``size``, cut the middle; ``squash``: ignore the aspect ratio."""
-    interpolation: str = "bicubic"
-    ten_crop: bool = field(default=False, repr=False)
-    """Five crops (corners, then middle) of the picture at 8/7 of the size; mirroring them makes ten. The encoder is the
-    same, so it is no part of what the view is called."""
-
-    def scale(self, width: int, height: int) -> float:
-        """The part of a photo's resolution that this view needs."""
-        return self._side / min(width, height)
-
-    def pixels(self, image: Image.Image) -> bytes:
-        """uint8, (size, size, 3), or (5, size, size, 3) with ten crops."""
-        middle = self.of(image)
-        if not self.ten_crop:
-            return middle.tobytes()
-        width, height = self._resized(image)
-        right, bottom = width - self.size, height - self.size
-        corners = [self._crop(image, *corner) for corner in ((0, 0), (right, 0), (0, bottom), (right, bottom))]
-        return b"".join(crop.tobytes() for crop in (*corners, middle))
-
-    def of(self, image: Image.Image) -> Image.Image:
-        """Equal to open_clip's resize and centre crop, but scaling only what is kept."""
-        width, height = self._resized(image)
-        return self._crop(image, round((width - self.size) / 2), round((height - self.size) / 2))
-
-    @property
-    def _side(self) -> int:
-        """What the shortest side is scaled to."""
-        return round(self.size * TEN_CROP_MARGIN) if self.ten_crop else self.size
-
-    def _resized(self, image: Image.Image) -> tuple[int, int]:
-        """What the picture is scaled to, before crops are cut."""
-        if self.mode == "squash":
-            return self._side, self._side
-        shortest = min(image.size)
-        return int(self._side * image.width / shortest), int(self._side * image.height / shortest)
-
-    def _crop(self, image: Image.Image, left: int, top: int) -> Image.Image:
-        """``size`` x ``size`` pixels of the scaled picture."""
-        width, height = self._resized(image)
-        across, down = image.width / width, image.height / height
-        right, bottom = min((left + self.size) * across, image.width), min((top + self.size) * down, image.height)
-        box = (left * across, top * down, right, bottom)
-        return image.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()], box=box)
-
-
-MAX_RATIO = 200
-"""Of the longer side to the shorter, that an AreaView takes."""
-
-
-@dataclass(frozen=True)
-class AreaView:
-    """What a model that takes pictures of any shape wants to see: sides that are multiples of ``factor``, and an area of
-    ``min_pixels`` to ``max_pixels`` (qwen-vl-utils' ``smart_resize``)."""
-
-    factor: int
-    min_pixels: int
-    max_pixels: int
-
-    def takes(self, width: int, height: int) -> bool:
-        return max(width, height) <= MAX_RATIO * min(width, height)
-
-    def size(self, width: int, height: int) -> tuple[int, int]:
-        """What a picture is scaled to. Raises PhotoError of the kind ``too_narrow``."""
-        if not self.takes(width, height):
-            raise PhotoError("too_narrow", f"{width} x {height}: one side is over {MAX_RATIO} times the other")
-        sides = width, height
-        scaled = [max(self.factor, round(side / self.factor) * self.factor) for side in sides]
-        if math.prod(scaled) > self.max_pixels:
-            beta = math.sqrt(width * height / self.max_pixels)
-            scaled = [max(self.factor, math.floor(side / beta / self.factor) * self.factor) for side in sides]
-        elif math.prod(scaled) < self.min_pixels:
-            beta = math.sqrt(self.min_pixels / (width * height))
-            scaled = [math.ceil(side * beta / self.factor) * self.factor for side in sides]
-        return scaled[0], scaled[1]
-
-    def scale(self, width: int, height: int) -> float:
-        """The part of a photo's resolution that this view needs."""
-        wide, high = self.size(width, height)
-        return max(wide / width, high / height)
-
-    def of(self, image: Image.Image) -> np.ndarray:
-        """uint8, (height, width, 3)."""
-        return np.asarray(image.resize(self.size(*image.size), Image.Resampling.BICUBIC))
-
-
-def packed(picture: np.ndarray) -> dict:
-    """(h, w, 3) uint8 as a value of PICTURE."""
-    return {"pixels": picture.tobytes(), "height": picture.shape[0], "width": picture.shape[1]}
-
-
-def unpacked(picture: dict | None) -> np.ndarray | None:
-    """The other way round, read-only and not copied."""
-    if picture is None:
-        return None
-    return np.frombuffer(picture["pixels"], np.uint8).reshape(picture["height"], picture["width"], 3)
+_MIRRORED, _UPENDED = (2, 3, 6, 7), (3, 4, 7, 8)
+"""Orientations whose upright picture has the stored one's last columns, or rows, first (or rows, or columns)."""
 
 
 class PhotoFile:
@@ -169,36 +68,44 @@ class PhotoFile:
         self._orientation = 1 if self._image.format == "TIFF" else self.carried.orientation
         self.width, self.height = (height, width) if self._orientation >= 5 else (width, height)
 
-    def pixels(self, scale: float = 1.0) -> Image.Image:
-        """The picture as RGB, upright, at ``scale`` of its resolution or more.
+    def picture(self, scale: float = 1.0, exact: bool = False) -> Picture:
+        """RGB and upright, at MARGIN times ``scale`` of its resolution or more.
 
-        A JPEG is decoded at the smallest DCT scale (1/8 … 8/8) that is not below ``scale``; other formats whole.
-        Raises PhotoError of the kinds ``truncated`` and ``corrupt``.
+        A JPEG is decoded at the smallest of the DCT scales 1/8, 1/4 and 1/2 that is enough; others, and all if ``exact``,
+        whole. Raises PhotoError of the kinds ``truncated`` and ``corrupt``.
         """
+        is_jpeg, eighths = self._image.format in ("JPEG", "MPO"), 8
+        if is_jpeg and not exact:
+            eighths = next((n for n in _EIGHTHS if n >= 8 * MARGIN * scale), 8)
         try:
             with warnings.catch_warnings(action="ignore"):
-                image = self._scaled_jpeg(min(scale, 1.0)) if self._image.format in ("JPEG", "MPO") else None
-                image = to_rgb(self._image) if image is None else image
+                image = self._jpeg(eighths) if is_jpeg else to_rgb(self._image)
         except PhotoError:
             raise
         except Exception as error:  # as above
             raise PhotoError(_damage(error), f"{type(error).__name__}: {error}") from error
         turn = _TRANSPOSE.get(self._orientation)
-        return image if turn is None else image.transpose(turn)
+        upright = image if turn is None else image.transpose(turn)
+        return Picture(upright, (self.width, self.height), self._box(upright, eighths / 8))
 
-    def _scaled_jpeg(self, scale: float) -> Image.Image | None:
-        """None where the picture is Pillow's to decode, which then starts from a DCT scale of its own."""
-        width, height = self._image.size
-        least = (math.ceil(width * scale), math.ceil(height * scale))
+    def _jpeg(self, eighths: int) -> Image.Image:
         if self._image.mode in ("RGB", "L"):
             try:
-                array = simplejpeg.decode_jpeg(self._data, "RGB", min_width=least[0], min_height=least[1])
-                return Image.fromarray(array)
+                width, height = (math.ceil(side * eighths / 8) for side in self._image.size)
+                return Image.fromarray(simplejpeg.decode_jpeg(self._data, "RGB", min_width=width, min_height=height))
             except ValueError as error:
                 if _JPEG_DAMAGE.search(str(error)):
                     raise PhotoError(_damage(error), str(error)) from error
-        self._image.draft(None, least)
-        return None
+        image = Image.open(io.BytesIO(self._data), formats=["JPEG", "MPO"])  # drafts change the object they are of
+        image.draft(None, (image.width * eighths // 8, image.height * eighths // 8))
+        return to_rgb(image)
+
+    def _box(self, upright: Image.Image, scale: float) -> tuple[float, float, float, float]:
+        """Where the photo lies in its scaled image: decoders round sides up, at what were the right and lower edges."""
+        width, height = self.width * scale, self.height * scale
+        left = upright.width - width if self._orientation in _MIRRORED else 0
+        top = upright.height - height if self._orientation in _UPENDED else 0
+        return left, top, left + width, top + height
 
 
 def _damage(error: Exception) -> str:
@@ -226,17 +133,3 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
     else:
         factor = 1.0 if top <= 255 else 255 / 65535 if top <= 65535 else 255 / top
     return np.clip(np.nan_to_num(values) * factor, 0, 255).astype(np.uint8)
-
-
-def thumbnail_scale(width: int, height: int, longest: int) -> float:
-    """The part of a photo's resolution that ``thumbnail`` needs."""
-    return longest / max(width, height)
-
-
-def thumbnail(image: Image.Image, longest: int) -> bytes:
-    """A JPEG whose longest side has at most ``longest`` pixels."""
-    small = image.copy()
-    small.thumbnail((longest, longest), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()

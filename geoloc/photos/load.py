@@ -12,7 +12,8 @@ import pyarrow as pa
 from geoloc.errors import PhotoError
 from geoloc.geo.distance import valid_coordinates
 from geoloc.photos.crumbs import Crumbs
-from geoloc.photos.decode import AreaView, PhotoFile, View, packed, thumbnail, thumbnail_scale
+from geoloc.photos.decode import PhotoFile
+from geoloc.photos.views import AreaView, View, packed, thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetched, Fetcher, FetchOptions
 from geoloc.photos.metadata import Metadata, Sidecar
 from geoloc.schema import LOADED
@@ -24,6 +25,8 @@ class LoadOptions:
     """What the encoder looks at."""
     fetch: FetchOptions = field(default_factory=FetchOptions)
     max_pixels: int = 200_000_000
+    exact: bool = False
+    """Decode JPEGs whole, however small the view."""
     keep_located: bool = False
     """Leave a photo that carries its position alone: it is ``kept``, and its pixels are not decoded."""
     need_position: bool = False
@@ -104,12 +107,12 @@ def _look(data: bytes, place: dict, sidecars: Sequence[Sidecar], options: LoadOp
         picture_view = None
     if picture_view:
         scale = max(scale, picture_view.scale(photo.width, photo.height))
-    image = photo.pixels(scale)
-    row["pixels"] = options.view.pixels(image)
+    picture = photo.picture(scale, options.exact)
+    row["pixels"] = options.view.pixels(picture)
     if picture_view:
-        row["picture"] = packed(picture_view.of(image))
+        row["picture"] = packed(picture_view.of(picture))
     if options.thumbnail_px:
-        row["thumbnail"] = thumbnail(image, options.thumbnail_px)
+        row["thumbnail"] = thumbnail(picture, options.thumbnail_px)
 
 
 def _columns(known: Metadata) -> dict:

@@ -196,6 +196,7 @@ def _settings(options: ArchiveOptions, models: Preset, encoder: str, info: Index
         "relocate": options.relocate,
         "max_photo_mb": options.photos.max_photo_mb,
         "max_megapixels": options.photos.max_megapixels,
+        "exact_decode": options.photos.exact_decode,
     } | estimate_settings(options, models, encoder, info)
 
 

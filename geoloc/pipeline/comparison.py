@@ -62,6 +62,7 @@ def _compare(options: LocateOptions, truth: Positions, run: Run) -> dict[str, Po
             "configurations": [configuration.name for configuration in configurations],
             "density_sigma_km": options.density_sigma_km,
             "ten_crop": options.ten_crop,
+            "exact_decode": options.photos.exact_decode,
         }
     )
     run.take_up(_photos_of(truth, options.images, run), options.photos.retry_kinds())

@@ -13,7 +13,7 @@ import tyro
 
 from geoloc.encoders.presets import preset
 from geoloc.errors import UsageError
-from geoloc.photos.decode import View
+from geoloc.photos.views import View
 from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan

@@ -15,7 +15,7 @@ from geoloc.encoders.presets import Preset
 from geoloc.errors import UsageError
 from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import ComparisonOptions, LocatorOptions
-from geoloc.photos.decode import AreaView, View
+from geoloc.photos.views import AreaView, View
 from geoloc.ranking.options import GeoRankingOptions, RankerOptions, RerankOptions
 from geoloc.storage import Folder
 

@@ -8,10 +8,11 @@ import tyro
 
 from geoloc.encoders.presets import PARTS, Preset, preset
 from geoloc.errors import CLASSES, UsageError
-from geoloc.photos.decode import View
+from geoloc.photos.views import View
 from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
 from geoloc.ranking.choosers import check_chooser
+from geoloc.ranking.hub import adapter_folder
 from geoloc.ranking.options import RankerOptions, RerankOptions, prompt_of
 from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import Folder, S3Options
@@ -23,6 +24,9 @@ class PhotoOptions:
     """Largest file that is fetched, MB (2^20 bytes); a larger one fails as too_large."""
     max_megapixels: float = 200
     """Largest picture that is decoded, millions of pixels; a larger one fails as too_many_pixels."""
+    exact_decode: bool = False
+    """Decode photos whole before they are scaled, as the published codes do: a JPEG more than three times as large as what a
+    model looks at is otherwise decoded at a smaller scale, which is several times faster."""
     fetch_concurrency: int = 32
     """Requests under way at once, a loading task."""
 
@@ -50,7 +54,7 @@ class PhotoOptions:
 
     def load_options(self, view: View, s3: S3Options, **others: object) -> LoadOptions:
         fetch = FetchOptions(int(self.max_photo_mb * 2**20), self.fetch_concurrency, s3=s3)
-        return LoadOptions(view, fetch, int(self.max_megapixels * 1e6), **others)
+        return LoadOptions(view, fetch, int(self.max_megapixels * 1e6), self.exact_decode, **others)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class RankingOptions:
     ranker_model: str | None = None
     """Its base model: a Qwen2-VL folder that every node has, or its name on the model hub."""
     ranker_adapter: str | None = None
-    """Its adapter: a folder from train_ranker.py, s3:// or local, or GeoRanker's released one."""
+    """Its adapter: a folder from train_ranker.py, s3:// or local; GeoRanker's released one; or a name on the model hub."""
     ranker_candidates: int | None = None
     """How many of the retrieved places it ranks (default: all but those that its prompt tells as negatives)."""
     ranker_max_pixels: int | None = None
@@ -101,7 +105,7 @@ class RankingOptions:
 
     def model(self, s3: S3Options) -> RankerOptions:
         """Raises UsageError."""
-        adapter = Folder(self.ranker_adapter, s3)
+        adapter = adapter_folder(self.ranker_adapter, s3)
         prompt = prompt_of(adapter)
         if self.ranker_max_pixels:
             prompt = dataclasses.replace(prompt, max_pixels=self.ranker_max_pixels)
@@ -110,15 +114,15 @@ class RankingOptions:
 
     def rerank(self, candidates: int, s3: S3Options, retrieval_scale: float = 1.0) -> RerankOptions:
         """Raises UsageError."""
-        negatives = prompt_of(Folder(self.ranker_adapter, s3)).negatives
-        most = candidates - negatives
-        ranked = most if self.ranker_candidates is None else self.ranker_candidates
-        if not 1 <= ranked <= most:
+        prompt = prompt_of(adapter_folder(self.ranker_adapter, s3))
+        others = candidates - prompt.negatives
+        ranked = others if self.ranker_candidates is None else self.ranker_candidates
+        if not 1 <= ranked <= (candidates if prompt.template == "georanker" else others):
             raise UsageError(
-                f"--candidates {candidates}: the ranker's prompt tells {negatives} of them as negatives, and it cannot rank "
-                f"{ranked} of the rest (--ranker-candidates)"
+                f"--candidates {candidates}: the ranker's prompt tells {prompt.negatives} of them as negatives, and it cannot "
+                f"rank {ranked} of the rest (--ranker-candidates)"
             )
-        return RerankOptions(ranked, negatives, self.skip_ranking_within_km, retrieval_scale)
+        return RerankOptions(ranked, prompt.negatives, prompt.template, self.skip_ranking_within_km, retrieval_scale)
 
 
 def parse_parts(text: str, models: Preset) -> tuple[str, ...]:
@@ -153,7 +157,7 @@ class LocateOptions:
     """Width of the density chooser's kernel, km."""
     ten_crop: bool = False
     """Average similarities over ten crops of every photo (five, and their mirror images), as papers do."""
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
+    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=lambda: PhotoOptions(exact_decode=True))
     cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
 
     def vector_parts(self, models: Preset) -> list[tuple[str, ...]]:

@@ -104,6 +104,7 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
             "vectors": options.vectors,
             "max_photo_mb": options.photos.max_photo_mb,
             "max_megapixels": options.photos.max_megapixels,
+            "exact_decode": options.photos.exact_decode,
         }
     )
     run.take_up(Source(options.source, options.s3, options.listing), options.photos.retry_kinds())

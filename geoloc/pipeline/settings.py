@@ -8,8 +8,8 @@ from geoloc.index.store import IndexInfo
 from geoloc.pipeline.options import RankingOptions
 from geoloc.storage import S3Options
 
-SOURCE_SETTINGS = ("source", "relocate", "max_photo_mb", "max_megapixels")
-"""What a run has beside them: they decide which photos it looks at."""
+SOURCE_SETTINGS = ("source", "relocate", "max_photo_mb", "max_megapixels", "exact_decode")
+"""What a run has beside them: they decide which photos it looks at, and how closely."""
 
 
 class EstimateOptions(Protocol):

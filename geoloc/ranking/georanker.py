@@ -18,13 +18,18 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
 
+from geoloc.columns import plain
 from geoloc.errors import UsageError
-from geoloc.photos.decode import AreaView
+from geoloc.photos.views import AreaView
+from geoloc.ranking.hub import HubFolder, is_on_hub
 from geoloc.ranking.options import ADAPTER, CONFIG, RankerOptions
 from geoloc.ranking.packing import ATTENTION, Grid, Pack, Seen
 from geoloc.ranking.pictures import Patcher
 from geoloc.storage import Folder, describe
 
+_BASE = "geoloc_base"
+"""In an adapter's metadata: the identity of the model that it was trained on."""
+_FAMILIES = ("qwen2vl", "qwen25vl", "qwen3vl")
 TARGETS = r".*language_model\.layers\.\d+\.self_attn\.[qkv]_proj"
 """The language model's; a vision tower's attention has other names, and stays frozen."""
 
@@ -35,8 +40,10 @@ class GeoRanker(nn.Module):
         super().__init__()
         width = model.config.get_text_config().hidden_size
         self.model = model
+        self.identity = _identity(model)
+        """Of the base: two models with the same are the same to an adapter, in whatever precision they are loaded."""
         self.value_head = nn.Linear(width, 1, bias=False, dtype=model.dtype, device=model.device)
-        nn.init.normal_(self.value_head.weight, std=(1 / (width + 1)) ** 0.5)
+        nn.init.normal_(self.value_head.weight, std=1 / (width + 1))  # the released code's; its square would be usual
 
     def forward(self, pack: Pack) -> torch.Tensor:
         """Scores (c,) float32 of a pack's candidates: closeness, highest is nearest."""
@@ -64,6 +71,15 @@ class GeoRanker(nn.Module):
         return self.value_head(states[:, -1]).squeeze(-1).float()
 
 
+def _identity(model: nn.Module) -> str:
+    """Architecture, and a digest of the first row, or number, of every tensor of the language model, in bfloat16."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in model.language_model.named_parameters():
+        digest.update(name.encode())
+        digest.update(tensor[:1].detach().to("cpu", torch.bfloat16).view(torch.uint8).numpy().tobytes())
+    return f"{model.config.model_type} {digest.hexdigest()}"
+
+
 def load_base(
     folder: str, dtype: torch.dtype = torch.float32, device: str = "cpu", checkpointing: bool = False
 ) -> GeoRanker:
@@ -74,18 +90,20 @@ def load_base(
     try:
         if torch.device(device).type == "cuda":
             _check_memory(folder, dtype)
-        whole = AutoModelForImageTextToText.from_pretrained(
+        whole, loading = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,
             device_map={"": device},
             trust_remote_code=False,
             use_safetensors=True,
             attn_implementation="sdpa",
+            output_loading_info=True,
         )
     except UsageError:
         raise
     except Exception as error:  # the hub, the file system and the model's own code each fail in their own way
         raise UsageError(f"--ranker-model {folder}: cannot load it ({describe(error)})") from error
+    _check_whole(folder, loading["missing_keys"])
     if not hasattr(whole.model, "language_model") or not hasattr(whole.model, "get_rope_index"):
         raise UsageError(f"--ranker-model {folder}: is no model like Qwen2-VL (it has no language_model part)")
     if hasattr(whole.model.visual, "deepstack_visual_indexes"):
@@ -97,6 +115,15 @@ def load_base(
     if checkpointing:
         whole.gradient_checkpointing_enable({"use_reentrant": False})
     return GeoRanker(whole.model)
+
+
+def _check_whole(folder: str, missing: set[str]) -> None:
+    """Transformers would fill what a file lacks with random numbers, and warn. The language-model head is not used."""
+    lacking = sorted(name for name in missing if not name.startswith("lm_head"))
+    if lacking:
+        raise UsageError(
+            f"--ranker-model {folder}: {len(lacking)} of its tensors are lacking, such as {lacking[0]}; copy it again"
+        )
 
 
 def _check_memory(folder: str, dtype: torch.dtype) -> None:
@@ -114,27 +141,31 @@ def _check_memory(folder: str, dtype: torch.dtype) -> None:
 def check_ranker(options: RankerOptions) -> tuple[AreaView, str]:
     """What the ranker looks at, and a fingerprint of its model and adapter; reads no weights but the adapter's.
 
-    Raises UsageError where there is no such ranker, or where its pictures are too many tokens for it.
+    Raises UsageError where there is no such ranker, or its adapter is another model's.
     """
     processor = load_processor(options.model)
     try:
         config = AutoConfig.from_pretrained(options.model, trust_remote_code=False)
     except Exception as error:  # as in load_base
         raise UsageError(f"--ranker-model {options.model}: cannot load it ({describe(error)})") from error
-    prompt = options.prompt
-    view = Patcher.of(processor.image_processor).view(prompt.min_pixels, prompt.max_pixels)
-    tokens, context = 2 * prompt.max_pixels // view.factor**2, config.get_text_config().max_position_embeddings
-    if tokens >= context:
-        raise UsageError(
-            f"--max-pixels {prompt.max_pixels}: two such pictures are {tokens} tokens, and {options.model} takes {context}"
-        )
+    view = Patcher.of(processor.image_processor).view(options.prompt.min_pixels, options.prompt.max_pixels)
     digest = hashlib.blake2b(config.to_json_string().encode(), digest_size=16)
-    folder = Path(options.model)
-    for file in sorted(folder.glob("*.safetensors")):
+    digest.update(str(getattr(config, "_commit_hash", None)).encode())  # the revision of a model of the hub
+    for file in sorted(Path(options.model).glob("*.safetensors")):
         digest.update(f"{file.name} {file.stat().st_size}".encode())
+        digest.update(_sample(file))
     if options.adapter:
-        digest.update(_read_adapter(options.adapter)[1])
+        _, data, trained_on = _read_adapter(options.adapter)
+        _check_base(options.model, config.model_type, options.adapter, trained_on)
+        digest.update(data)
     return view, digest.hexdigest()
+
+
+def _sample(file: Path, pieces: int = 16, size: int = 1 << 16) -> bytes:
+    """Bytes from all over a file that is too long to be read whole; its first say what tensors it has."""
+    last = max(0, file.stat().st_size - size)
+    with file.open("rb") as stream:
+        return b"".join(stream.read(size) for number in range(pieces) if stream.seek(last * number // pieces) >= 0)
 
 
 def load_processor(folder: str) -> ProcessorMixin:
@@ -158,21 +189,31 @@ def save_adapter(tuned: peft.PeftModel, folder: Path, weights: dict[str, torch.T
     tensors = peft.get_peft_model_state_dict(tuned, weights)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(tensors, folder / ADAPTER, {"format": "pt"})
-    tuned.peft_config["default"].save_pretrained(folder)
+    base = tuned.get_base_model()
+    safetensors.torch.save_file(tensors, folder / ADAPTER, {"format": "pt", _BASE: base.identity})
+    config = tuned.peft_config["default"]
+    name = base.model.name_or_path
+    config.base_model_name_or_path = name if is_on_hub(name) else Path(name).name
+    config.save_pretrained(folder)
 
 
-def with_adapter(ranker: GeoRanker, folder: Folder) -> peft.PeftModel:
+def with_adapter(ranker: GeoRanker, folder: Folder | HubFolder) -> peft.PeftModel:
     """With a trained adapter, frozen: one of ``save_adapter``, or GeoRanker's released one.
 
     Raises UsageError unless every tensor of the adapter has its place in the model, and every place its tensor: PEFT
-    alone would leave what it does not recognise untrained, and say nothing.
+    alone would leave what it does not recognise untrained, and say nothing. Nor where it was trained on another base.
     """
-    lora, data = _read_adapter(folder)
+    lora, data, name = _read_adapter(folder)
     try:
         tensors = safetensors.torch.load(data)
+        trained_on = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {}).get(_BASE)
     except safetensors.SafetensorError as error:
         raise UsageError(f"--ranker-adapter {folder.uri}: cannot read {ADAPTER} ({describe(error)})") from error
+    if trained_on not in (None, ranker.identity):
+        raise UsageError(
+            f"--ranker-adapter {folder.uri}: was trained on another base model ({name}) than "
+            f"--ranker-model {ranker.model.name_or_path}, whose tensors differ"
+        )
     tuned = peft.get_peft_model(ranker, lora, autocast_adapter_dtype=False)
     wanted = {name: tensor.shape for name, tensor in peft.get_peft_model_state_dict(tuned).items()}
     found = {_present_name(name): tensor for name, tensor in tensors.items()}
@@ -189,8 +230,20 @@ def with_adapter(ranker: GeoRanker, folder: Folder) -> peft.PeftModel:
     return tuned.eval().requires_grad_(False)
 
 
-def _read_adapter(folder: Folder) -> tuple[peft.LoraConfig, bytes]:
-    """Its configuration, and its tensors as they lie in the file."""
+def _check_base(model: str, model_type: str, adapter: Folder | HubFolder, trained_on: str | None) -> None:
+    """What names tell of the base an adapter was trained on; shapes alone do not tell Qwen2-VL from Qwen2.5-VL."""
+    families = [family for family in _FAMILIES if family in plain(trained_on or "")]
+    another = families and families[0] != plain(model_type)
+    on_hub = [name for name in (model, trained_on) if name and is_on_hub(name)]
+    if another or len({name.rsplit("/", 1)[-1] for name in on_hub}) == 2:
+        raise UsageError(
+            f"--ranker-adapter {adapter.uri}: was trained on {trained_on}, and --ranker-model {model} is another model "
+            f"({model_type})"
+        )
+
+
+def _read_adapter(folder: Folder | HubFolder) -> tuple[peft.LoraConfig, bytes, str | None]:
+    """Its configuration, its tensors as they lie in the file, and what it calls its base model."""
     try:
         config = json.loads(folder.read(CONFIG))
         lora, data = _lora(config["r"], config["lora_alpha"], dropout=0.0), folder.read(ADAPTER)
@@ -198,7 +251,7 @@ def _read_adapter(folder: Folder) -> tuple[peft.LoraConfig, bytes]:
         raise UsageError(f"--ranker-adapter {folder.uri}: cannot read it ({describe(error)})") from error
     if config.get("use_rslora") or config.get("use_dora"):
         raise UsageError(f"--ranker-adapter {folder.uri}: is a rsLoRA or DoRA adapter; only plain LoRA is understood")
-    return lora, data
+    return lora, data, config.get("base_model_name_or_path")
 
 
 def _lora(rank: int, alpha: int, dropout: float) -> peft.LoraConfig:

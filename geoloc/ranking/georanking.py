@@ -12,7 +12,8 @@ from geoloc.encoders.presets import Preset
 from geoloc.errors import PhotoError
 from geoloc.estimate.retriever import Retriever
 from geoloc.geo.distance import geodesic_km, haversine_km, valid_coordinates
-from geoloc.photos.decode import PhotoFile, thumbnail, thumbnail_scale
+from geoloc.photos.decode import PhotoFile
+from geoloc.photos.views import thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetcher, FetchOptions
 from geoloc.ranking.candidates import Candidates
 from geoloc.ranking.options import PICTURE_PX, TWIN_KM, GeoRankingOptions
@@ -21,8 +22,6 @@ from geoloc.storage import Folder
 
 SPARE = 30
 """Retrieved beyond the references that are wanted, for the photo itself and its twins that are left out."""
-_PUBLISHED_TEXTS = {6: (1, 3, 5)}
-"""Of [neighbourhood, city, county, state, region, country], what GeoRanker's evaluation tells."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,8 @@ class Reference:
     name: str
     lat: float
     lon: float
-    words: list[str]
+    texts: list[str]
+    """What its place is called: city, region and country where they are known, or a published table's fields."""
     image: bytes | None = None
 
 
@@ -100,7 +100,7 @@ class Published:
             yield (
                 row,
                 [
-                    Reference(names[n], *gps[n], _published_words(texts[n]), picture)
+                    Reference(names[n], *gps[n], texts[n], picture)
                     for n, picture in zip(others, pictures, strict=True)
                 ],
             )
@@ -114,14 +114,9 @@ class Published:
             return None
         try:
             photo = PhotoFile(data)
-            return thumbnail(photo.pixels(thumbnail_scale(photo.width, photo.height, PICTURE_PX)), PICTURE_PX)
+            return thumbnail(photo.picture(thumbnail_scale(photo.width, photo.height, PICTURE_PX)), PICTURE_PX)
         except PhotoError:
             return None
-
-
-def _published_words(texts: list[str]) -> list[str]:
-    chosen = _PUBLISHED_TEXTS.get(len(texts), range(len(texts)))
-    return [texts[n] for n in chosen if texts[n]]
 
 
 def _base_name(uri: str) -> str:
@@ -157,7 +152,7 @@ class GeoRanking:
                 "gps": [float(lat[row]), float(lon[row])],
                 "ref_gps": at.tolist(),
                 "ref_img_id": [reference.name for reference in references],
-                "ref_texts": [reference.words for reference in references],
+                "ref_texts": [reference.texts for reference in references],
                 "ref_km": measure(lat[row], lon[row], at[:, 0], at[:, 1]).tolist(),
                 "image": thumbnails[row].as_py(),
                 "ref_images": [reference.image for reference in references[: self.options.ranked]],

@@ -3,10 +3,13 @@
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from geoloc.errors import UsageError
 from geoloc.storage import Folder, describe
+
+if TYPE_CHECKING:
+    from geoloc.ranking.hub import HubFolder
 
 CONFIG, ADAPTER = ADAPTER_FILES = "adapter_config.json", "adapter_model.safetensors"
 """PEFT's files of an adapter."""
@@ -43,7 +46,7 @@ RELEASED = PromptOptions("georanker")
 """How GeoRanker's released adapter was asked, but for the number of pixels, which it did not limit."""
 
 
-def prompt_of(adapter: Folder) -> PromptOptions:
+def prompt_of(adapter: "Folder | HubFolder") -> PromptOptions:
     """What a ranker's adapter says of itself; one that says nothing is GeoRanker's own. Raises UsageError."""
     try:
         return PromptOptions(**json.loads(adapter.read(PROMPT)))
@@ -61,7 +64,7 @@ def write_prompt(folder: Folder, prompt: PromptOptions) -> None:
 class RankerOptions:
     model: str
     """A Qwen2-VL folder, or its name on the model hub."""
-    adapter: Folder | None = None
+    adapter: "Folder | HubFolder | None" = None
     prompt: PromptOptions = field(default_factory=PromptOptions)
     cache_gb: float = 2.0
     """Memory for the features of reference photos, which are kept from photo to photo, GB (2^30 bytes)."""
@@ -98,6 +101,8 @@ class RerankOptions:
     """Of the candidates, the most similar."""
     negatives: int = 5
     """Of the candidates, the least similar."""
+    template: str = "shared_prefix"
+    """The prompt's (geoloc.ranking.prompt)."""
     skip_within_km: float | None = None
     """Leave retrieval's answer where its first five candidates lie within this of each other."""
     retrieval_scale: float = 1.0

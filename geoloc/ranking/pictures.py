@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from geoloc.photos.decode import AreaView
+from geoloc.photos.views import AreaView
 from geoloc.ranking.packing import Grid
 
 

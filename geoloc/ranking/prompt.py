@@ -15,7 +15,9 @@ candidate, which is but coordinates, is asked about as the released code does.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+Item = TypeVar("Item")
 QUERY, CANDIDATE = "query", "candidate"
 """The two images of a pair."""
 _QUESTION, _NEGATIVES = "question", "negatives"
@@ -39,9 +41,42 @@ TEMPLATES = {
 if they came before the candidate). The common part ends with an image, whose closing token no text can merge with."""
 
 
+_TOLD = {6: (1, 3, 5)}
+"""Of [neighbourhood, city, county, state, region, country], what the released evaluation tells."""
+
+
 def place_words(city: str | None, region: str | None, country: str | None) -> str:
     """As the released code joins them: what there is, by single spaces; empty where there is nothing."""
     return " ".join(name for name in (city, region, country) if name)
+
+
+def reference_words(template: str, texts: Sequence[str | None]) -> str:
+    """Of a training set's reference, whose ``texts`` are as its table has them.
+
+    Under ``georanker`` all of them as they stand, an empty one as a doubled space: what the released adapter was trained
+    on. Otherwise city, region and country, as ``place_words``: what both are asked with later.
+
+    >>> reference_words("georanker", ["Marais", "Paris", "", "Ile-de-France", "", "France"])
+    'Marais Paris  Ile-de-France  France'
+    >>> reference_words("shared_prefix", ["Marais", "Paris", "", "Ile-de-France", "", "France"])
+    'Paris Ile-de-France France'
+    """
+    if template == "georanker":
+        return " ".join(text or "" for text in texts)
+    told = _TOLD.get(len(texts), range(len(texts)))
+    return " ".join(texts[number] for number in told if texts[number])
+
+
+def negatives_of(template: str, retrieved: Sequence[Item], ranked: int, count: int) -> list[Item]:
+    """Which of the places retrieved for a photo, most similar first, its prompts tell as negatives: the last ``count``.
+
+    Under ``georanker`` of all, as released, even of the first ``ranked`` ones; otherwise of those that are not ranked.
+
+    >>> negatives_of("georanker", "abcdef", 4, 3), negatives_of("shared_prefix", "abcdef", 4, 3)
+    (['d', 'e', 'f'], ['e', 'f'])
+    """
+    others = retrieved if template == "georanker" else retrieved[ranked:]
+    return list(others[max(0, len(others) - count) :])
 
 
 def messages(

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from geoloc.errors import PhotoError, UsageError
-from geoloc.photos.decode import AreaView, PhotoFile
+from geoloc.photos.decode import PhotoFile
+from geoloc.photos.views import AreaView
 from geoloc.ranking.georanker import GeoRanker, load_base, load_processor, with_adapter
 from geoloc.ranking.options import PromptOptions, RankerOptions
 from geoloc.ranking.packing import Pack, Prompter, Prompts, Seen
@@ -136,7 +137,7 @@ class Ranker:
             return data
         try:
             photo = PhotoFile(data)
-            return self.view.of(photo.pixels(self.view.scale(photo.width, photo.height)))
+            return self.view.of(photo.picture(self.view.scale(photo.width, photo.height)))
         except PhotoError:
             return None
 

@@ -15,7 +15,8 @@ from geoloc.errors import PhotoError
 from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import place_text, places
 from geoloc.geo.precision import coordinates_text, headline
-from geoloc.photos.decode import PhotoFile, thumbnail, thumbnail_scale
+from geoloc.photos.decode import PhotoFile
+from geoloc.photos.views import thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetcher, FetchOptions
 from geoloc.photos.sources import Found
 from geoloc.results.page import grid_cells, render, world_map
@@ -174,7 +175,7 @@ def _data_uri(data: bytes | PhotoError) -> str | None:
         if isinstance(data, PhotoError):
             raise data
         photo = PhotoFile(data)
-        small = thumbnail(photo.pixels(thumbnail_scale(photo.width, photo.height, THUMBNAIL_PX)), THUMBNAIL_PX)
+        small = thumbnail(photo.picture(thumbnail_scale(photo.width, photo.height, THUMBNAIL_PX)), THUMBNAIL_PX)
     except PhotoError:
         return None
     return "data:image/jpeg;base64," + base64.b64encode(small).decode()

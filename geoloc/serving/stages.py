@@ -8,6 +8,7 @@ from geoloc.estimate.locator import Locator
 from geoloc.estimate.reranker import Reranker
 from geoloc.index.store import Index, local_copy
 from geoloc.photos.load import LoadOptions, load_one
+from geoloc.photos.views import Picture
 from geoloc.pipeline.indexes import check_encoder
 from geoloc.ranking.georanker import check_ranker
 from geoloc.ranking.prompt import PromptPlace
@@ -65,6 +66,6 @@ class Ranking:
 
     def check(self, asked: list[None]) -> list[PhotoError | None]:
         """What is wrong when the ranker is to tell how near nowhere is to a grey picture."""
-        grey = self._ranker.view.of(Image.new("RGB", (64, 64), "grey"))
+        grey = self._ranker.view.of(Picture.of(Image.new("RGB", (64, 64), "grey")))
         answers = self._ranker.rank([RankQuery(grey, [RankCandidate(PromptPlace(0, 0))]) for _ in asked])
         return [found if isinstance(found, PhotoError) else None for found in answers]

@@ -15,12 +15,13 @@ import pyarrow as pa
 from geoloc.errors import PhotoError
 from geoloc.index.rows import in_order
 from geoloc.index.store import cache_folder
-from geoloc.photos.decode import AreaView, PhotoFile, packed, unpacked
-from geoloc.ranking.prompt import PromptPlace, place_words
+from geoloc.photos.decode import PhotoFile
+from geoloc.photos.views import AreaView, packed, unpacked
+from geoloc.ranking.options import PromptOptions
+from geoloc.ranking.prompt import PromptPlace, negatives_of, reference_words
 from geoloc.results.parts import Parts
 from geoloc.schema import PICTURE
 
-NEGATIVES = 5
 _CHUNK_ROWS = 16
 _COLUMNS = ["id", "gps", "ref_gps", "ref_texts", "ref_km", "image", "ref_images"]
 QUESTION = pa.schema(
@@ -59,11 +60,11 @@ class Questions:
                 draft.rename(file)
         return cls(pa.ipc.open_file(pa.memory_map(str(file))).read_all())
 
-    def decoded(self, rows: list[int], view: AreaView) -> pa.Table:
+    def decoded(self, rows: list[int], view: AreaView, template: str) -> pa.Table:
         """QUESTION for each of the rows; one whose own picture cannot be read has no ``pictures``."""
-        return pa.Table.from_pylist([self._decoded(row, view) for row in rows], QUESTION)
+        return pa.Table.from_pylist([self._decoded(row, view, template) for row in rows], QUESTION)
 
-    def _decoded(self, row: int, view: AreaView) -> dict:
+    def _decoded(self, row: int, view: AreaView, template: str) -> dict:
         values = self.table.slice(row, 1).to_pylist()[0]
         pictures = [_pixels(values["image"], view)]
         if pictures[0] is not None:
@@ -73,7 +74,7 @@ class Questions:
             "pictures": pictures if pictures[0] is not None else None,
             "lat": [lat for lat, _ in values["ref_gps"]],
             "lon": [lon for _, lon in values["ref_gps"]],
-            "words": [place_words(*(words + [None] * 3)[:3]) for words in values["ref_texts"]],
+            "words": [reference_words(template, texts) for texts in values["ref_texts"]],
             "km": values["ref_km"][: len(values["ref_images"])],
         }
 
@@ -93,7 +94,7 @@ def _pixels(data: bytes | None, view: AreaView) -> dict | None:
         return None
     try:
         photo = PhotoFile(data)
-        picture = view.of(photo.pixels(view.scale(photo.width, photo.height)))
+        picture = view.of(photo.picture(view.scale(photo.width, photo.height)))
     except PhotoError:
         return None
     return packed(picture)
@@ -111,11 +112,12 @@ class Question:
     """(c,) float64: how far the candidates are from where the photo was taken."""
 
     @classmethod
-    def of(cls, row: dict) -> "Question | None":
+    def of(cls, row: dict, prompt: PromptOptions) -> "Question | None":
         """From a row of QUESTION; None where the photo's picture could not be read."""
         if row["pictures"] is None:
             return None
         picture, *pictures = (unpacked(one) for one in row["pictures"])
         places = [PromptPlace(*place) for place in zip(row["lat"], row["lon"], row["words"], strict=True)]
         number = len(pictures)
-        return cls(picture, places[:number], pictures, places[number:][-NEGATIVES:], np.array(row["km"]))
+        negatives = negatives_of(prompt.template, places, number, prompt.negatives)
+        return cls(picture, places[:number], pictures, negatives, np.array(row["km"]))

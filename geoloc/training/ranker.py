@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import tyro
 
 from geoloc.errors import UsageError
-from geoloc.photos.decode import AreaView
+from geoloc.photos.views import AreaView
 from geoloc.pipeline.cluster import LOADER_CPUS, connect, quiet_data
 from geoloc.pipeline.georanking import PARTS
 from geoloc.pipeline.lock import held
@@ -181,7 +181,7 @@ def train_worker(config: dict) -> None:
         ray.train.report({"problem": str(error)})
         return
     mine = [rows[order.rows(step)[rank * share : (rank + 1) * share]] for step in range(first, steps)]
-    questions = decoded(parts, np.concatenate([np.zeros(0, np.int64), *mine]), view)
+    questions = decoded(parts, np.concatenate([np.zeros(0, np.int64), *mine]), view, options.prompt)
     diary = Diary(config["run"], first, steps)
     for step in range(first, steps):
         problem = trainee.step(step, (next(questions) for _ in range(share)))
@@ -191,7 +191,7 @@ def train_worker(config: dict) -> None:
         done = step + 1
         whole = done % training.checkpoint_steps == 0 or done == steps
         if whole and len(trying):
-            trainee.validate(done, decoded(tried, trying[rank::world], view))
+            trainee.validate(done, decoded(tried, trying[rank::world], view, options.prompt))
         if rank == 0 and (trainee.history or whole):
             diary.write(done, {"history": trainee.history, "validations": trainee.validations})
         if whole:
@@ -208,7 +208,7 @@ def _report(trainee: "RankerTrainee", done: int, rank: int) -> None:
         ray.train.report({"step": done}, checkpoint)
 
 
-def decoded(parts: Parts, rows: np.ndarray, view: AreaView) -> Iterator["Question | None"]:
+def decoded(parts: Parts, rows: np.ndarray, view: AreaView, prompt: PromptOptions) -> Iterator["Question | None"]:
     """The questions of these rows in their order, decoded ahead by Ray Data wherever there are CPUs."""
     import ray.data
 
@@ -219,17 +219,17 @@ def decoded(parts: Parts, rows: np.ndarray, view: AreaView) -> Iterator["Questio
     quiet_data().execution_options.preserve_order = True
     tasks = [{"rows": rows[at : at + DECODED_AT_ONCE].tolist()} for at in range(0, len(rows), DECODED_AT_ONCE)]
     dataset = ray.data.from_items(tasks, override_num_blocks=min(len(tasks), MAX_TASKS)).map_batches(
-        functools.partial(_decode, parts, view),
+        functools.partial(_decode, parts, view, prompt.template),
         batch_format="pyarrow",
         batch_size=None,
         num_cpus=LOADER_CPUS,
     )
     for batch in dataset.iter_batches(batch_format="pyarrow", batch_size=None):
-        yield from map(Question.of, batch.to_pylist())
+        yield from (Question.of(row, prompt) for row in batch.to_pylist())
 
 
-def _decode(parts: Parts, view: AreaView, tasks: pa.Table) -> Iterator[pa.Table]:
+def _decode(parts: Parts, view: AreaView, template: str, tasks: pa.Table) -> Iterator[pa.Table]:
     from geoloc.training.questions import Questions
 
     for rows in tasks["rows"].to_pylist():
-        yield Questions.open(parts).decoded(rows, view)
+        yield Questions.open(parts).decoded(rows, view, template)

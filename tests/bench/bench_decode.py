@@ -14,7 +14,8 @@ from PIL import Image
 
 from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.presets import lite
-from geoloc.photos.decode import PhotoFile, View
+from geoloc.photos.decode import PhotoFile
+from geoloc.photos.views import View
 
 VIEW = View(224)
 COUNT = 40

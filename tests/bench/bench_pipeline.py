@@ -16,7 +16,7 @@ import torch
 
 from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.presets import lite
-from geoloc.index.search import CpuSearcher
+from geoloc.index.search import ExactSearcher
 from geoloc.index.store import Index
 from geoloc.photos.decode import PhotoFile
 from geoloc.photos.fetch import Fetcher, FetchOptions
@@ -58,7 +58,7 @@ def job_seconds(source: str, root: Path) -> float:
 def loop_rate(index_folder: Path, batch: int = 32) -> float:
     torch.set_num_threads(1)
     encoder, index, fetcher = ImageEncoder(lite(), threads=THREADS), Index(index_folder), Fetcher(FetchOptions())
-    searcher = CpuSearcher(index.vectors)
+    searcher = ExactSearcher(index.vectors)
     encoder.encode(np.zeros((batch, 224, 224, 3), np.uint8))
     start = time.perf_counter()
     for first in range(0, COUNT, batch):

@@ -1,3 +1,7 @@
+import io
+import json
+from dataclasses import replace
+
 import numpy as np
 import open_clip
 import pytest
@@ -6,9 +10,10 @@ from PIL import Image
 
 from geoloc.encoders.geoclip import geoclip_gallery, geoclip_weights
 from geoloc.encoders.image import ImageEncoder
-from geoloc.encoders.presets import GEOCLIP_SCALE, lite, preset
+from geoloc.encoders.presets import GEOCLIP_SCALE, geoclip, lite, preset
 from geoloc.errors import UsageError
-from geoloc.photos.decode import View
+from geoloc.photos.decode import PhotoFile
+from geoloc.photos.views import Picture, View
 from geoloc.toy.models import write_clip
 
 
@@ -38,12 +43,12 @@ def test_an_open_clip_folder_encodes_as_open_clip_does(clip, random):
     model, _, transform = open_clip.create_model_and_transforms(clip)
     with torch.inference_mode():
         expected = model.eval().encode_image(transform(photo)[None], normalize=True)[0].numpy()
-    ours = encoder.encode(np.asarray(encoder.view.of(photo))[None])[0]
+    ours = encoder.encode(np.asarray(encoder.view.of(Picture.of(photo)))[None])[0]
     assert encoder.view == View(64)
     assert ours @ expected > 0.9999
 
 
-def test_geoclips_head_gives_its_location_space(clip, random):
+def test_geoclips_head_gives_its_location_space(clip, random, toy_tower):
     """Against the package's own layers."""
     from geoclip.model.image_encoder import ImageEncoder as Peer
 
@@ -66,21 +71,23 @@ def test_lite_is_the_same_network_as_the_shared_folder(encoder, shared_data, ran
     assert (encoder.encode(pixels) * other.encode(pixels)).sum(axis=1).min() > 0.9999
 
 
-def test_scaled_decoding_keeps_the_embedding(encoder, shared_data):
-    """12-megapixel photos, decoded at the scale needed and whole: mean cosine of at least 0.99."""
-    import io
-
-    from geoloc.photos.decode import PhotoFile
-
-    cosines = []
-    for path in sorted((shared_data / "photos" / "im2gps3k").rglob("*.jpg"))[:8]:
+@pytest.mark.parametrize("shortest", [300, 700, 1400, 3000])
+def test_scaled_decoding_keeps_the_embedding(encoder, shared_data, shortest):
+    """Real photos, enlarged and with a sensor's grain, as they are decoded by default and whole."""
+    random, cosines = np.random.default_rng(0), []
+    for path in sorted((shared_data / "photos" / "im2gps3k").rglob("*.jpg"))[:6]:
+        small = Image.open(path).convert("RGB")
+        size = [round(side * shortest / min(small.size)) for side in small.size]
+        pixels = np.asarray(small.resize(size, Image.Resampling.BICUBIC), np.float32)
+        pixels += random.normal(0, 3, (*pixels.shape[:2], 1))
         buffer = io.BytesIO()
-        Image.open(path).convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+        Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
         photo = PhotoFile(buffer.getvalue())
-        views = [encoder.view.of(photo.pixels(scale)) for scale in (encoder.view.scale(4000, 3000), 1.0)]
+        views = [encoder.view.of(photo.picture(encoder.view.scale(*size), exact)) for exact in (False, True)]
         scaled, whole = encoder.encode(np.stack([np.asarray(view) for view in views]))
         cosines.append(scaled @ whole)
-    assert np.mean(cosines) >= 0.99
+    assert np.mean(cosines) >= 0.999
+    assert min(cosines) >= 0.995
 
 
 def test_fingerprint_tells_weights_apart(tmp_path, clip):
@@ -92,21 +99,51 @@ def test_fingerprint_tells_weights_apart(tmp_path, clip):
 def test_weights_that_cannot_be_had_are_named(tmp_path):
     for model in (f"local-dir:{tmp_path}/none", "ViT-L-14-quickgelu@openai", "no-such-model"):
         with pytest.raises(UsageError, match="cannot load the image model") as caught:
-            ImageEncoder(preset("geoclip", model))
+            ImageEncoder(preset("lite", model))
         assert model.split("@")[0] in str(caught.value)
         assert "--model local-dir:" in str(caught.value)
 
 
 def test_a_head_that_does_not_fit_is_refused(tmp_path):
     with pytest.raises(UsageError, match="needs 768-d image features, this gives 32"):
-        ImageEncoder(preset("geoclip", write_clip(tmp_path / "small", dimension=32)))
+        ImageEncoder(replace(geoclip(), model=write_clip(tmp_path / "small", dimension=32), pretrained=None))
+
+
+@pytest.mark.parametrize("model", ["ViT-L-14-quickgelu@openai", "ViT-L-14@openai"])
+def test_geoclips_tower_by_its_names(model):
+    assert preset("geoclip", model).pretrained == "openai"
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("ViT-L-14@laion2b_s32b_b82k", "has other weights"),
+        ("ViT-B-32@openai", "has other weights"),
+        ("hf-hub:laion/CLIP-ViT-L-14-laion2B-s32B-b82K", "has other weights"),
+        ("toy", "is another: width 64, layers 2, patch_size 16, image_size 64, quick_gelu None"),
+    ],
+)
+def test_geoclips_head_is_of_one_tower(clip, model, reason):
+    with pytest.raises(UsageError, match=rf"--model .*: the head of --preset geoclip was trained on OpenAI's .*{reason}"):
+        preset("geoclip", clip if model == "toy" else model)
+
+
+def test_a_folder_with_its_tower(tmp_path):
+    """As open_clip itself describes that model."""
+    config = {"model_cfg": open_clip.get_model_config("ViT-L-14-quickgelu"), "preprocess_cfg": {}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    assert preset("geoclip", f"local-dir:{tmp_path}").model == f"local-dir:{tmp_path}"
+    config["model_cfg"]["quick_gelu"] = False
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="is another: quick_gelu False"):
+        preset("geoclip", f"local-dir:{tmp_path}")
 
 
 def test_presets():
     with pytest.raises(UsageError, match="--preset tiny: there is geoclip, lite"):
         preset("tiny")
     assert preset("geoclip").pretrained == "openai"
-    assert preset("geoclip", "ViT-B-32@laion2b_s34b_b79k").pretrained == "laion2b_s34b_b79k"
+    assert preset("lite", "ViT-B-32@laion2b_s34b_b79k").pretrained == "laion2b_s34b_b79k"
     assert torch.tensor(GEOCLIP_SCALE).log() == pytest.approx(
         float(geoclip_weights("logit_scale_weights.pth")), abs=1e-6
     )

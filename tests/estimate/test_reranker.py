@@ -12,7 +12,7 @@ from geoloc.estimate.options import LocatorOptions
 from geoloc.estimate.reranker import Reranker
 from geoloc.geo.distance import haversine_km
 from geoloc.index.store import Index
-from geoloc.photos.decode import unpacked
+from geoloc.photos.views import unpacked
 from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.ranking.georanker import GeoRanker

@@ -7,9 +7,11 @@ import pytest
 from open_clip.transform import image_transform
 from PIL import Image, ImageOps
 from torchvision import transforms
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from geoloc.errors import PhotoError
-from geoloc.photos.decode import PhotoFile, View, thumbnail, thumbnail_scale, to_rgb
+from geoloc.photos.decode import PhotoFile, to_rgb
+from geoloc.photos.views import Picture, View, thumbnail, thumbnail_scale
 
 
 def scene(width: int = 400, height: int = 300) -> Image.Image:
@@ -40,7 +42,7 @@ def encoded(image: Image.Image, kind: str, **options) -> bytes:
 )
 def test_every_format_gives_the_picture(kind, options):
     photo = PhotoFile(encoded(scene(), kind, **options))
-    pixels = np.asarray(photo.pixels(), np.float32)
+    pixels = np.asarray(photo.picture().image, np.float32)
     assert (photo.width, photo.height) == (400, 300)
     assert pixels.shape == (300, 400, 3)
     assert np.abs(pixels - np.asarray(scene(), np.float32)).mean() < (12 if kind == "GIF" else 4)
@@ -50,27 +52,27 @@ def test_every_format_gives_the_picture(kind, options):
 def test_grey_and_cmyk_jpegs_are_rgb(mode):
     photo = PhotoFile(encoded(scene().convert(mode), "JPEG", quality=95))
     expected = np.asarray(scene().convert(mode).convert("RGB"), np.float32)
-    assert np.abs(np.asarray(photo.pixels(), np.float32) - expected).mean() < 4
+    assert np.abs(np.asarray(photo.picture().image, np.float32) - expected).mean() < 4
 
 
 def test_sixteen_bits_keep_their_brightness():
     ramp = np.linspace(0, 65535, 256 * 4).astype(np.uint16).reshape(4, 256)
     photo = PhotoFile(encoded(Image.fromarray(ramp), "PNG"))
-    assert np.abs(np.asarray(photo.pixels())[..., 0].astype(int) - (ramp >> 8)).max() <= 1
+    assert np.abs(np.asarray(photo.picture().image)[..., 0].astype(int) - (ramp >> 8)).max() <= 1
 
 
 def test_transparency_shows_white():
     image = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
-    assert np.asarray(PhotoFile(encoded(image, "PNG")).pixels()).min() == 255
+    assert np.asarray(PhotoFile(encoded(image, "PNG")).picture().image).min() == 255
     palette = Image.new("P", (8, 8), 0)
     palette.putpalette([10, 20, 30] * 256)
-    assert np.asarray(PhotoFile(encoded(palette, "PNG", transparency=0)).pixels()).min() == 255
+    assert np.asarray(PhotoFile(encoded(palette, "PNG", transparency=0)).picture().image).min() == 255
 
 
 def test_animation_gives_its_first_frame():
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "blue")]
     data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    assert PhotoFile(data).pixels().getpixel((3, 3)) == (255, 0, 0)
+    assert PhotoFile(data).picture().image.getpixel((3, 3)) == (255, 0, 0)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -82,7 +84,7 @@ def test_orientation_is_applied_once(orientation, kind):
     lossless = Image.open(io.BytesIO(encoded(scene(160, 80), "PNG", exif=exif)))
     upright = np.asarray(ImageOps.exif_transpose(lossless), np.float32)
     photo = PhotoFile(raw)
-    pixels = np.asarray(photo.pixels(), np.float32)
+    pixels = np.asarray(photo.picture().image, np.float32)
     assert (photo.height, photo.width) == pixels.shape[:2] == upright.shape[:2]
     assert np.abs(pixels - upright).mean() < 6
 
@@ -92,7 +94,7 @@ def test_heif_turns_itself():
     exif = Image.Exif()
     exif[0x0112] = 6
     photo = PhotoFile(encoded(scene(160, 80), "HEIF", exif=exif, quality=95))
-    assert photo.pixels().size == (photo.width, photo.height)
+    assert photo.picture().image.size == (photo.width, photo.height)
     assert photo.carried.orientation == 1
 
 
@@ -101,7 +103,7 @@ def test_heif_turns_itself():
 def test_a_truncated_file_fails(kind, share):
     data = encoded(scene(), kind)
     with pytest.raises(PhotoError) as caught:
-        PhotoFile(data[: int(len(data) * share)]).pixels()
+        PhotoFile(data[: int(len(data) * share)]).picture().image
     assert caught.value.kind in ("truncated", "corrupt", "not_an_image")
 
 
@@ -110,14 +112,14 @@ def test_damaged_jpeg_data_fails_instead_of_turning_grey():
     middle = len(data) // 2
     data[middle : middle + 2000] = bytes(2000)
     with pytest.raises(PhotoError) as caught:
-        PhotoFile(bytes(data)).pixels(0.5)
+        PhotoFile(bytes(data)).picture(0.5)
     assert caught.value.kind in ("truncated", "corrupt")
 
 
 def test_a_photo_is_judged_by_content_not_by_name_and_junk_has_no_image():
     for junk in (b"<html>404</html>", b"\xff\xd8\xff", b"GIF89a", bytes(100)):
         with pytest.raises(PhotoError):
-            PhotoFile(junk).pixels()
+            PhotoFile(junk).picture().image
 
 
 def test_pixel_limit_comes_before_decoding():
@@ -136,7 +138,7 @@ def test_pixel_limit_comes_before_decoding():
 def test_any_shape_gives_the_view(size):
     view = View(224)
     photo = PhotoFile(encoded(Image.new("RGB", size, (10, 200, 30)), "JPEG", quality=95))
-    cut = view.of(photo.pixels(view.scale(photo.width, photo.height)))
+    cut = view.of(photo.picture(view.scale(photo.width, photo.height)))
     assert cut.size == (224, 224)
     assert np.abs(np.asarray(cut).astype(int) - (10, 200, 30)).max() < 6
 
@@ -149,7 +151,7 @@ def test_view_is_open_clips_own(size, mode):
         224, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=mode, interpolation="bicubic"
     )
     expected = transform(scene(*size)).permute(1, 2, 0).numpy() * 255
-    ours = np.asarray(View(224, mode).of(scene(*size)), np.float32)
+    ours = np.asarray(View(224, mode).of(Picture.of(scene(*size))), np.float32)
     assert np.abs(ours - expected).mean() < 1.0
 
 
@@ -161,23 +163,56 @@ def test_ten_crops_are_torchvisions(size, mode):
     scaled = 256 if mode == "shortest" else (256, 256)
     resize = transforms.Resize(scaled, transforms.InterpolationMode.BICUBIC)
     expected = [np.asarray(crop, int) for crop in transforms.FiveCrop(224)(resize(image))]
-    crops = np.frombuffer(View(224, mode, ten_crop=True).pixels(image), np.uint8).reshape(5, 224, 224, 3)
+    crops = np.frombuffer(View(224, mode, ten_crop=True).pixels(Picture.of(image)), np.uint8).reshape(5, 224, 224, 3)
     for crop, torchvisions in zip(crops, expected, strict=True):
         assert np.abs(crop.astype(int) - torchvisions).mean() < 1.0
 
 
-def test_jpeg_is_decoded_no_larger_than_needed():
+@pytest.mark.parametrize("size", [(400, 300), (303, 224), (224, 227), (1000, 747), (640, 481)])
+def test_view_is_transformers_own(size):
+    """Of GeoCLIP and G3: pixel for pixel as their processor, where it scales with Pillow."""
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 224}, crop_size=224, do_normalize=False, do_rescale=False, resample=3
+    )
+    [expected] = processor(scene(*size), return_tensors="np")["pixel_values"]
+    ours = np.asarray(View(224, crop="transformers").of(Picture.of(scene(*size))))
+    assert np.abs(ours.astype(int) - expected.transpose(1, 2, 0)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("scale", "decoded"),
+    [(224 / 3000, (1000, 750)), (224 / 6000, (500, 375)), (0.16, (2000, 1500)), (0.2, (4000, 3000)), (1, (4000, 3000))],
+)
+def test_a_jpeg_is_decoded_small_where_three_times_what_is_wanted_is_left(scale, decoded):
     photo = PhotoFile(encoded(scene(4000, 3000), "JPEG"))
-    assert photo.pixels(224 / 3000).size == (500, 375)
-    assert photo.pixels(0.4).size == (2000, 1500)
-    assert photo.pixels(1.0).size == (4000, 3000)
+    assert photo.picture(scale).image.size == decoded
+    assert photo.picture(scale, exact=True).image.size == (4000, 3000)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(1003, 774), (770, 1005)])
+def test_a_scaled_jpeg_shows_the_same(mode, orientation, size):
+    """Sides that no scale divides end within a pixel, which turning brings to any side."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photo = PhotoFile(encoded(scene(*size).convert(mode), "JPEG", quality=98, exif=exif))
+    view = View(64)
+    scaled, whole = photo.picture(view.scale(*size)), photo.picture(exact=True)
+    assert scaled.size == whole.size == whole.image.size
+    assert scaled.image.width < whole.image.width / 3
+    for box in (None, (0, 0, 300, 200), (scaled.size[0] - 300, scaled.size[1] - 200, *scaled.size)):
+        views = [np.asarray(picture.resized((60, 40), box), int) for picture in (scaled, whole)]
+        assert np.abs(views[0] - views[1]).mean() < 0.8
+    views = [np.asarray(view.of(picture), int) for picture in (scaled, whole)]
+    assert np.abs(views[0] - views[1]).mean() < 0.8
 
 
 def test_thumbnail_has_the_longest_side_asked_for():
     photo = PhotoFile(encoded(scene(1600, 1200), "JPEG"))
-    image = photo.pixels(thumbnail_scale(photo.width, photo.height, 448))
+    image = photo.picture(thumbnail_scale(photo.width, photo.height, 448))
     assert Image.open(io.BytesIO(thumbnail(image, 448))).size == (448, 336)
-    assert Image.open(io.BytesIO(thumbnail(scene(100, 50), 448))).size == (100, 50)
+    assert Image.open(io.BytesIO(thumbnail(Picture.of(scene(100, 50)), 448))).size == (100, 50)
 
 
 def test_float_and_32_bit_pictures():
@@ -194,7 +229,7 @@ def test_verdicts_on_the_messy_collection(shared_data):
             data = (shared_data / "messy" / row["path"]).read_bytes()
             try:
                 photo = PhotoFile(data)
-                view.of(photo.pixels(view.scale(photo.width, photo.height)))
+                view.of(photo.picture(view.scale(photo.width, photo.height)))
                 verdict = "yes"
             except PhotoError:
                 verdict = "no"

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from geoloc.photos.decode import View
+from geoloc.photos.views import Picture, View
 from geoloc.photos.load import LoadOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
@@ -22,10 +22,10 @@ from geoloc.storage import Folder, S3Options
 class DeadlyView(View):
     """Decoding a picture 13 pixels wide kills the process, as a broken decoder would."""
 
-    def of(self, image: Image.Image) -> Image.Image:
-        if image.width == 13:
+    def of(self, picture: Picture) -> Image.Image:
+        if picture.size[0] == 13:
             os._exit(1)
-        return super().of(image)
+        return super().of(picture)
 
 
 def statuses(device: str, threads: int):

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from geoloc.errors import PhotoError, UsageError
-from geoloc.photos.decode import AreaView
+from geoloc.photos.views import AreaView, Picture
 from geoloc.ranking.georanker import GeoRanker, load_base, save_adapter, with_adapter, with_new_adapter
 from geoloc.ranking.options import PromptOptions, RankerOptions
 from geoloc.ranking.pictures import Patcher
@@ -57,7 +57,7 @@ def queries(random) -> list[RankQuery]:
     ]
     return [
         RankQuery(
-            VIEW.of(picture(random, 120 - 20 * number, 80)),
+            VIEW.of(Picture.of(picture(random, 120 - 20 * number, 80))),
             [
                 RankCandidate(places[place], None if image is None else images[image], image)
                 for place, image in candidates
@@ -81,7 +81,7 @@ def one_by_one(ranker: GeoRanker, folder: str, query: RankQuery, template: str) 
         asked = messages(template, candidate.place, query.negatives, candidate.image is not None)
         images = [Image.fromarray(query.picture)]
         if candidate.image is not None:
-            images.append(Image.fromarray(VIEW.of(Image.open(io.BytesIO(candidate.image)).convert("RGB"))))
+            images.append(Image.fromarray(VIEW.of(Picture.of(Image.open(io.BytesIO(candidate.image)).convert("RGB")))))
         text = processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
         inputs = processor(text=[text], images=[images], do_resize=False, return_tensors="pt")
         with torch.inference_mode():
@@ -104,7 +104,7 @@ def test_in_bfloat16_the_order_is_that_of_each_pair_alone(folder, adapter, rando
     """Wherever scores differ by more than 0.05."""
     image = png(picture(random, 80, 60))
     places = [PromptPlace(*random.uniform(-80, 80, 2).tolist(), "Somewhere") for _ in range(24)]
-    query = RankQuery(VIEW.of(picture(random, 90, 60)), [RankCandidate(place, image, 0) for place in places], NEGATIVES)
+    query = RankQuery(VIEW.of(Picture.of(picture(random, 90, 60))), [RankCandidate(place, image, 0) for place in places], NEGATIVES)
     model = load_base(folder, torch.bfloat16)
     with_adapter(model, adapter)
     prompt = options(folder).prompt
@@ -216,7 +216,7 @@ def test_patches_are_the_processors(folder, random):
     processor = AutoProcessor.from_pretrained(folder).image_processor
     patcher = Patcher.of(processor)
     for size in ((500, 375), (1024, 768), (30, 20), (60, 200)):
-        image = patcher.view(3136, 50176).of(picture(random, *size))
+        image = patcher.view(3136, 50176).of(Picture.of(picture(random, *size)))
         expected = processor([Image.fromarray(image)], do_resize=False, return_tensors="pt")
         assert torch.allclose(patcher.patches(image, "cpu"), expected["pixel_values"], atol=1e-6)
         assert expected["image_grid_thw"].tolist() == [[1, *patcher.grid(image)]]

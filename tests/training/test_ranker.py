@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from geoloc.errors import UsageError
-from geoloc.photos.decode import AreaView
+from geoloc.photos.views import AreaView
 from geoloc.pipeline.georanking import PARTS
 from geoloc.ranking.georanker import load_base, with_new_adapter
 from geoloc.ranking.losses import multi_order_distance_loss
@@ -47,7 +47,7 @@ def options(georanking, toy_base, tmp_path_factory) -> RankerJobOptions:
 @pytest.fixture(scope="module")
 def questions(georanking) -> list[Question]:
     rows = Questions.open(Parts(Folder(str(georanking)) / PARTS))
-    return [Question.of(row) for row in rows.decoded(list(range(len(rows))), VIEW).to_pylist()]
+    return [Question.of(row, PROMPT) for row in rows.decoded(list(range(len(rows))), VIEW, PROMPT.template).to_pylist()]
 
 
 @pytest.fixture(scope="module")

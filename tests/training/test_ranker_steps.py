@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from geoloc.errors import UsageError
-from geoloc.photos.decode import AreaView
+from geoloc.photos.views import AreaView, Picture
 from geoloc.pipeline.georanking import PARTS
 from geoloc.ranking.options import PromptOptions
 from geoloc.results.parts import Parts
@@ -46,23 +46,23 @@ def trainee(toy_base):
 
 @pytest.fixture(scope="module")
 def questions(georanking) -> list[Question]:
-    decoded = Questions.open(Parts(Folder(str(georanking)) / PARTS)).decoded(list(range(12)), VIEW)
-    return [Question.of(row) for row in decoded.to_pylist()]
+    decoded = Questions.open(Parts(Folder(str(georanking)) / PARTS)).decoded(list(range(12)), VIEW, PROMPT.template)
+    return [Question.of(row, PROMPT) for row in decoded.to_pylist()]
 
 
 def test_questions_are_those_of_the_set(georanking):
     rows = Questions.open(Parts(Folder(str(georanking)) / PARTS))
     assert len(rows) == 30
-    [decoded] = rows.decoded([17], VIEW).to_pylist()
-    question, row = Question.of(decoded), rows.table.slice(17, 1).to_pylist()[0]
+    [decoded] = rows.decoded([17], VIEW, PROMPT.template).to_pylist()
+    question, row = Question.of(decoded, PROMPT), rows.table.slice(17, 1).to_pylist()[0]
     assert question.picture.shape == (28, 56, 3)
     assert [(place.lat, place.lon) for place in question.places] == [tuple(at) for at in row["ref_gps"][:4]]
     assert [(place.lat, place.lon) for place in question.negatives] == [tuple(at) for at in row["ref_gps"][4:]]
     assert question.places[0].text == " ".join(row["ref_texts"][0])
     assert question.km.tolist() == row["ref_km"][:4]
     assert len(question.pictures) == 4
-    expected = VIEW.of(Image.open(io.BytesIO(row["ref_images"][2])))
-    assert np.abs(question.pictures[2].astype(int) - expected).max() <= 40  # decoded at a smaller scale
+    expected = VIEW.of(Picture.of(Image.open(io.BytesIO(row["ref_images"][2]))))
+    assert np.abs(question.pictures[2].astype(int) - expected).max() <= 2
 
 
 def test_a_question_whose_picture_cannot_be_read(questions):
@@ -73,8 +73,8 @@ def test_a_question_whose_picture_cannot_be_read(questions):
         ),
     )
     broken = table.set_column(6, "ref_images", pa.array([[None]], GEORANKING.field("ref_images").type))
-    [row] = Questions(broken).decoded([0], VIEW).to_pylist()
-    assert Question.of(row) is None
+    [row] = Questions(broken).decoded([0], VIEW, PROMPT.template).to_pylist()
+    assert Question.of(row, PROMPT) is None
 
 
 def test_it_goes_on_as_if_nothing_had_happened(trainee, questions, tmp_path):
