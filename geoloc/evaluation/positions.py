@@ -5,6 +5,8 @@ their names, as the field's data sets have them, or are named.
 """
 
 import csv
+import io
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,8 +22,12 @@ from geoloc.errors import UsageError
 from geoloc.schema import CONFIDENCES
 from geoloc.storage import Folder, S3Options, describe
 
+log = logging.getLogger("geoloc")
+
 _NO_VALUE = ["", "nan", "NaN", "NAN", "null", "NULL", "None", "none", "NA", "N/A"]
 _TWO_NUMBERS = re.compile(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?")
+MOST_SUMMARY_LINES = 10
+"""At the end of a table of predictions."""
 _OURS = ["radius_km", "confidence", *CONFIDENCES.values()]
 CANDIDATE_PARTS = ["lat", "lon", "score", "similarity"]
 
@@ -109,13 +115,57 @@ class _File:
             convert = pyarrow.csv.ConvertOptions(
                 column_types=kinds, include_columns=names, null_values=_NO_VALUE, strings_can_be_null=True
             )
-            return pyarrow.csv.read_csv(file, parse_options=csv_format(self.folder, self.path), convert_options=convert)
+            layout = csv_format(self.folder, self.path)
+            try:
+                return pyarrow.csv.read_csv(file, parse_options=layout, convert_options=convert)
+            except pa.ArrowInvalid:
+                numbers = [name for name in names if name not in text]
+                file.seek(0)
+                data = self._without_summary(file.read(), layout.delimiter, numbers)
+                if data is None:
+                    raise
+            return pyarrow.csv.read_csv(pa.BufferReader(data), parse_options=layout, convert_options=convert)
+
+    def _without_summary(self, data: bytes, delimiter: str, numbers: list[str]) -> bytes | None:
+        """Without the last lines, where they are no rows of the table: TIBHannover's predictions end in their accuracies.
+
+        Such lines come after an empty one, or begin with one that has no number at all, and are few. None where all lines
+        are rows; raises ValueError, naming the line, for one that is neither.
+        """
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), delimiter=delimiter)
+        header = next(reader)
+        at = [header.index(name) for name in numbers]
+        line, apart = reader.line_num + 1, False
+        for row in reader:
+            if row and (len(row) != len(header) or not all(_is_number(row[column]) for column in at)):
+                apart = apart or not any(cell and _is_number(cell) for cell in row)
+                break
+            line, apart = reader.line_num + 1, not row
+        lines = data.splitlines(keepends=True)
+        rest = [text for text in lines[line - 1 :] if text.strip()]
+        if not rest:
+            return None
+        what = rest[0].decode("utf-8", "replace").strip()[:80]
+        if not apart or len(rest) > MOST_SUMMARY_LINES:
+            raise ValueError(f"line {line} has no {' and '.join(numbers)}: {what!r}")
+        log.warning("%s: its last lines, from line %s on, are no photos and are left out (%s …)", self.path, line, what)
+        return b"".join(lines[: line - 1])
 
     def candidates(self) -> Iterator[pa.ListArray]:
         with self.folder.filesystem.open(self.path, "rb") as file:
             parts = [f"candidates.list.element.{name}" for name in CANDIDATE_PARTS]
             for batch in pq.ParquetFile(file).iter_batches(batch_size=16_384, columns=parts):
                 yield batch["candidates"]
+
+
+def _is_number(text: str) -> bool:
+    if text in _NO_VALUE:
+        return True
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_positions(

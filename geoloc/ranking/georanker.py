@@ -5,6 +5,7 @@ the last position's final hidden state. Fine-tuning adds LoRA to the language mo
 stay as they are. An adapter is a PEFT folder that holds the LoRA tensors and the value head, some 27 MB for a 7 B model.
 """
 
+import copy
 import hashlib
 import json
 import re
@@ -191,8 +192,7 @@ def save_adapter(tuned: peft.PeftModel, folder: Path, weights: dict[str, torch.T
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in tensors.items()}
     base = tuned.get_base_model()
     safetensors.torch.save_file(tensors, folder / ADAPTER, {"format": "pt", _BASE: base.identity})
-    config = tuned.peft_config["default"]
-    name = base.model.name_or_path
+    config, name = copy.copy(tuned.peft_config["default"]), base.model.name_or_path
     config.base_model_name_or_path = name if is_on_hub(name) else Path(name).name
     config.save_pretrained(folder)
 

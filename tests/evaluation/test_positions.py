@@ -67,8 +67,36 @@ def test_columns_are_named(tmp_path):
 def test_no_answer_is_nan(tmp_path):
     path = write(tmp_path / "t.csv", "id,lat,lon\na,NaN,1\nb,None,\nc,3,4\n")
     assert read_positions(path, "predictions").lat.tolist() == pytest.approx([np.nan, np.nan, 3], nan_ok=True)
-    with pytest.raises(UsageError, match="conversion error to double"):
+    with pytest.raises(UsageError, match="line 2 has no lat and lon: 'a,north,1"):
         read_positions(write(tmp_path / "w.csv", "id,lat,lon\na,north,1\n"), "predictions")
+
+
+SUMMARY = """
+street acc (1km),city acc (25km),region acc (200km),country acc (750km),continent acc (2500km),mean deviation (km)
+0.135021,0.350211,0.49789,0.64135,0.797468,1827.76
+"""
+"""How TIBHannover's GeoEstimation ends its tables of predictions; the numbers look like a photo's row."""
+TIB = """img_id,gt_lat,predicted_lat,gt_long,predicted_long,great_circle_distance
+Ireland_00007.jpg,53.360182,53.342887,-6.188049,-6.184093,1.94
+Italy_00100.jpg,44.30226,44.279853,9.212894,9.349590,11.16
+"""
+
+
+@pytest.mark.parametrize(("role", "lat"), [("predictions", [53.342887, 44.279853]), ("truth", [53.360182, 44.30226])])
+def test_a_summary_at_the_end_is_left_out_and_told(tmp_path, caplog, role, lat):
+    found = read_positions(write(tmp_path / "base_M.csv", TIB + SUMMARY), role)
+    assert found.lat.tolist() == lat
+    assert found.ids["img_id"].to_pylist() == ["Ireland_00007.jpg", "Italy_00100.jpg"]
+    assert "base_M.csv: its last lines, from line 5 on, are no photos and are left out (street acc (1km)" in caplog.text
+
+
+def test_a_line_that_is_no_row_is_named(tmp_path):
+    row = "b.jpg,1,here,2,3,4\n"
+    for rest in (row, row + "c.jpg,1,2,3,4,5\n", "\n" + row + "c.jpg,1,2,3,4,5\n" * 12):
+        number = 4 + rest.startswith("\n")
+        message = rf"line {number} has no predicted_lat and predicted_long: 'b\.jpg,1,here"
+        with pytest.raises(UsageError, match=message):
+            read_positions(write(tmp_path / "p.csv", TIB + rest), "predictions")
 
 
 def test_parquet_with_pairs_and_integer_ids(tmp_path):

@@ -1,15 +1,23 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoProcessor
+from transformers import AutoProcessor, Qwen2VLConfig
 
 from geoloc.errors import UsageError
-from geoloc.ranking.georanker import load_base, save_adapter, with_adapter, with_new_adapter
-from geoloc.ranking.options import ADAPTER
+from geoloc.ranking.georanker import (
+    GeoRanker,
+    check_ranker,
+    load_base,
+    save_adapter,
+    with_adapter,
+    with_new_adapter,
+)
+from geoloc.ranking.options import ADAPTER, CONFIG, RankerOptions
 from geoloc.ranking.prompt import PromptPlace, messages
 from geoloc.storage import Folder
 from geoloc.toy.models import write_clip, write_qwen2_vl
@@ -62,6 +70,79 @@ def test_lora_is_on_the_language_models_attention_alone(folder):
     assert len(lora) == LAYERS * 3 * 2
     assert all("language_model" in name and "visual" not in name for name in lora)
     assert sum(trained.values()) - sum(lora.values()) == WIDTH
+
+
+class Wide(torch.nn.Module):
+    """As wide as Qwen2-VL-7B, and nothing else."""
+
+    dtype, device = torch.float32, torch.device("cpu")
+    config = Qwen2VLConfig(text_config={"hidden_size": 3584})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.language_model = torch.nn.Linear(1, 1)
+
+
+def test_the_value_head_starts_as_released():
+    """``nn.Linear(hidden_size, 1, bias=False)``, then normal with a standard deviation of 1 / (hidden_size + 1)."""
+    torch.manual_seed(3)
+    ours = GeoRanker(Wide()).value_head.weight
+    torch.manual_seed(3)
+    Wide()
+    released = torch.nn.Linear(3584, 1, bias=False).weight.data.normal_(mean=0.0, std=1 / (3584 + 1))
+    assert torch.equal(ours, released)
+    assert ours.std().item() == pytest.approx(0.000279, rel=0.05)
+
+
+def test_a_base_with_missing_tensors_is_refused(folder, tmp_path):
+    """Transformers would fill in random numbers. A language-model head, which nothing here uses, may be missing."""
+    shutil.copytree(folder, tmp_path / "base")
+    file = tmp_path / "base" / "model.safetensors"
+    tensors = load_file(file)
+    whole = {name: tensor for name, tensor in tensors.items() if not name.startswith("lm_head")}
+    save_file(whole, file, {"format": "pt"})
+    load_base(str(tmp_path / "base"))
+    lost = next(name for name in whole if "layers.1.self_attn.q_proj.weight" in name)
+    save_file({name: tensor for name, tensor in whole.items() if name != lost}, file, {"format": "pt"})
+    with pytest.raises(UsageError, match=r"--ranker-model .*base: 1 of its tensors are lacking, such as .*q_proj\.weight"):
+        load_base(str(tmp_path / "base"))
+
+
+def test_an_adapter_of_another_base_is_refused(folder, tmp_path):
+    """Of the same shapes: with other weights, of another family, or with another name on the hub."""
+    save_adapter(opinionated(folder), tmp_path / "adapter")
+    adapter = Folder(str(tmp_path / "adapter"))
+    other = str(write_qwen2_vl(tmp_path / "other", seed=1))
+    with pytest.raises(UsageError, match=r"--ranker-adapter .*: was trained on another base model .* than --ranker-model"):
+        with_adapter(load_base(other), adapter)
+    with_adapter(load_base(folder, torch.bfloat16), adapter)
+    options = RankerOptions(folder, adapter)
+    assert check_ranker(options)[1] != check_ranker(RankerOptions(other, adapter))[1]
+    config = json.loads(adapter.read(CONFIG))
+    for name, refused in (
+        ("Qwen/Qwen2-VL-7B-Instruct", False),
+        ("Qwen/Qwen2.5-VL-7B-Instruct", True),
+        ("/models/qwen2_5_vl", True),
+        ("somebody/finetuned", False),
+        (None, False),
+    ):
+        adapter.write(CONFIG, json.dumps(config | {"base_model_name_or_path": name}).encode())
+        if refused:
+            with pytest.raises(UsageError, match=f"was trained on {name}, and --ranker-model .* is another model"):
+                check_ranker(options)
+        else:
+            check_ranker(options)
+
+
+def test_other_weights_of_the_same_size_are_another_ranker(folder, tmp_path):
+    adapter = tmp_path / "adapter"
+    save_adapter(opinionated(folder), adapter)
+    shutil.copytree(folder, tmp_path / "base")
+    options = RankerOptions(str(tmp_path / "base"), Folder(str(adapter)))
+    before = check_ranker(options)
+    file = tmp_path / "base" / "model.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(file).items()}, file, {"format": "pt"})
+    assert check_ranker(options) != before
 
 
 def test_an_adapter_is_read_back_in_both_layouts(folder, inputs, tmp_path):
