@@ -86,7 +86,9 @@ def _check_tower(name: str, model: str) -> None:
     reason = "has other weights"
     if model.startswith("local-dir:"):
         try:
-            config = json.loads((Path(model.removeprefix("local-dir:")) / "open_clip_config.json").read_text())["model_cfg"]
+            config = json.loads((Path(model.removeprefix("local-dir:")) / "open_clip_config.json").read_text())[
+                "model_cfg"
+            ]
         except (OSError, ValueError, KeyError):
             return  # whoever loads it will say so
         vision = config.get("vision_cfg", {})

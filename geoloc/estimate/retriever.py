@@ -11,8 +11,8 @@ from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.presets import Preset
 from geoloc.index.search import ExactSearcher, GpuSearcher, ReRanked
 from geoloc.index.store import Index, local_copy
-from geoloc.photos.views import View
 from geoloc.photos.load import pixel_array
+from geoloc.photos.views import View
 from geoloc.ranking.candidates import Candidates
 from geoloc.storage import Folder
 

@@ -97,7 +97,7 @@ class Index:
         self._at, self._size = table["thumbnail_at"].combine_chunks(), table["thumbnail_size"].combine_chunks()
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The reference photo's JPEG, longest side 448."""
+        """The reference photo's JPEG (``--picture-px``)."""
         at = self._at[row].as_py()
         return None if at is None else self._thumbnails[at : at + self._size[row].as_py()]
 

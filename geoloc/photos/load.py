@@ -13,10 +13,13 @@ from geoloc.errors import PhotoError
 from geoloc.geo.distance import valid_coordinates
 from geoloc.photos.crumbs import Crumbs
 from geoloc.photos.decode import PhotoFile
-from geoloc.photos.views import AreaView, View, packed, thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetched, Fetcher, FetchOptions
 from geoloc.photos.metadata import Metadata, Sidecar
+from geoloc.photos.views import AreaView, View, packed, thumbnail, thumbnail_scale
 from geoloc.schema import LOADED
+
+BATCH_BYTES = 256 << 20
+"""Of pixels, that a batch holds at most; a photo more makes it larger."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class LoadOptions:
     """A photo without coordinates, from its source or its own metadata, fails as ``no_position``."""
     picture_view: AreaView | None = None
     """What a ranker looks at; a photo that it cannot look at has no ``picture``."""
-    thumbnail_px: int = 0
-    """Longest side of the JPEG thumbnail made on the way; 0 for none."""
+    thumbnail_px: int | None = None
+    """Longest side of the JPEG made on the way, 0 for the photo's own; None for no such JPEG."""
 
 
 class PhotoLoader:
@@ -48,14 +51,15 @@ class PhotoLoader:
         ``crumbs`` names a file of this stretch of photos on this machine: should decoding one of them kill the
         process, its successors find out there, and give that photo up.
         """
-        rows = []
+        rows, size = [], 0
         with Crumbs(crumbs) as trail:
             for photo, fetched in self._fetcher.stream(photos.to_pylist()):
                 trail.at(photo["id"])
                 rows.append(self._row(photo, fetched, photo["id"] in trail.deadly))
-                if len(rows) == batch_rows:
+                size += _bytes(rows[-1])
+                if len(rows) == batch_rows or size >= BATCH_BYTES:
                     yield _table(rows)
-                    rows = []
+                    rows, size = [], 0
         if rows:
             yield _table(rows)
 
@@ -100,7 +104,7 @@ def _look(data: bytes, place: dict, sidecars: Sequence[Sidecar], options: LoadOp
             "no_position", f"no valid coordinates, neither in the source's table nor with the photo{problem}"
         )
     scale = options.view.scale(photo.width, photo.height)
-    if options.thumbnail_px:
+    if options.thumbnail_px is not None:
         scale = max(scale, thumbnail_scale(photo.width, photo.height, options.thumbnail_px))
     picture_view = options.picture_view
     if picture_view and not picture_view.takes(photo.width, photo.height):
@@ -111,7 +115,7 @@ def _look(data: bytes, place: dict, sidecars: Sequence[Sidecar], options: LoadOp
     row["pixels"] = options.view.pixels(picture)
     if picture_view:
         row["picture"] = packed(picture_view.of(picture))
-    if options.thumbnail_px:
+    if options.thumbnail_px is not None:
         row["thumbnail"] = thumbnail(picture, options.thumbnail_px)
 
 
@@ -128,6 +132,12 @@ def _columns(known: Metadata) -> dict:
         "taken_from": taken and taken.source,
         "camera": known.camera,
     }
+
+
+def _bytes(row: dict) -> int:
+    """Of the pixels that it holds."""
+    picture = row.get("picture") or {"pixels": b""}
+    return sum(len(pixels or b"") for pixels in (row.get("pixels"), picture["pixels"], row.get("thumbnail")))
 
 
 def _nan(value: float | None) -> float:

@@ -158,12 +158,12 @@ def unpacked(picture: dict | None) -> np.ndarray | None:
 
 def thumbnail_scale(width: int, height: int, longest: int) -> float:
     """The part of a photo's resolution that ``thumbnail`` needs."""
-    return longest / max(width, height)
+    return min(1.0, longest / max(width, height)) if longest else 1.0
 
 
 def thumbnail(picture: Picture, longest: int) -> bytes:
-    """A JPEG whose longest side has at most ``longest`` pixels."""
-    scale = min(1.0, thumbnail_scale(*picture.size, longest))
+    """A JPEG whose longest side has at most ``longest`` pixels; 0 for the photo's own size."""
+    scale = thumbnail_scale(*picture.size, longest)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     buffer = io.BytesIO()
     picture.resized((width, height)).save(buffer, "JPEG", quality=JPEG_QUALITY)

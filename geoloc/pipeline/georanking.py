@@ -13,9 +13,9 @@ import tyro
 
 from geoloc.encoders.presets import preset
 from geoloc.errors import UsageError
-from geoloc.photos.views import View
 from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
+from geoloc.photos.views import View
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.lock import held
@@ -23,7 +23,7 @@ from geoloc.pipeline.models import build_published_georanking, build_retrieved_g
 from geoloc.pipeline.options import ClusterOptions, PhotoOptions
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
-from geoloc.ranking.options import PICTURE_PX, GeoRankingOptions
+from geoloc.ranking.options import GeoRankingOptions, part_rows
 from geoloc.schema import GEORANKING
 from geoloc.storage import Folder, S3Options, describe
 
@@ -93,11 +93,11 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
     run.take_up(source, options.photos.retry_kinds())
     stream = Stream(
         run,
-        load=options.photos.load_options(view, options.s3, need_position=True, thumbnail_px=PICTURE_PX),
+        load=options.photos.load_options(view, options.s3, need_position=True, thumbnail_px=options.rows.picture_px),
         build_model=build,
         plan=make_plan(options.cluster),
         max_failing_share=options.photos.max_failing_share,
-        max_part_rows=1_024,  # pictures and all
+        max_part_rows=part_rows(options.rows.picture_px, 1_024),
     )
     for line in stream.work().lines():
         log.info("%s", line)

@@ -8,14 +8,14 @@ import tyro
 
 from geoloc.encoders.presets import PARTS, Preset, preset
 from geoloc.errors import CLASSES, UsageError
-from geoloc.photos.views import View
 from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
+from geoloc.photos.views import View
 from geoloc.ranking.choosers import check_chooser
 from geoloc.ranking.hub import adapter_folder
 from geoloc.ranking.options import RankerOptions, RerankOptions, prompt_of
 from geoloc.schema import MAX_CANDIDATES
-from geoloc.storage import Folder, S3Options
+from geoloc.storage import S3Options
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,9 @@ class LocateOptions:
     """Width of the density chooser's kernel, km."""
     ten_crop: bool = False
     """Average similarities over ten crops of every photo (five, and their mirror images), as papers do."""
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=lambda: PhotoOptions(exact_decode=True))
+    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(
+        default_factory=lambda: PhotoOptions(exact_decode=True)
+    )
     cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
 
     def vector_parts(self, models: Preset) -> list[tuple[str, ...]]:

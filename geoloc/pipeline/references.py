@@ -25,7 +25,7 @@ from geoloc.pipeline.models import EncoderFacts, build_referencer, probe_encoder
 from geoloc.pipeline.options import ClusterOptions, PhotoOptions
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
-from geoloc.ranking.options import PICTURE_PX
+from geoloc.ranking.options import PICTURE_PX, part_rows
 from geoloc.results.parts import Parts
 from geoloc.schema import REFERENCE
 from geoloc.storage import Folder, S3Options
@@ -51,7 +51,10 @@ class IndexOptions:
     """What references are found by, with a trained alignment: the photos' own vectors in all its spaces, or photo, words
     and coordinates, each in its own."""
     ann: Literal["ivfpq", "hnsw"] | None = None
-    """Add an approximate index for searching on CPUs, and measure its recall against exact search."""
+    """Add an approximate index for searching on CPUs, and measure how much of exact search it finds of photos that are not
+    in it. Its best rows are compared by their exact vectors."""
+    picture_px: int = PICTURE_PX
+    """Longest side of the photos' pictures that are kept for a ranker and the report (0: their own size, as published)."""
     listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
     photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
     cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
@@ -62,6 +65,8 @@ def build_index(options: IndexOptions) -> int:
     """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
     options.photos.check()
     options.listing.check()
+    if options.picture_px < 0:
+        raise UsageError(f"--picture-px {options.picture_px}: must not be below 0")
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
     with held(folder):
@@ -102,6 +107,7 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
             "model": options.model,
             "encoder": encoder.fingerprint,
             "vectors": options.vectors,
+            "picture_px": options.picture_px,
             "max_photo_mb": options.photos.max_photo_mb,
             "max_megapixels": options.photos.max_megapixels,
             "exact_decode": options.photos.exact_decode,
@@ -110,11 +116,11 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
     run.take_up(Source(options.source, options.s3, options.listing), options.photos.retry_kinds())
     stream = Stream(
         run,
-        load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=PICTURE_PX),
+        load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=options.picture_px),
         build_model=functools.partial(build_referencer, models, options.vectors == "multimodal"),
         plan=plan,
         max_failing_share=options.photos.max_failing_share,
-        max_part_rows=4_096,  # a part is held in memory, vectors and thumbnails and all
+        max_part_rows=part_rows(options.picture_px, 4_096),
     )
     work = stream.work()
     missing = run.reconcile()

@@ -13,10 +13,10 @@ from geoloc.errors import PhotoError
 from geoloc.estimate.retriever import Retriever
 from geoloc.geo.distance import geodesic_km, haversine_km, valid_coordinates
 from geoloc.photos.decode import PhotoFile
-from geoloc.photos.views import thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetcher, FetchOptions
+from geoloc.photos.views import thumbnail, thumbnail_scale
 from geoloc.ranking.candidates import Candidates
-from geoloc.ranking.options import PICTURE_PX, TWIN_KM, GeoRankingOptions
+from geoloc.ranking.options import TWIN_KM, GeoRankingOptions
 from geoloc.schema import GEORANKING
 from geoloc.storage import Folder
 
@@ -99,10 +99,7 @@ class Published:
             pictures += [None] * (len(others) - len(pictures))
             yield (
                 row,
-                [
-                    Reference(names[n], *gps[n], texts[n], picture)
-                    for n, picture in zip(others, pictures, strict=True)
-                ],
+                [Reference(names[n], *gps[n], texts[n], picture) for n, picture in zip(others, pictures, strict=True)],
             )
 
     def _pictures(self, names: Sequence[str]) -> list[bytes | None]:
@@ -112,9 +109,10 @@ class Published:
     def _picture(self, data: bytes | PhotoError) -> bytes | None:
         if isinstance(data, PhotoError):
             return None
+        longest = self._options.picture_px
         try:
             photo = PhotoFile(data)
-            return thumbnail(photo.picture(thumbnail_scale(photo.width, photo.height, PICTURE_PX)), PICTURE_PX)
+            return thumbnail(photo.picture(thumbnail_scale(photo.width, photo.height, longest)), longest)
         except PhotoError:
             return None
 

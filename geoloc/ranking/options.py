@@ -71,7 +71,15 @@ class RankerOptions:
 
 
 PICTURE_PX = 448
-"""Longest side of the pictures that an index and a training set hold."""
+"""Longest side of the pictures that an index and a training set hold, unless another is asked for."""
+
+
+def part_rows(picture_px: int, most: int) -> int:
+    """Rows of a part that is held in memory, pictures and all: ``most``, and fewer of larger pictures."""
+    share = (PICTURE_PX / picture_px) ** 2 if picture_px else 1 / 64
+    return max(16, int(most * min(1.0, share)))
+
+
 TWIN_KM = 1.0
 
 
@@ -83,6 +91,8 @@ class GeoRankingOptions:
     """Of them, the most similar: what the ranker learns to rank, with their pictures."""
     distance: Literal["geodesic", "haversine"] = "geodesic"
     """On the WGS84 ellipsoid, or on a sphere."""
+    picture_px: int = PICTURE_PX
+    """Longest side of the pictures kept for the ranker, of photos and references (0: their own size, as published)."""
     twin_cosine: float | None = None
     """Leave out references within 1 km of a photo whose cosine with it is at least this, such as 0.95: pictures of one
     moment teach a ranker to look for duplicates (default: leave out the photo itself alone)."""
@@ -91,6 +101,8 @@ class GeoRankingOptions:
         """Raises UsageError."""
         if not 1 <= self.ranked <= self.references:
             raise UsageError(f"--ranked {self.ranked}: must be from 1 to --references {self.references}")
+        if self.picture_px < 0:
+            raise UsageError(f"--picture-px {self.picture_px}: must not be below 0")
         if self.twin_cosine is not None and not -1 <= self.twin_cosine <= 1:
             raise UsageError(f"--twin-cosine {self.twin_cosine}: must be from -1 to 1")
 

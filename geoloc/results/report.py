@@ -16,9 +16,9 @@ from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import place_text, places
 from geoloc.geo.precision import coordinates_text, headline
 from geoloc.photos.decode import PhotoFile
-from geoloc.photos.views import thumbnail, thumbnail_scale
 from geoloc.photos.fetch import Fetcher, FetchOptions
 from geoloc.photos.sources import Found
+from geoloc.photos.views import thumbnail, thumbnail_scale
 from geoloc.results.page import grid_cells, render, world_map
 from geoloc.results.parts import Parts
 from geoloc.results.summary import Summary

@@ -65,7 +65,7 @@ def loop_rate(index_folder: Path, batch: int = 32) -> float:
         views = []
         for number in range(first, min(first + batch, COUNT)):
             photo = PhotoFile(fetcher.get(f"s3://bench/one/0/{number:05d}.jpg"))
-            views.append(encoder.view.of(photo.pixels(encoder.view.scale(photo.width, photo.height))))
+            views.append(encoder.view.of(photo.picture(encoder.view.scale(photo.width, photo.height))))
         _, rows = searcher.search(encoder.encode(np.stack([np.asarray(view) for view in views])), 20)
         assert index.lat[rows].shape == (len(views), 20)
     return COUNT / (time.perf_counter() - start)

@@ -54,7 +54,7 @@ def _paint(seed: int, city: int, view) -> tuple[np.ndarray, np.ndarray]:
     for number in range(PHOTOS):
         random = np.random.default_rng([seed, city, number])
         lat, lon = planet.place(city, random)
-        pictures.append(view.of(planet.photo(city, lat, lon, random)))
+        pictures.append(view.of(Picture.of(planet.photo(city, lat, lon, random))))
         at.append((round(lat, 2), round(lon, 2)))
     return np.stack(pictures), np.array(at)
 

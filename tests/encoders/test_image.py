@@ -124,7 +124,9 @@ def test_geoclips_tower_by_its_names(model):
     ],
 )
 def test_geoclips_head_is_of_one_tower(clip, model, reason):
-    with pytest.raises(UsageError, match=rf"--model .*: the head of --preset geoclip was trained on OpenAI's .*{reason}"):
+    with pytest.raises(
+        UsageError, match=rf"--model .*: the head of --preset geoclip was trained on OpenAI's .*{reason}"
+    ):
         preset("geoclip", clip if model == "toy" else model)
 
 

@@ -13,8 +13,8 @@ from geoloc.estimate.comparison import Comparison
 from geoloc.estimate.confidence import Abstention, Confidence
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import ComparisonOptions, Configuration, LocatorOptions
-from geoloc.photos.views import View
 from geoloc.photos.load import LoadOptions, PhotoLoader
+from geoloc.photos.views import View
 from geoloc.schema import MANIFEST
 from geoloc.storage import Folder
 

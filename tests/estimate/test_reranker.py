@@ -12,9 +12,9 @@ from geoloc.estimate.options import LocatorOptions
 from geoloc.estimate.reranker import Reranker
 from geoloc.geo.distance import haversine_km
 from geoloc.index.store import Index
-from geoloc.photos.views import unpacked
 from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
+from geoloc.photos.views import unpacked
 from geoloc.ranking.georanker import GeoRanker
 from geoloc.ranking.options import RankerOptions, RerankOptions, prompt_of
 from geoloc.ranking.prompt import PromptPlace

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from geoloc.photos.views import View
 from geoloc.photos.load import LoadOptions, PhotoLoader, pixel_array
+from geoloc.photos.views import View
 from geoloc.schema import LOADED, MANIFEST
 from geoloc.toy.archive import _exif
 

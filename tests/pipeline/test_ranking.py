@@ -71,10 +71,6 @@ def test_it_goes_on_only_with_the_same_ranker(options):
         ({"skip_ranking_within_km": -1.0}, "--skip-ranking-within-km -1.0"),
         ({"ranker_model": "/nowhere"}, "--ranker-model /nowhere: cannot load its processor"),
         ({"ranker_adapter": "/nowhere"}, "--ranker-adapter /nowhere: cannot read it"),
-        (
-            {"ranker_max_pixels": 28 * 28 * 4096},
-            "--max-pixels 3211264: two such pictures are 8192 tokens, and .* takes 8192",
-        ),
     ],
 )
 def test_a_ranker_that_cannot_be_used(options, tmp_path, change, match):

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from geoloc.photos.views import Picture, View
 from geoloc.photos.load import LoadOptions
 from geoloc.photos.sources import Source
+from geoloc.photos.views import Picture, View
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.options import ClusterOptions
 from geoloc.pipeline.run import Run

@@ -104,7 +104,9 @@ def test_a_base_with_missing_tensors_is_refused(folder, tmp_path):
     load_base(str(tmp_path / "base"))
     lost = next(name for name in whole if "layers.1.self_attn.q_proj.weight" in name)
     save_file({name: tensor for name, tensor in whole.items() if name != lost}, file, {"format": "pt"})
-    with pytest.raises(UsageError, match=r"--ranker-model .*base: 1 of its tensors are lacking, such as .*q_proj\.weight"):
+    with pytest.raises(
+        UsageError, match=r"--ranker-model .*base: 1 of its tensors are lacking, such as .*q_proj\.weight"
+    ):
         load_base(str(tmp_path / "base"))
 
 
@@ -113,7 +115,9 @@ def test_an_adapter_of_another_base_is_refused(folder, tmp_path):
     save_adapter(opinionated(folder), tmp_path / "adapter")
     adapter = Folder(str(tmp_path / "adapter"))
     other = str(write_qwen2_vl(tmp_path / "other", seed=1))
-    with pytest.raises(UsageError, match=r"--ranker-adapter .*: was trained on another base model .* than --ranker-model"):
+    with pytest.raises(
+        UsageError, match=r"--ranker-adapter .*: was trained on another base model .* than --ranker-model"
+    ):
         with_adapter(load_base(other), adapter)
     with_adapter(load_base(folder, torch.bfloat16), adapter)
     options = RankerOptions(folder, adapter)

@@ -49,7 +49,9 @@ def test_it_says_how_it_is_asked(hub, toy_adapter):
 
 
 def test_one_that_cannot_be_had_is_fetched_by_hand(hub):
-    with pytest.raises(UsageError, match=r"--ranker-adapter Jia-py/GeoRanker: is no folder here.*hf download Jia-py/GeoRanker"):
+    with pytest.raises(
+        UsageError, match=r"--ranker-adapter Jia-py/GeoRanker: is no folder here.*hf download Jia-py/GeoRanker"
+    ):
         adapter_folder("Jia-py/GeoRanker", S3Options())
 
 

@@ -10,7 +10,14 @@ from transformers import AutoProcessor
 
 from geoloc.errors import PhotoError, UsageError
 from geoloc.photos.views import AreaView, Picture
-from geoloc.ranking.georanker import GeoRanker, load_base, save_adapter, with_adapter, with_new_adapter
+from geoloc.ranking.georanker import (
+    GeoRanker,
+    check_ranker,
+    load_base,
+    save_adapter,
+    with_adapter,
+    with_new_adapter,
+)
 from geoloc.ranking.options import PromptOptions, RankerOptions
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.prompt import PromptPlace, messages
@@ -104,7 +111,9 @@ def test_in_bfloat16_the_order_is_that_of_each_pair_alone(folder, adapter, rando
     """Wherever scores differ by more than 0.05."""
     image = png(picture(random, 80, 60))
     places = [PromptPlace(*random.uniform(-80, 80, 2).tolist(), "Somewhere") for _ in range(24)]
-    query = RankQuery(VIEW.of(Picture.of(picture(random, 90, 60))), [RankCandidate(place, image, 0) for place in places], NEGATIVES)
+    query = RankQuery(
+        VIEW.of(Picture.of(picture(random, 90, 60))), [RankCandidate(place, image, 0) for place in places], NEGATIVES
+    )
     model = load_base(folder, torch.bfloat16)
     with_adapter(model, adapter)
     prompt = options(folder).prompt
@@ -163,6 +172,21 @@ def test_out_of_memory_halves_and_goes_on(folder, adapter, queries, monkeypatch)
     monkeypatch.setattr(GeoRanker, "forward", none)
     with pytest.raises(UsageError, match=r"--max-pixels 7056: one candidate is too big .*no room at all"):
         Ranker.load(options(folder, adapter)).rank(queries)
+
+
+def test_the_published_resolution_refuses_only_what_does_not_fit(tmp_path, random):
+    """12,845,056 pixels are 16,384 tokens, and two of them more than Qwen2-VL's 32,768; here a model of 512."""
+    folder = str(write_qwen2_vl(tmp_path, text={"max_position_embeddings": 512}))
+    published = RankerOptions(folder, None, PromptOptions("georanker", max_pixels=12_845_056))
+    view, _ = check_ranker(published)
+    ranker = Ranker.load(published)
+    place = RankCandidate(PromptPlace(1.0, 2.0, "Somewhere"), png(picture(random, 84, 56)))
+    sizes = [(280, 280), (20 * 28, 20 * 28), (5 * 28, 15 * 28)]
+    shown = [view.of(Picture.of(picture(random, *size))) for size in sizes]
+    assert [pixels.shape[:2] for pixels in shown] == [size[::-1] for size in sizes]
+    small, large, wide = ranker.rank([RankQuery(pixels, [place]) for pixels in shown])
+    assert small.shape == wide.shape == (1,)
+    assert large.kind == "too_long"
 
 
 def test_what_is_wrong_with_one_photo_is_not_wrong_with_others(folder, adapter, queries, random, monkeypatch):
