@@ -15,7 +15,12 @@ def geoclip_weights(file: str) -> torch.Tensor | dict[str, torch.Tensor]:
 
 
 def geoclip_gallery() -> tuple[np.ndarray, np.ndarray]:
-    """GeoCLIP's 100,000 gallery coordinates, each place once: (lat, lon), 94,123 each, in the file's order."""
+    """GeoCLIP's 100,000 gallery coordinates, each place once: (lat, lon), 94,123 each, in the file's order.
+
+    The file names 4,290 places several times, central London 37 times. The package therefore gives such a place several of
+    the top rows, each with its share of the softmax over 100,000 rows; here a place is one candidate, and a softmax is over
+    94,123. Which place is first, second and so on is the same.
+    """
     table = pd.read_csv(_package() / "model" / "gps_gallery" / "coordinates_100K.csv").drop_duplicates()
     return table["LAT"].to_numpy(), table["LON"].to_numpy()
 

@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from geoloc.geo.distance import haversine_km
+from geoloc.photos.views import Picture
 from geoloc.ranking.georanker import GeoRanker
 from geoloc.ranking.losses import multi_order_distance_loss
 from geoloc.ranking.packing import ATTENTION, Pack, Prompter, Seen

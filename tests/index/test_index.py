@@ -1,10 +1,16 @@
 import json
+from pathlib import Path
 
+import geoclip
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 
-from geoloc.encoders.presets import geoclip, lite
+from geoloc.encoders.geoclip import geoclip_weights
+from geoloc.encoders.presets import GEOCLIP_SCALE, lite
+from geoloc.encoders.presets import geoclip as geoclip_preset
 from geoloc.errors import UsageError
 from geoloc.index.build import write_index
 from geoloc.index.gallery import write_gallery
@@ -163,7 +169,7 @@ def test_rows_come_in_order_from_overlapping_parts(tmp_path, random):
 
 
 def test_gallery_is_an_index_of_coordinates(tmp_path):
-    info = write_gallery(tmp_path, geoclip())
+    info = write_gallery(tmp_path, geoclip_preset())
     index = Index(tmp_path)
     assert (info.kind, info.rows, info.dimension) == ("gallery", 94_123, 512)
     scores, rows = exact_search(index.vectors, np.array(index.vectors[500:503]), 1)
@@ -172,3 +178,37 @@ def test_gallery_is_an_index_of_coordinates(tmp_path):
     assert index.uri[0].as_py() is None
     assert index.place[500]["country"].as_py()
     assert lite().geoclip_head is False
+
+
+def test_each_place_once_where_the_package_names_it_often(monkeypatch, tmp_path, random):
+    """The package's top five hold a place as often as its gallery does, and its probability is shared by so many rows.
+
+    Of its gallery the places that are named at least three times, as often as they are.
+    """
+    package = Path(geoclip.model.__file__).parent / "gps_gallery" / "coordinates_100K.csv"
+    table = pd.read_csv(package)
+    assert (len(table), len(table.drop_duplicates())) == (100_000, 94_123)
+    times = table.groupby(["LAT", "LON"]).LAT.transform("size")
+    points = torch.tensor(table[times >= 3].to_numpy(np.float32))
+    peer = geoclip.GeoCLIP.__new__(geoclip.GeoCLIP)
+    torch.nn.Module.__init__(peer)
+    peer.image_encoder, peer.location_encoder = torch.nn.Identity(), geoclip.LocationEncoder().eval()
+    peer.logit_scale = torch.nn.Parameter(geoclip_weights("logit_scale_weights.pth"))
+    seen = torch.from_numpy(unit(random, 20, 512))
+    with torch.inference_mode():
+        top = peer(seen, points).softmax(dim=-1).topk(200, dim=1)
+    places = table[times >= 3].drop_duplicates().to_numpy()
+    monkeypatch.setattr("geoloc.index.gallery.geoclip_gallery", lambda: (places[:, 0], places[:, 1]))
+    write_gallery(tmp_path, geoclip_preset())
+    index = Index(tmp_path)
+    similarity, rows = exact_search(index.vectors, seen.numpy(), 5)
+    weights = np.exp(GEOCLIP_SCALE * (seen.numpy() @ index.vectors.T))
+    named = times[times >= 3][~table[times >= 3].duplicated()].to_numpy()
+    shared = weights / (weights * named).sum(axis=1, keepdims=True)
+    for query in range(20):
+        theirs = [tuple(points[row].tolist()) for row in top.indices[query].tolist()]
+        ours = np.stack([index.lat[rows[query]], index.lon[rows[query]]], axis=1).astype(np.float32)
+        assert list(dict.fromkeys(theirs))[:5] == [tuple(place) for place in ours.tolist()]
+        assert len(set(theirs[:5])) < 5
+        assert top.values[query, 0].item() == pytest.approx(shared[query, rows[query, 0]], rel=2e-3)
+        assert similarity[query, 0] == pytest.approx(seen[query].numpy() @ index.vectors[rows[query, 0]], abs=1e-5)
