@@ -163,7 +163,9 @@ def _gallery(parts: Parts, rows: int, fetcher: Fetcher) -> list[dict]:
         chosen += table.take(pa.array(wanted)).to_pylist()
         seen += table.num_rows
     chosen = sorted(chosen[:GALLERY], key=lambda row: row["id"])
-    photos = [{"uri": row["uri"], "size": None, "etag": None} for row in chosen]
+    photos = [
+        {"uri": row["uri"], "size": None, "etag": None, "archived": row["error_kind"] == "archived"} for row in chosen
+    ]
     for row, (_, fetched) in zip(chosen, fetcher.stream(photos), strict=True):
         row |= {"name": row["uri"].rsplit("/", 1)[-1]} | _where(row)
         row["thumbnail"] = _data_uri(fetched.data)

@@ -98,6 +98,22 @@ def test_blocks_behind_the_picture_of_a_png():
     assert is_sydney(position)
 
 
+def test_extended_xmp_of_a_jpeg_comes_in_pieces():
+    """Of packets over 64 kB (Adobe's XMP specification, part 3): an identifier, the length, where a piece begins."""
+    note = 'xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="0123456789ABCDEF0123456789ABCDEF"'
+    packet = xmp(ATTRIBUTES, f"<exif:UserComment>{'x' * 100_000}</exif:UserComment>")
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 8)).save(buffer, "JPEG", xmp=xmp(note))
+    segments = []
+    for start in range(0, len(packet), 60_000):
+        body = b"http://ns.adobe.com/xmp/extension/\0" + b"0123456789ABCDEF0123456789ABCDEF"
+        body += struct.pack(">II", len(packet), start) + packet[start : start + 60_000]
+        segments.append(b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body)
+    data = buffer.getvalue()
+    position = PhotoFile(data[:2] + b"".join(reversed(segments)) + data[2:]).carried.metadata().position
+    assert is_sydney(position)
+
+
 def test_orientation_from_xmp_alone():
     buffer = io.BytesIO()
     Image.new("RGB", (16, 8)).save(buffer, "JPEG", xmp=xmp('tiff:Orientation="6"'))
