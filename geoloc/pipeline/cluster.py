@@ -69,12 +69,13 @@ def connect() -> None:
 
 
 def quiet_data() -> ray.data.DataContext:
-    """This process's Ray Data, without its remarks; progress is for us to show."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    """This process's Ray Data, without its remarks; progress is for us to show, and what went wrong it raises besides."""
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.enable_auto_log_stats = False
+    context.raise_original_map_exception = True  # Ray Data's own would keep from us what a task said
     return context
 
 

@@ -181,7 +181,8 @@ def _reason(error: BaseException) -> BaseException:
     while seen is not None:
         if isinstance(seen, (UsageError, SourceFailingError)):
             kind = UsageError if isinstance(seen, UsageError) else SourceFailingError
-            return kind(*getattr(seen, "cause", seen).args)
+            said = str(getattr(seen, "cause", seen))
+            return kind(said.split("\n", 1)[0])  # Ray Data adds advice of its own
         seen = getattr(seen, "cause", None) or seen.__cause__
     return error
 

@@ -1,12 +1,15 @@
 """The stream on a real cluster, with stand-ins for the models."""
 
 import os
+import re
+import resource
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pytest
 from PIL import Image
 
+from geoloc.errors import UsageError
 from geoloc.photos.load import LoadOptions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import Picture, View
@@ -52,3 +55,23 @@ def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
     assert sorted(row["id"] for row in rows) == list(range(60))
     assert {row["id"] for row in rows if row["error_kind"] == "crashed"} == {7, 8, 44}
     assert run.reconcile() == 0
+
+
+def on_a_full_disk(table: pa.Table) -> pa.Table:
+    """Files of this process end at so few bytes from now on."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    return table
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_full_disk_where_results_are_written_is_told_in_one_line(tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "a.png")
+    run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
+    run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
+    connect()
+    stream = Stream(run, LoadOptions(View(16)), statuses, make_plan(ClusterOptions()), finish=on_a_full_disk)
+    with pytest.raises(UsageError) as caught:
+        stream.work()
+    assert re.fullmatch(r"/.*/parts: no space is left to write part-\w+\.parquet \(File too large\)", str(caught.value))
+    assert not list((tmp_path / "run" / "parts").iterdir())

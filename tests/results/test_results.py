@@ -117,6 +117,7 @@ def test_covering_boxes_let_readers_skip(parts, tmp_path):
 def test_geojson(parts, tmp_path):
     export("geojson", parts.tables(), tmp_path)
     collection = json.loads((tmp_path / "geotags.geojson").read_text())
+    assert len(geopandas.read_file(tmp_path / "geotags.geojson")) == len(collection["features"])  # GDAL's own reading
     features = {feature["id"]: feature for feature in collection["features"]}
     assert features[0]["geometry"] == {"type": "Point", "coordinates": [2.29, 48.86]}  # 12.5 km allow two decimals
     assert features[2]["geometry"] == {"type": "Point", "coordinates": [2.294481, 48.85837]}  # its own
