@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import httpx
 import pytest
 
 from tests.serving.conftest import KEY
@@ -48,6 +49,13 @@ def test_a_photo_is_answered(page, address, toy, tmp_path):
         "async image => { await image.decode(); return image.width }"
     )
     assert "neither is calibrated" in page.locator("#sure").text_content()
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "image/jpeg"}
+    asked = httpx.post(f"{address}/v1/geolocate", content=photos[0].read_bytes(), headers=headers, timeout=60)
+    answer = asked.json()["estimate"]
+    headline = page.locator("#place").text_content()
+    assert headline == answer["headline"]
+    if answer["radius_km"] > 200:  # no region, let alone a city
+        assert answer["place"].split(",")[0] not in headline
     page.locator("#map canvas").first.wait_for(state="attached")
 
     page.locator("#candidates li").nth(2).hover()
