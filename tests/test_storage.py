@@ -45,7 +45,9 @@ def test_a_relative_path_in_rays_copy_of_a_working_directory_is_refused(tmp_path
     copy = tmp_path / "runtime_resources" / "working_dir_files" / "_ray_pkg_0123456789abcdef"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)
-    with pytest.raises(UsageError, match=r"results: is a relative path, and a job submitted with --working-dir runs in a"):
+    with pytest.raises(
+        UsageError, match=r"results: is a relative path, and a job submitted with --working-dir runs in a"
+    ):
         Folder("results")
     assert Folder("/results").uri == "/results"
     assert Folder("s3://bucket/results").uri == "s3://bucket/results"

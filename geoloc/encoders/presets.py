@@ -27,6 +27,11 @@ class Preset:
     """How photos are cut (View.crop)."""
 
     @property
+    def tower(self) -> str:
+        """The image tower in one word, as ``--model`` takes it."""
+        return f"{self.model}@{self.pretrained}" if self.pretrained else self.model
+
+    @property
     def has_location_space(self) -> bool:
         """Whether image vectors compare with encoded coordinates."""
         return self.geoclip_head or self.alignment is not None
@@ -76,6 +81,10 @@ def preset(name: str, model: str | None = None, s3: S3Options | None = None) -> 
         return chosen
     if chosen.geoclip_head:
         _check_tower(name, model)
+    return _with_model(chosen, model)
+
+
+def _with_model(chosen: Preset, model: str) -> Preset:
     model, _, pretrained = model.partition("@") if ":" not in model else (model, "", "")
     return dataclasses.replace(chosen, model=model, pretrained=pretrained or None)
 
@@ -105,14 +114,20 @@ def _check_tower(name: str, model: str) -> None:
 
 
 def untrained(chosen: Preset) -> Preset:
-    """What an alignment of this preset starts from: its image tower alone."""
+    """Its image tower alone."""
     return dataclasses.replace(chosen, geoclip_head=False)
+
+
+def image_model(name: str, model: str | None = None) -> Preset:
+    """What an alignment starts from: a preset's image tower alone, or any other. Raises UsageError."""
+    chosen = untrained(preset(name))
+    return chosen if model is None else _with_model(chosen, model)
 
 
 def _aligned(name: str, folder: Folder, model: str | None) -> Preset:
     try:
         card = json.loads(folder.read(ALIGNMENT))
-        base = untrained(preset(card["preset"], model or card["model"]))
+        base = image_model(card["preset"], model or card["model"])
         return dataclasses.replace(base, name=folder.uri, similarity_scale=card["similarity_scale"], alignment=folder)
     except FileNotFoundError as error:
         raise UsageError(

@@ -1,5 +1,6 @@
 """Where in an image file its EXIF block and its XMP packets stand. Finds them, and reads neither."""
 
+import contextlib
 import re
 import struct
 import zlib
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 MAX_BLOCK = 16 << 20
-"""Bytes of a block that is unpacked; a longer one is not looked at."""
+"""Bytes of the blocks of a file; more are not looked at."""
 
 _EXTENDED = b"http://ns.adobe.com/xmp/extension/\0"
 _PNG_XMP = b"XML:com.adobe.xmp"
@@ -27,12 +28,16 @@ class Embedded:
 
 
 def embedded(image: Image.Image, data: bytes) -> Embedded:
-    """Of an opened image and its file, without decoding a pixel. What is malformed is as if it were not there."""
+    """Of an opened image and its file, without decoding a pixel. What comes behind a malformed block is not found, what came
+    before it is; and no more than MAX_BLOCK in all."""
     find = _FINDERS.get(image.format, _of_info)
-    try:
-        blocks = list(find(image, data))
-    except Exception:  # the bytes are arbitrary, and so is what reading them raises
-        blocks = []
+    blocks, size = [], 0
+    with contextlib.suppress(Exception):  # the bytes are arbitrary, and so is what reading them raises
+        for kind, block in find(image, data):
+            size += 0 if block is data else len(block)
+            if size > MAX_BLOCK:
+                break
+            blocks.append((kind, block))
     exif = next((block for kind, block in blocks if kind == "exif"), None)
     if exif is not None:
         exif = exif.removeprefix(b"Exif\0\0")

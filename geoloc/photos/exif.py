@@ -2,6 +2,7 @@
 
 import functools
 import io
+import struct
 import warnings
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,11 +10,8 @@ from typing import TypeVar
 from PIL import ExifTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from geoloc.photos.position import Position, read_position
+from geoloc.photos.position import Position, read_position, unless_estimate
 from geoloc.photos.times import Taken, first_time, read_time
-
-ESTIMATE = "geoloc estimate"
-"""How GPSProcessingMethod begins where this software wrote the position: what we guessed is not known."""
 
 _SIGNED_TYPES = (6, 8, 9, 10, 11, 12)
 """TIFF's numbers that have a sign (SBYTE … DOUBLE)."""
@@ -34,7 +32,8 @@ class ExifBlock:
         empty = ImageFileDirectory_v2()
         self._root = self._quietly(lambda: self._directory(ImageFileDirectory_v2(self._header).next), empty)
         self._exif = self._quietly(lambda: self._below(ExifTags.IFD.Exif), empty)
-        self._gps = self._quietly(lambda: self._below(ExifTags.IFD.GPSInfo), empty)
+        self._gps_at: int | None = None
+        self._gps = self._quietly(lambda: self._below(ExifTags.IFD.GPSInfo), None)
 
     @property
     def orientation(self) -> int | None:
@@ -65,6 +64,8 @@ class ExifBlock:
         offset = self._root.get(pointer)
         if offset is None and pointer == ExifTags.IFD.GPSInfo:  # some programs hang it there
             offset = self._exif.get(pointer)
+        if pointer == ExifTags.IFD.GPSInfo:
+            self._gps_at = offset
         return ImageFileDirectory_v2() if offset is None else self._directory(int(offset))
 
     def _quietly(self, read: Callable[[], _T], otherwise: _T) -> _T:
@@ -76,17 +77,32 @@ class ExifBlock:
 
     def _position(self) -> Position:
         tags = ExifTags.GPS
-        method = self._gps.get(tags.GPSProcessingMethod, b"")
-        if ESTIMATE.encode() in (method if isinstance(method, bytes) else str(method).encode()):
-            return Position()
+        if self._gps is None:
+            return Position("unreadable", source="exif", problem="exif: its GPS directory cannot be read")
+        if self._lost_coordinates():
+            return Position("unreadable", source="exif", problem="exif: its coordinates lie beyond its end")
         types = {self._gps.tagtype.get(tag) for tag in (tags.GPSLatitude, tags.GPSLongitude)}
-        return read_position(
+        position = read_position(
             _parts(self._gps.get(tags.GPSLatitude)),
             self._gps.get(tags.GPSLatitudeRef),
             _parts(self._gps.get(tags.GPSLongitude)),
             self._gps.get(tags.GPSLongitudeRef),
             "exif",
             signed=types <= set(_SIGNED_TYPES),
+        )
+        return unless_estimate(position, self._gps.get(tags.GPSProcessingMethod))
+
+    def _lost_coordinates(self) -> bool:
+        """Whether the GPS directory names coordinates whose values Pillow could not have, and passed over."""
+        wanted = {ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLongitude} - set(self._gps)
+        if not wanted or self._gps_at is None or _BIG_TIFF in self._header[2:4]:
+            return False
+        order = "<" if self._header[:2] == b"II" else ">"
+        self._file.seek(self._gps_at)
+        (count,) = struct.unpack(f"{order}H", self._file.read(2))
+        entries = self._file.read(12 * count)
+        return len(entries) < 12 * count or any(
+            tag in wanted for (tag,) in struct.iter_unpack(f"{order}H10x", entries)
         )
 
     def _time(self, tag: int, subseconds: int, offset: int) -> Taken | None:

@@ -85,7 +85,10 @@ class TakeoutFile:
             place = self._told.get(key)
             lat, lon = (place.get("latitude"), place.get("longitude")) if isinstance(place, dict) else (None, None)
             if all(type(value) in (int, float) for value in (lat, lon)) and (lat or lon):
-                return checked(float(lat), float(lon), self._name)
+                try:
+                    return checked(float(lat), float(lon), self._name)
+                except OverflowError:  # an integer of hundreds of digits
+                    return Position("implausible", source=self._name, problem=f"{self._name}: is no place")
         return Position()
 
     @property

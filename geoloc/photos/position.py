@@ -13,6 +13,11 @@ State = Literal["none", "read", "unreadable", "implausible"]
 AGREEING_KM = 2.0
 """Positions that a photo carries twice may lie so far apart: a whole minute of arc is 1.85 km."""
 
+ESTIMATE = "geoloc estimate"
+"""How GPSProcessingMethod begins beside an estimate of ours."""
+_ESTIMATED = re.compile(ESTIMATE + r"(?: at (-?\d+\.\d+), (-?\d+\.\d+))?")
+_SAME_DEGREES = 1e-5
+
 _NUMBER = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?:\s*/\s*(\d+))?")
 _LETTERS = {"GPSLatitude": "NS", "GPSLongitude": "EW"}
 
@@ -47,6 +52,30 @@ def read_position(
     except ValueError as error:
         return Position("unreadable", source=source, problem=f"{source}: {error}")
     return checked(lat, lon, source)
+
+
+def estimate_text(lat: float, lon: float, method: str) -> str:
+    """GPSProcessingMethod of an estimate. It says where the estimate is, so that a correction of it is told apart."""
+    return f"{ESTIMATE} at {lat:.7f}, {lon:.7f} ({method})"
+
+
+def unless_estimate(position: Position, method: object) -> Position:
+    """``none`` for an estimate of ours, by the GPSProcessingMethod beside it: it is nothing that a person or camera knew.
+
+    >>> text = estimate_text(48.85, 2.35, "top1")
+    >>> unless_estimate(Position("read", 48.85, 2.35, "exif"), text).state
+    'none'
+    >>> unless_estimate(Position("read", 48.8584, 2.2945, "exif"), text).state  # somebody has put it right
+    'read'
+    """
+    found = _ESTIMATED.search(method.decode("utf-8", "replace") if isinstance(method, bytes) else str(method or ""))
+    if found is None or position.state == "none":
+        return position
+    at = [float(value) for value in found.groups() if value is not None]
+    moved = at and (
+        position.state != "read" or max(abs(position.lat - at[0]), abs(position.lon - at[1])) > _SAME_DEGREES
+    )
+    return position if moved else Position()
 
 
 def checked(lat: float, lon: float, source: str) -> Position:

@@ -26,6 +26,16 @@ def sidecars_of(name: str, beside: Mapping[str, _T]) -> list[_T]:
     return [beside[spelling] for spelling in dict.fromkeys(_spellings(name.lower())) if spelling in beside]
 
 
+def common_stem(name: str) -> str:
+    """What the names of all of a photo's sidecars begin with, and its own.
+
+    >>> common_stem("IMG_1-edited(2).jpg")
+    'IMG_1'
+    """
+    stem = name.rpartition(".")[0] or name
+    return _NUMBER.sub("", _EDITED.sub("", _NUMBER.sub("", stem)))[:_TAKEOUT_LONGEST]
+
+
 def _spellings(name: str):
     stem, dot, suffix = name.rpartition(".")
     if not dot:

@@ -76,7 +76,7 @@ class Source:
     def root(self) -> str:
         """What the paths of its photos begin with."""
         folder = Folder(self.uri, self.s3)
-        one_photo = folder.is_local and os.path.isfile(path_of(folder.uri))
+        one_photo = os.path.isfile(path_of(folder.uri)) if folder.is_local else is_photo(self.uri)
         return folder.parent()[0].uri if self._is_table or one_photo else folder.uri
 
     def takes(self, uri: str) -> bool:
@@ -128,15 +128,20 @@ class Source:
     def _with_sidecars(self, photos: Iterable[dict], beside: dict[str, dict]) -> Iterator[dict]:
         unclaimed = set(beside)
         for row in photos:
-            if beside and (found := sidecars.sidecars_of(row["uri"].rsplit("/", 1)[-1], beside)):
-                unclaimed -= {sidecar["uri"].rsplit("/", 1)[-1].lower() for sidecar in found}
-                if self.options.sidecars:
-                    self.found.sidecars += len(found)
-                    row |= {"sidecars": [sidecar["uri"] for sidecar in found], "sidecars_etag": _etag_of(found)}
-                else:
-                    self.found.sidecars_unread += len(found)
+            found = self._claim(row, beside)
+            unclaimed -= {sidecar["uri"].rsplit("/", 1)[-1].lower() for sidecar in found}
             yield row
         self.found.left_out.update(suffix_of(name) for name in unclaimed)
+
+    def _claim(self, row: dict, beside: dict[str, dict]) -> Files:
+        """Give a photo its sidecars of those in its folder. Returns them."""
+        found = sidecars.sidecars_of(row["uri"].rsplit("/", 1)[-1], beside) if beside else []
+        if found and self.options.sidecars:
+            self.found.sidecars += len(found)
+            row |= {"sidecars": [sidecar["uri"] for sidecar in found], "sidecars_etag": _etag_of(found)}
+        elif found:
+            self.found.sidecars_unread += len(found)
+        return found
 
     def _folder(self) -> Iterator[dict]:
         root = Folder(self.uri).uri
@@ -153,8 +158,9 @@ class Source:
             for file in files
             if suffix_of(file["uri"]) in sidecars.SUFFIXES
         }
-        yield from self._with_sidecars([file for file in files if file["uri"] == uri], beside)
-        self.found.left_out.clear()  # nobody asked for them
+        for row in (file for file in files if file["uri"] == uri):
+            self._claim(row, beside)
+            yield row
 
     @staticmethod
     def _files_beside(path: str) -> Files:
@@ -169,7 +175,8 @@ class Source:
         if first is not None:
             yield from self._together(_by_folder(itertools.chain([first], entries)))
         elif key and not key.endswith("/"):
-            stem = key[: len(key) - len(suffix_of(key))]
+            folder, slash, name = key.rpartition("/")
+            stem = folder + slash + sidecars.common_stem(name)
             yield from self._one(self.uri, list(self._entries(bucket, stem)))
 
     def _entries(self, bucket: str, prefix: str) -> Iterator[dict]:
@@ -218,8 +225,8 @@ class Source:
                 folder = os.path.dirname(path_of(row["uri"]))
                 if folder not in folders:
                     folders = {folder: _sidecars_in(folder)}  # rows of one folder mostly come together
-                yield from self._with_sidecars([row], dict(folders[folder]))
-        self.found.left_out.clear()  # a table names its photos, and what else lies there is not its business
+                self._claim(row, folders[folder])
+                yield row
 
 
 def _absolute(root: str, uri: str) -> str:

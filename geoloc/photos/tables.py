@@ -131,9 +131,8 @@ class _Columns:
         if text is None or text.lower() in _NO_VALUE:
             return None
         text = text.replace(",", ".") if _DECIMAL_COMMA.match(text) else text
-        other = (0.0, None)  # on the equator or the meridian, which is always told
-        axes = (text, letter, *other) if plain(name)[-3:] == "lat" or "lat" in plain(name) else (*other, text, letter)
-        axes = tuple([value] if isinstance(value, float) else value for value in axes)
+        other = ([1.0], "N" if "lat" not in plain(name) else "E")  # any that is told, and makes no (0, 0)
+        axes = (text, letter, *other) if "lat" in plain(name) else (*other, text, letter)
         found = read_position(*axes, "table")
         if found.state == "unreadable":
             raise UsageError(f"{self._where}: column `{name}`: {text!r} in row {row + 1} is no coordinate")

@@ -1,13 +1,13 @@
 """What stands in an XMP packet, in a photo or beside it."""
 
 import re
+from collections import deque
 from xml.etree.ElementTree import Element, ParseError
 
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
-from geoloc.photos.exif import ESTIMATE
-from geoloc.photos.position import Position, agreed, read_position
+from geoloc.photos.position import Position, agreed, read_position, unless_estimate
 from geoloc.photos.times import Taken, first_time, read_time
 
 _EXIF = "{http://ns.adobe.com/exif/1.0/}"
@@ -20,7 +20,8 @@ _TIMES = {
     f"{_EXIF}DateTimeDigitized": "exif:DateTimeDigitized",
     "{http://ns.adobe.com/xap/1.0/}CreateDate": "xmp:CreateDate",
 }
-_PACKET = re.compile(rb"<(?:\w+:)?(?:xmpmeta|xapmeta|RDF)\b.*</(?:\w+:)?(?:xmpmeta|xapmeta|RDF)\s*>", re.DOTALL)
+_OPENED = re.compile(rb"<(?:\w{1,20}:)?(?:xmpmeta|xapmeta|RDF)\b")
+_CLOSED = re.compile(rb"</(?:\w{1,20}:)?(?:xmpmeta|xapmeta|RDF)\s{0,20}>")
 
 
 class XmpPacket:
@@ -39,7 +40,7 @@ class XmpPacket:
         if self._hidden:
             return Position("unreadable", source=self._source, problem=f"{self._source}: is no well-formed XMP")
         own = _position(self._values, self._source)
-        if self._root is None or own.state != "none" or self._is_estimate(self._values):
+        if self._root is None or own.state != "none" or f"{_EXIF}GPSLatitude" in self._values:
             return own
         for name in _LOCATIONS:
             places = [_below(element) for element in self._root.iter(name)]
@@ -60,26 +61,22 @@ class XmpPacket:
         value = self._values.get("{http://ns.adobe.com/tiff/1.0/}Orientation", "")
         return int(value) if value in tuple("12345678") else None
 
-    @staticmethod
-    def _is_estimate(values: dict[str, str]) -> bool:
-        return ESTIMATE in values.get(f"{_EXIF}GPSProcessingMethod", "")
-
 
 def _position(values: dict[str, str], source: str) -> Position:
-    if XmpPacket._is_estimate(values):
-        return Position()
     names = ("GPSLatitude", "GPSLatitudeRef", "GPSLongitude", "GPSLongitudeRef")
-    return read_position(*(values.get(f"{_EXIF}{name}") or None for name in names), source)
+    position = read_position(*(values.get(f"{_EXIF}{name}") or None for name in names), source)
+    return unless_estimate(position, values.get(f"{_EXIF}GPSProcessingMethod"))
 
 
 def _parsed(data: bytes) -> Element | None:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         data = data.decode("utf-16", "replace").encode()
-    packet = _PACKET.search(data)
-    if packet is None:
+    first, last = _OPENED.search(data), deque(_CLOSED.finditer(data), maxlen=1)
+    if first is None or not last:
         return None
+    packet = data[first.start() : last[0].end()]
     try:
-        return defusedxml.ElementTree.fromstring(packet[0].decode("utf-8", "replace").encode(), forbid_dtd=True)
+        return defusedxml.ElementTree.fromstring(packet.decode("utf-8", "replace").encode(), forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError, RecursionError):
         return None
 

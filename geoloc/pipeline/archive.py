@@ -118,8 +118,8 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     run.settle(settings)
     confidence = _confidence(options, models, calibration)
     log.info("Confidences: %s", f"calibrated by {options.calibration}" if calibration else "uncalibrated")
-    _bring_up_to_date(run, confidence)
     run.take_up(source, options.photos.retry_kinds())
+    _bring_up_to_date(run, confidence)
     load = {"keep_located": not options.relocate, "picture_view": facts.view if facts else None}
     build_ranker = None
     if ranker:

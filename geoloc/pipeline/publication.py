@@ -1,7 +1,7 @@
 """What others read of a run: its exports and its report, made with it, or again without it. Needs no Ray."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated
 
 import tyro
@@ -37,8 +37,12 @@ def publish_again(options: PublicationOptions) -> int:
         raise UsageError(f"RUN {options.run}: has no run.json; give the folder that geotag_archive.py wrote to")
     if options.take_back:
         for name in options.take_back:
-            count = SidecarTree(Folder(name, options.s3), "").take_back()
+            tree = Folder(name, options.s3)
+            count = SidecarTree(tree, "").take_back()
             log.info("Deleted %s sidecars of ours below %s", f"{count:,}", name)
+            if tree.uri == (folder / "xmp").uri:
+                with held(folder):
+                    _forget_export(open_run(folder), "xmp")
         return 0
     with held(folder):
         run = open_run(folder)
@@ -48,19 +52,29 @@ def publish_again(options: PublicationOptions) -> int:
     return 0
 
 
+def _forget_export(run: Run, name: str) -> None:
+    """It is not kept up to date any more."""
+    made = run.record().get("exports", {})
+    run.write_record(exports={other: options for other, options in made.items() if other != name})
+
+
 def open_run(folder: Folder) -> Run:
     return Run(folder, "geotags", RESULT)
 
 
 def publish(run: Run, options: ExportOptions, summary: Summary) -> None:
     """Write the report and the exports of what a run's folder holds, and say so. An export that was made once is kept up to
-    date ever after: what others still read must not be what no longer holds."""
+    date ever after, with the options it was made with: what others still read must not be what no longer holds."""
     record = run.record()
     calibrated = bool((record.get("confidence") or {}).get("calibration"))
-    export = Export(options, run.folder, record["root"], calibrated)
+    made = dict(record.get("exports", {}))
     for name in FORMATS:
-        if name not in options.export and not export.is_there(name):
-            continue
-        log.info("%s", told(name, export.write(name, run.parts.tables())))
+        if name in options.export:
+            made[name] = asdict(replace(options, export=(name,)))
+        if name in made:
+            export = Export(ExportOptions(**made[name]), run.folder, record["root"], calibrated)
+            if name in options.export or export.is_there(name):
+                log.info("%s", told(name, export.write(name, run.parts.tables())))
+    run.write_record(exports=made)
     write_report(run.folder, run.parts, summary, record)
     log.info("Report: %s/report.html", run.folder.uri)

@@ -53,6 +53,8 @@ class Run:
         self.manifest = Manifest(folder / "manifest")
         self.parts = Parts(folder / parts)
         self._columns = schema.names
+        self.tried_again = np.zeros(0, np.int64)
+        """Ids of photos that failed before, and may well fail again."""
         self._source: Source | None = None
         self.parts.remove_drafts()
 
@@ -183,17 +185,17 @@ class Run:
 
     def forget_failures(self, kinds: Collection[str]) -> int:
         """Take the photos out of the results that failed for these reasons; returns how many."""
-        forgotten = 0
+        forgotten = [np.zeros(0, np.int64)]
         for name in self.parts.names():
-            again = pc.is_in(self.parts.read(name, ["error_kind"])["error_kind"], pa.array(kinds, pa.string()))
-            failed = pc.equal(self.parts.read(name, ["status"])["status"], "failed")
-            again = pc.and_(again, failed)
-            count = pc.sum(again).as_py()
-            if count:
+            rows = self.parts.read(name, ["id", "status", "error_kind"])
+            of_kinds = pc.is_in(rows["error_kind"], pa.array(kinds, pa.string()))
+            again = pc.and_(of_kinds, pc.equal(rows["status"], "failed"))
+            if pc.any(again).as_py():
                 self.no_success()
                 self.parts.write(name, self.parts.read(name).filter(pc.invert(again)))
-                forgotten += count
-        return forgotten
+                forgotten.append(rows["id"].filter(again).to_numpy())
+        self.tried_again = np.concatenate(forgotten)
+        return len(self.tried_again)
 
     def reconcile(self) -> int:
         """Make the results hold each live photo at most once, and count the live photos that have none.

@@ -33,7 +33,7 @@ log = logging.getLogger("geoloc")
 
 RECENT = 1_000
 """Photos that the share of failures is taken of."""
-OUT_OF_REACH = frozenset((*ACCESS, "network", "throttled"))
+OUT_OF_REACH = frozenset((*ACCESS, "network", "throttled")) - {"archived"}
 """Kinds of failure that say something of the source, not of a photo."""
 
 
@@ -106,6 +106,7 @@ class Stream:
                 _load,
                 manifest=ray.put(self.run.manifest),
                 options=self.load,
+                tried_again=ray.put(self.run.tried_again),
                 breaker=_Breaker.remote(self.max_failing_share),
             ),
             batch_format="pyarrow",
@@ -139,15 +140,18 @@ def _through(rows: ray.data.Dataset, build: Build, pool: Pool) -> ray.data.Datas
 
 
 def _load(
-    units: pa.Table, manifest: ray.ObjectRef, options: LoadOptions, breaker: ray.actor.ActorHandle
+    units: pa.Table,
+    manifest: ray.ObjectRef,
+    options: LoadOptions,
+    tried_again: ray.ObjectRef,
+    breaker: ray.actor.ActorHandle,
 ) -> Iterator[pa.Table]:
-    listing = ray.get(manifest)
+    listing, failed_before = ray.get(manifest), ray.get(tried_again)
     for unit in (Unit(**row) for row in units.to_pylist()):
         for batch in _loader(options).load(unit.pending(listing), _crumbs(listing, unit)):
-            kinds = Counter(batch["error_kind"].drop_null().to_pylist())
-            if reason := ray.get(
-                breaker.add.remote(batch.num_rows, {k: n for k, n in kinds.items() if k in OUT_OF_REACH})
-            ):
+            fresh = batch["error_kind"].filter(pa.array(~np.isin(batch["id"].to_numpy(), failed_before)))
+            kinds = {kind: count for kind, count in Counter(fresh.to_pylist()).items() if kind in OUT_OF_REACH}
+            if len(fresh) and (reason := ray.get(breaker.add.remote(len(fresh), kinds))):
                 raise SourceFailingError(reason)
             yield batch
 

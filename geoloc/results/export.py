@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from geoloc.errors import UsageError
 from geoloc.geo.precision import place_within, rounded
-from geoloc.photos.exif import ESTIMATE
+from geoloc.photos.position import estimate_text
 from geoloc.results.sidecars import Names, SidecarTree
 from geoloc.schema import CONFIDENCES
 from geoloc.storage import Folder, raw_name
@@ -121,7 +121,7 @@ class Export:
                         f"{abs(lon):.7f}",
                         "E" if lon >= 0 else "W",
                         round(row["radius_km"] * 1000),
-                        f"{ESTIMATE} ({row['method']})",
+                        estimate_text(lat, lon, row["method"]),
                         *(place.get(name, "") for name in ("city", "region", "country")),
                     ]
                 )

@@ -27,6 +27,10 @@ class Parts:
         self.write(f"part-{name}.parquet", table)
 
     def write(self, name: str, table: pa.Table) -> None:
+        """A part without rows is none, and goes."""
+        if not table.num_rows:
+            self.folder.delete(name)
+            return
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd", row_group_size=65_536)
         self.folder.write(name, sink.getvalue().to_pybytes())

@@ -10,7 +10,7 @@ from typing import Literal
 from xml.sax.saxutils import quoteattr
 
 from geoloc.geo.precision import place_within, rounded
-from geoloc.photos.exif import ESTIMATE
+from geoloc.photos.position import estimate_text
 from geoloc.storage import Folder, raw_name
 
 Names = Literal["photo.jpg.xmp", "photo.xmp"]
@@ -112,7 +112,7 @@ def sidecar(row: dict) -> bytes:
         "exif:GPSLongitude": _degrees_minutes(lon, "EW"),
         "exif:GPSMapDatum": "WGS-84",
         "exif:GPSHPositioningError": f"{round(row['radius_km'] * 1000)}/1",
-        "exif:GPSProcessingMethod": f"{ESTIMATE} ({row['method']}), not a measurement",
+        "exif:GPSProcessingMethod": f"{estimate_text(lat, lon, row['method'])}, not a measurement",
         "photoshop:City": place.get("city"),
         "photoshop:State": place.get("region"),
         "photoshop:Country": place.get("country"),

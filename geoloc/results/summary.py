@@ -124,7 +124,8 @@ class Summary:
                 f"{one['uri'].rsplit('/', 1)[-1]}: {one['gps_problem']}" for one in self.gps_problems[:3]
             )
             lines.append(
-                f"{untold:,} photos carry a position that was not read ({states}); nothing is exported over it. "
+                f"{untold:,} photos carry a position that was not read ({states}); estimates are exported over it only with "
+                "--overwrite-unreadable-gps. "
                 f"For example: {examples}"
             )
         if len(self.methods) > 1:

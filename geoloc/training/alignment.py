@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import pyarrow.compute as pc
 import tyro
 
-from geoloc.encoders.presets import ALIGNMENT, WEIGHTS, Preset, preset, untrained
+from geoloc.encoders.presets import ALIGNMENT, WEIGHTS, Preset, image_model
 from geoloc.errors import UsageError
 from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
@@ -65,7 +65,7 @@ def train_alignment(options: AlignmentOptions) -> int:
     options.training.check()
     options.photos.check()
     options.listing.check()
-    models = untrained(preset(options.preset, options.model, options.s3))
+    models = image_model(options.preset, options.model)
     if models.alignment is not None:
         raise UsageError(f"--preset {options.preset}: is trained already; start from geoclip or lite")
     folder = Folder(options.output, options.s3)
@@ -190,7 +190,7 @@ def train_worker(config: dict) -> None:
             return
     card = {
         "preset": config["models"].name,
-        "model": config["models"].model,
+        "model": config["models"].tower,
         "image_dimension": examples.features.shape[1],
         "text_dimension": texts.shape[1],
         "training": asdict(options),

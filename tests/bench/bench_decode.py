@@ -32,11 +32,15 @@ def main(folder: str, count: int = 240) -> None:
     gallery = embeddings(encoder, [VIEW.of(PhotoFile(path.read_bytes()).picture(exact=True)) for path in paths])
     chosen = np.random.default_rng(0).permutation(len(paths))[:count]
     print(f"{count} photos of {len(paths):,}; with MARGIN {MARGIN}, and as before: the nearest scale, its own geometry")
-    print("| shortest side, px | decoded at | cosine, mean | worst | neighbours changed, % | photos/s | whole | times |")
+    print(
+        "| shortest side, px | decoded at | cosine, mean | worst | neighbours changed, % | photos/s | whole | times |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for shortest in SHORTEST:
         random = np.random.default_rng(shortest)
-        files = [resized(paths[number], shortest, random) for number in chosen[: count if shortest < 2000 else count // 2]]
+        files = [
+            resized(paths[number], shortest, random) for number in chosen[: count if shortest < 2000 else count // 2]
+        ]
         whole, whole_rate = timed(lambda data: VIEW.of(PhotoFile(data).picture(exact=True)), files)
         reference = embeddings(encoder, whole)
         for name, way in (("", in_use), (" (before)", nearest_scale)):

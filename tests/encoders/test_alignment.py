@@ -18,7 +18,7 @@ from geoloc.encoders.alignment import (
     same_place,
 )
 from geoloc.encoders.location import LocationEncoder
-from geoloc.encoders.presets import ALIGNMENT, preset
+from geoloc.encoders.presets import ALIGNMENT, image_model, preset
 from geoloc.errors import UsageError
 from geoloc.geo.projections import mercator
 from geoloc.storage import Folder
@@ -130,6 +130,19 @@ def test_parts_of_a_vector(random):
     some = keep_parts(photo, ("image", "location"))
     assert (some @ other.T).item() == pytest.approx(products["image"] + products["location"], rel=1e-4)
     assert part_of(photo, "text").any()
+
+
+@pytest.mark.parametrize("model", ["ViT-L-14-quickgelu@openai", "ViT-B-32@laion2b_s34b_b79k"])
+def test_it_names_the_tower_that_it_was_trained_on(tmp_path, model):
+    """As its card has it; an alignment starts from any tower, whatever GeoCLIP's head wants."""
+    start = image_model("geoclip", model)
+    assert (start.tower, start.geoclip_head) == (model, False)
+    card = {"preset": "geoclip", "model": start.tower, "similarity_scale": 54.0}
+    (tmp_path / ALIGNMENT).write_text(json.dumps(card))
+    trained = preset(str(tmp_path))
+    assert (trained.model, trained.pretrained) == tuple(model.split("@"))
+    assert trained.crop == "transformers"
+    assert image_model("geoclip").tower == "ViT-L-14-quickgelu@openai"
 
 
 def test_a_folder_that_does_not_fit(tmp_path, alignment):

@@ -11,6 +11,7 @@ from PIL.TiffImagePlugin import IFDRational
 from geoloc.photos.decode import PhotoFile
 from geoloc.photos.exif import ExifBlock
 from geoloc.photos.metadata import Metadata
+from geoloc.photos.position import estimate_text
 from geoloc.toy.archive import _exif
 
 
@@ -138,6 +139,30 @@ def test_big_endian_and_bytes_for_references():
     ]
     position = ExifBlock(raw_gps(*tags, order=">")).position
     assert (position.lat, position.lon) == pytest.approx((-33.8568, 151.2153), abs=1e-7)
+
+
+def test_coordinates_that_the_block_has_lost_are_not_none():
+    """The directory, or the values it points to, lie beyond the end of what is there."""
+    whole = raw_gps(
+        (1, ASCII, 2, b"S\0"),
+        (2, RATIONAL, 3, rationals(*LAT)),
+        (3, ASCII, 2, b"E\0"),
+        (4, RATIONAL, 3, rationals(*LON)),
+    )
+    assert ExifBlock(whole).position.state == "read"
+    assert ExifBlock(whole[:-50]).position.state == "unreadable"
+    assert ExifBlock(whole[:40]).position.state == "unreadable"
+    assert ExifBlock(whole[:28]).position.state == "unreadable"
+    assert ExifBlock(whole[:26]).position.state == "unreadable"
+
+
+def test_an_estimate_that_somebody_put_right_is_theirs():
+    """exiftool leaves GPSProcessingMethod as it is where the coordinates alone are set."""
+    text = b"ASCII\0\0\0" + estimate_text(48.0, 2.0, "top1").encode()
+    for latitude, state in ((48.0, "none"), (48.5, "read")):
+        exif = gps((latitude, 0.0, 0.0), "N", (2.0, 0.0, 0.0), "E")
+        exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSProcessingMethod] = text
+        assert metadata_of(exif).position.state == state
 
 
 def test_our_own_estimate_is_no_position():

@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import subprocess
+import time
 import zlib
 from datetime import datetime
 
@@ -14,7 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from geoloc.errors import PhotoError
 from geoloc.photos.decode import PhotoFile
-from geoloc.photos.embedded import Embedded
+from geoloc.photos.embedded import MAX_BLOCK, Embedded, embedded
 from geoloc.photos.metadata import Carried, Sidecar
 from geoloc.photos.times import time_of_name
 from geoloc.toy.archive import _exif
@@ -146,6 +147,41 @@ def test_malformed_xmp_with_a_position_is_not_passed_over():
     assert read(b"no xml at all").position.state == "none"
     bomb = b'<!DOCTYPE x [<!ENTITY a "aaaa">]>' + xmp("", "&a;")
     assert read(bomb).position.state == "none"
+
+
+def test_what_stands_before_a_malformed_block_is_heard():
+    sydney = _exif(-33.8568, 151.2153, 0).tobytes()
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 8)).save(buffer, "JPEG", exif=sydney)
+    body = b"http://ns.adobe.com/xmp/extension/\0" + b"short"
+    data = buffer.getvalue()
+    segment = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    assert is_sydney(PhotoFile(data[:2] + segment + data[2:]).carried.metadata().position)
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 8)).save(buffer, "PNG", exif=sydney)
+    data, body = buffer.getvalue(), b"XML:com.adobe.xmp\0\1"
+    chunk = struct.pack(">I", len(body)) + b"iTXt" + body + struct.pack(">I", zlib.crc32(b"iTXt" + body))
+    assert is_sydney(PhotoFile(data[:-12] + chunk + data[-12:]).carried.metadata().position)
+
+
+def test_blocks_cost_no_more_than_a_file_may_hold():
+    """Little chunks that unpack to much, and a packet that is all openings, end soon."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 8)).save(buffer, "PNG")
+    data = buffer.getvalue()
+    openings = b"<RDF " * 3_000_000
+    body = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(openings)
+    chunk = struct.pack(">I", len(body)) + b"iTXt" + body + struct.pack(">I", zlib.crc32(b"iTXt" + body))
+    start = time.perf_counter()
+    carried = PhotoFile(data[:-12] + 8 * chunk + data[-12:]).carried
+    assert carried.metadata().position.state == "none"
+    assert sum(map(len, embedded(Image.open(io.BytesIO(data)), data[:-12] + 8 * chunk).xmp)) <= MAX_BLOCK
+    assert time.perf_counter() - start < 20
+
+
+def test_a_number_too_large_to_be_one_is_no_place():
+    told = takeout().replace(b"-33.8568", b"9" * 400)
+    assert read(x_jpg_json=told).position.state == "implausible"
 
 
 def takeout(lat=-33.8568, lon=151.2153, **others) -> bytes:

@@ -269,6 +269,10 @@ def test_one_photo(tmp_path, s3):
     rows, _ = listed("s3://one/p/a.jpg")
     assert [(row["uri"], row["sidecars"]) for row in rows] == [("s3://one/p/a.jpg", ["s3://one/p/a.jpg.xmp"])]
     assert listed("s3://one/p/none.jpg")[0] == []
+    put(s3, "one", "q/IMG_1-edited(2).jpg", "q/IMG_1.jpg(2).json", "q/IMG_10.jpg")
+    rows, source = listed("s3://one/q/IMG_1-edited(2).jpg")
+    assert [row["sidecars"] for row in rows] == [["s3://one/q/IMG_1.jpg(2).json"]]
+    assert source.root == "s3://one/q"
 
 
 def test_every_format_that_is_decoded_is_listed(tmp_path):

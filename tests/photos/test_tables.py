@@ -34,6 +34,11 @@ def test_columns_are_recognised(tmp_path, text):
     assert read(tmp_path / "photos.csv", text) == ([("a.jpg", -33.5, 151.25)], [])
 
 
+def test_the_equator_and_the_meridian_are_places(tmp_path):
+    text = 'uri,lat,lon\na.jpg,"0.0 N","36.8 E"\nb.jpg,"51.5 N","0.0 E"\n'
+    assert read(tmp_path / "photos.csv", text)[0] == [("a.jpg", 0.0, 36.8), ("b.jpg", 51.5, 0.0)]
+
+
 def test_ids_are_text(tmp_path):
     rows, _ = read(tmp_path / "photos.csv", "uri,lat,lon\n000123,1,2\n1e5,1,2\n")
     assert [row[0] for row in rows] == ["000123", "1e5"]

@@ -443,7 +443,12 @@ def test_exports_are_made_again_alone_and_taken_back(options, toy, tmp_path, cap
     located = sum(row["status"] == "located" for row in results(options))
     assert len(list((out / "xmp").rglob("*.xmp"))) == located
     assert f"Export csv: {located:,} written" in caplog.text
+    names, table = {path.name for path in (out / "xmp").rglob("*.xmp")}, (out / "geotags.csv").read_bytes()
+    assert publish_again(PublicationOptions(str(out))) == 0  # as they were made, whatever is usual
+    assert {path.name for path in (out / "xmp").rglob("*.xmp")} == names
+    assert (out / "geotags.csv").read_bytes() == table
     assert publish_again(PublicationOptions(str(out), take_back=(str(out / "xmp"),))) == 0
+    assert publish_again(PublicationOptions(str(out))) == 0
     assert list((out / "xmp").rglob("*.xmp")) == []
     (out / "_SUCCESS").unlink()
     with pytest.raises(UsageError, match="is not finished"):

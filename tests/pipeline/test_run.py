@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,9 +71,14 @@ def test_failures_that_can_be_put_right_are_tried_again(tmp_path):
     assert run.forget_failures(()) == 0
     assert run.succeeded
     assert run.forget_failures({"network", "forbidden"}) == 2
+    assert run.tried_again.tolist() == [1, 3]
     assert not run.succeeded
     units, left = run.pending()
     assert (left, units[0].pending(run.manifest)["id"].to_pylist()) == (2, [1, 3])
+    run.parts.add(failing([1, 3], ["network", "network"]))
+    before = run.parts.names()
+    assert run.forget_failures({"network"}) == 2
+    assert len(run.parts.names()) == len(before) - 1  # a part of which nothing is left goes
     run.parts.add(failing([1, 3], [None, None]))
     assert (run.forget_failures({"network"}), run.reconcile()) == (0, 0)
 
@@ -105,7 +111,7 @@ def test_damaged_and_foreign_parts_are_set_aside_and_done_again(tmp_path):
     run.parts.write("part-columns.parquet", pa.table({"a": [1]}))
     run.parts.write("part-others.parquet", good.set_column(1, "uri", pa.array(["of", "another run"])))
     run.parts.write("part-beyond.parquet", failing([77], [None]))
-    run.parts.write("part-rows.parquet", good.slice(0, 0))
+    pq.write_table(good.slice(0, 0), tmp_path / "geotags" / "part-rows.parquet")
     run.succeed({})
     expected = [f"part-{name}.parquet" for name in ("beyond", "columns", "cut", "empty", "junk", "others", "rows")]
     assert run.set_aside_damaged() == expected

@@ -67,12 +67,16 @@ def test_geoparquet_is_read_by_geopandas_and_duckdb(parts, tmp_path):
 
 def test_the_report_tells_how_an_archived_photo_is_restored(parts, tmp_path, s3):
     """Its command's request, as the AWS tools read it, is one that a store takes."""
-    key = "2019/it's a \"cold\" one.jpg"
+    key = '2019/it\'s a "cold" one.jpg'
     s3.create_bucket(Bucket="cold-storage")
     s3.put_object(Bucket="cold-storage", Key=key, Body=b"x", StorageClass="DEEP_ARCHIVE")
     failed = {"id": 4, "uri": f"s3://cold-storage/{key}", "status": "failed", "error_kind": "archived", "error": "cold"}
     parts.add(results([failed]))
-    record = {"settings": {}, "options": {"source": "s", "preset": "lite", "chooser": "top1"}, "last_work": {"photos": 0}}
+    record = {
+        "settings": {},
+        "options": {"source": "s", "preset": "lite", "chooser": "top1"},
+        "last_work": {"photos": 0},
+    }
     write_report(Folder(str(tmp_path)), parts, Summary.of(parts.tables(COLUMNS)), record)
     [command] = re.findall(r"<code>(aws s3api .*?)</code>", (tmp_path / "report.html").read_text())
     words = shlex.split(html.unescape(command))

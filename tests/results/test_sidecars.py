@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
@@ -91,6 +92,15 @@ def test_our_own_sidecar_is_no_knowledge():
     data = sidecar(row(0))
     assert is_ours(data)
     assert PhotoFile(_jpeg()).carried.metadata("x.jpg", [Sidecar("x.jpg.xmp", data)]).position.state == "none"
+
+
+def test_one_that_somebody_put_right_is_theirs():
+    data = sidecar(row(0))
+    lat = re.search(rb'exif:GPSLatitude="(.*?)"', data)[1]
+    position = (
+        PhotoFile(_jpeg()).carried.metadata("x.jpg", [Sidecar("x.jpg.xmp", data.replace(lat, b"48,10.5N"))]).position
+    )
+    assert (position.state, position.lat) == ("read", pytest.approx(48.175))
 
 
 def _jpeg(**options) -> bytes:
