@@ -135,6 +135,16 @@ def toy_tower(monkeypatch):
 
 
 @pytest.fixture
+def small_gallery(monkeypatch) -> int:
+    """The first places of GeoCLIP's gallery alone: encoding all of them takes a while. Returns how many."""
+    from geoloc.encoders.geoclip import geoclip_gallery
+
+    lat, lon = geoclip_gallery()
+    monkeypatch.setattr("geoloc.index.gallery.geoclip_gallery", lambda: (lat[:3_000], lon[:3_000]))
+    return 3_000
+
+
+@pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(0)
 

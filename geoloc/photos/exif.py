@@ -101,9 +101,7 @@ class ExifBlock:
         self._file.seek(self._gps_at)
         (count,) = struct.unpack(f"{order}H", self._file.read(2))
         entries = self._file.read(12 * count)
-        return len(entries) < 12 * count or any(
-            tag in wanted for (tag,) in struct.iter_unpack(f"{order}H10x", entries)
-        )
+        return len(entries) < 12 * count or any(tag in wanted for (tag,) in struct.iter_unpack(f"{order}H10x", entries))
 
     def _time(self, tag: int, subseconds: int, offset: int) -> Taken | None:
         text = self._exif.get(tag) or self._root.get(tag)

@@ -168,10 +168,10 @@ def test_rows_come_in_order_from_overlapping_parts(tmp_path, random):
     assert max(batch.num_rows for batch in batches) < 60
 
 
-def test_gallery_is_an_index_of_coordinates(tmp_path):
+def test_gallery_is_an_index_of_coordinates(tmp_path, small_gallery):
     info = write_gallery(tmp_path, geoclip_preset())
     index = Index(tmp_path)
-    assert (info.kind, info.rows, info.dimension) == ("gallery", 94_123, 512)
+    assert (info.kind, info.rows, info.dimension) == ("gallery", small_gallery, 512)
     scores, rows = exact_search(index.vectors, np.array(index.vectors[500:503]), 1)
     assert rows[:, 0].tolist() == [500, 501, 502]
     assert scores[:, 0] == pytest.approx(1, abs=1e-5)

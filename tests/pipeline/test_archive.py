@@ -190,8 +190,8 @@ def test_all_photos_failing_is_a_failure_with_results(options, tmp_path):
     assert (tmp_path / "out" / "report.html").exists()
 
 
-def test_geoclip_needs_no_reference_photos(tmp_path, toy, random, toy_tower):
-    """With its gallery; the weights of the image tower are random here, so only the plumbing is right."""
+def test_geoclip_needs_no_reference_photos(tmp_path, toy, toy_tower, small_gallery):
+    """With a gallery; the weights of the image tower are random here, so only the plumbing is right."""
     options = ArchiveOptions(
         str(toy / "archive"), str(tmp_path / "out"), model=write_clip(tmp_path / "clip"), chooser="verification"
     )
