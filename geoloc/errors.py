@@ -12,6 +12,7 @@ PERMANENT = (
     "truncated",
     "corrupt",
     "too_many_pixels",
+    "too_many_scans",
     "too_narrow",
     "no_position",
 )
@@ -31,8 +32,8 @@ class PhotoError(Exception):
     """One photo cannot be used. It becomes a row with ``status="failed"`` and never stops a run.
 
     Kinds from fetching: ``empty``, ``too_large``, and those of ACCESS and PASSING but ``crashed``.
-    Kinds from decoding: ``not_an_image``, ``truncated``, ``corrupt``, ``too_many_pixels``, ``too_narrow``,
-    ``crashed``. Kind from building an index: ``no_position``.
+    Kinds from decoding: ``not_an_image``, ``truncated``, ``corrupt``, ``too_many_pixels``,
+    ``too_many_scans``, ``too_narrow``, ``crashed``. Kind from building an index: ``no_position``.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -25,11 +25,17 @@ _JPEG_DAMAGE = re.compile(r"premature end|bad huffman|corrupt jpeg data(?!: \d+ 
 
 _TRUNCATED = re.compile(r"truncated|premature|not enough data|EOF", re.IGNORECASE)
 
+MAX_SCANS, MAX_SCAN_MEGAPIXELS = 100, 2_000
+"""Of a JPEG: every scan goes over the whole picture again. Cameras write 1, progressive encoders about 10, and never as many as
+these: one repeated 2,000 times kept a decoder busy for minutes."""
 MARGIN = 3
 """How many times larger than what is wanted a JPEG is decoded at least: closer to it, scaling in the DCT shows in the pixels
 that a model sees, and in what it finds most similar (tests/bench/bench_decode)."""
 _EIGHTHS = (1, 2, 4)
 """DCT scales, for which decoders have fast paths."""
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""Of a JPEG's segments. In compressed data 255 is followed by 0, by a restart's number or by itself."""
+_SCAN, _END, _ALONE = 0xDA, 0xD9, (0x01, 0xD8)
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -46,7 +52,7 @@ _MIRRORED, _UPENDED = (2, 3, 6, 7), (3, 4, 7, 8)
 class PhotoFile:
     """An image file, opened: its header and metadata are read, its pixels are not.
 
-    Raises PhotoError of the kinds ``not_an_image``, ``corrupt`` and ``too_many_pixels``.
+    Raises PhotoError of the kinds ``not_an_image``, ``corrupt``, ``too_many_pixels`` and ``too_many_scans``.
     """
 
     def __init__(self, data: bytes, max_pixels: int = 200_000_000) -> None:
@@ -64,9 +70,15 @@ class PhotoFile:
             raise PhotoError(
                 "too_many_pixels", f"{width * height / 1e6:.0f} megapixels, the limit is {max_pixels / 1e6:g}"
             )
+        if self._is_jpeg:
+            _check_scans(data, width * height / 1e6)
         # Pillow turns a TIFF upright itself, and so do the decoders of HEIF, which clear the tag.
         self._orientation = 1 if self._image.format == "TIFF" else self.carried.orientation
         self.width, self.height = (height, width) if self._orientation >= 5 else (width, height)
+
+    @property
+    def _is_jpeg(self) -> bool:
+        return self._image.format in ("JPEG", "MPO")
 
     def picture(self, scale: float = 1.0, exact: bool = False) -> Picture:
         """RGB and upright, at MARGIN times ``scale`` of its resolution or more.
@@ -74,12 +86,12 @@ class PhotoFile:
         A JPEG is decoded at the smallest of the DCT scales 1/8, 1/4 and 1/2 that is enough; others, and all if ``exact``,
         whole. Raises PhotoError of the kinds ``truncated`` and ``corrupt``.
         """
-        is_jpeg, eighths = self._image.format in ("JPEG", "MPO"), 8
-        if is_jpeg and not exact:
+        eighths = 8
+        if self._is_jpeg and not exact:
             eighths = next((n for n in _EIGHTHS if n >= 8 * MARGIN * scale), 8)
         try:
             with warnings.catch_warnings(action="ignore"):
-                image = self._jpeg(eighths) if is_jpeg else to_rgb(self._image)
+                image = self._jpeg(eighths) if self._is_jpeg else to_rgb(self._image)
         except PhotoError:
             raise
         except Exception as error:  # as above
@@ -106,6 +118,23 @@ class PhotoFile:
         left = upright.width - width if self._orientation in _MIRRORED else 0
         top = upright.height - height if self._orientation in _UPENDED else 0
         return left, top, left + width, top + height
+
+
+def _check_scans(data: bytes, megapixels: float) -> None:
+    """Raises PhotoError where decoding would go over the picture too often."""
+    most = min(MAX_SCANS, max(16, int(MAX_SCAN_MEGAPIXELS / max(megapixels, 1e-6))))
+    if data.count(b"\xff\xda") <= most:  # thumbnails' included, and far quicker than reading segments
+        return
+    at, scans = 2, 0
+    while found := _MARKER.search(data, at):
+        marker, at = data[found.end() - 1], found.end()
+        if marker == _END:
+            break
+        if marker not in _ALONE:
+            scans += marker == _SCAN
+            at += max(2, int.from_bytes(data[at : at + 2], "big"))
+    if scans > most:
+        raise PhotoError("too_many_scans", f"{scans:,} scans of {megapixels:.0f} megapixels, the limit is {most}")
 
 
 def _damage(error: Exception) -> str:

@@ -122,6 +122,40 @@ def test_a_photo_is_judged_by_content_not_by_name_and_junk_has_no_image():
             PhotoFile(junk).picture()
 
 
+def rescanned(data: bytes, times: int) -> bytes:
+    """A JPEG whose last scan is there so many times more."""
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * times + data[-2:]
+
+
+def test_scans_are_counted_before_decoding():
+    progressive = encoded(scene(), "JPEG", quality=95, progressive=True)
+    scans = progressive.count(b"\xff\xda")
+    assert 5 < scans < 15
+    assert PhotoFile(rescanned(progressive, 100 - scans)).picture().size == (400, 300)
+    for picture in (rescanned(progressive, 101 - scans), rescanned(encoded(scene(), "JPEG"), 2_000)):
+        with pytest.raises(PhotoError) as caught:
+            PhotoFile(picture)
+        assert caught.value.kind == "too_many_scans"
+        assert "the limit is 100" in caught.value.message
+
+
+def test_scans_of_what_a_jpeg_carries_do_not_count():
+    """Its thumbnail, and the pictures behind it in a file of several."""
+    exif = Image.Exif()
+    exif[0x9286] = rescanned(encoded(scene(8, 8), "JPEG", quality=1), 150)
+    photo = encoded(scene(), "JPEG", exif=exif)
+    assert photo.count(b"\xff\xda") > 100
+    assert PhotoFile(photo).picture().size == (400, 300)
+    assert PhotoFile(photo + rescanned(encoded(scene(), "JPEG"), 200)).picture().size == (400, 300)
+
+
+def test_the_more_pixels_the_fewer_scans():
+    data = rescanned(encoded(Image.new("L", (12_000, 8_000)), "JPEG", quality=1, progressive=True), 40)
+    with pytest.raises(PhotoError, match="too_many_scans: .* scans of 96 megapixels, the limit is 20"):
+        PhotoFile(data)
+
+
 def test_pixel_limit_comes_before_decoding():
     bomb = encoded(Image.new("1", (30_000, 30_000)), "PNG")
     assert len(bomb) < 200_000
