@@ -28,6 +28,7 @@ UNKNOWN_SIZE = 8 << 20
 
 
 _CHANGED = "it is not what was listed; the next run takes it up"
+_ADDRESS = re.compile(r"""(?:https?://|\b(?=\d{1,3}(?:\.\d{1,3}){3}:\d))[^\s"']+""")
 _REFUSALS = {"InvalidObjectState": "archived", "KMS": "kms", "kms:": "kms"}
 _THROTTLED = re.compile(r"SlowDown|ServiceUnavailable|TooManyRequests|RequestLimitExceeded|\b(429|503)\b")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -198,12 +199,12 @@ class Fetcher:
             return response["Body"].read()
         except botocore.exceptions.ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-            if status in (401, 403) or _refusal(describe(error)):
-                raise _refused(describe(error)) from error
+            if status in (401, 403) or _refusal(_reason(error)):
+                raise _refused(_reason(error)) from error
             kind = {404: "not_found", 412: "changed", 429: "throttled", 503: "throttled"}.get(status, "network")
-            raise PhotoError(kind, describe(error)) from error
+            raise PhotoError(kind, _reason(error)) from error
         except botocore.exceptions.BotoCoreError as error:
-            raise PhotoError("network", describe(error)) from error
+            raise PhotoError("network", _reason(error)) from error
 
 
 def _open_store(bucket: str, options: FetchOptions) -> S3Store:
@@ -247,5 +248,6 @@ def _refused(reason: str) -> PhotoError:
 
 
 def _reason(error: Exception) -> str:
-    """What the store said, without the client's debug output."""
-    return str(error).split("Debug source:")[0]
+    """What the store said, without the client's debug output, and without addresses: where a store is, is nobody's business
+    who reads results or answers."""
+    return _ADDRESS.sub("the store", str(error).split("Debug source:")[0])

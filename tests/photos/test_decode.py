@@ -152,7 +152,7 @@ def test_scans_of_what_a_jpeg_carries_do_not_count():
 
 def test_the_more_pixels_the_fewer_scans():
     data = rescanned(encoded(Image.new("L", (12_000, 8_000)), "JPEG", quality=1, progressive=True), 40)
-    with pytest.raises(PhotoError, match="too_many_scans: .* scans of 96 megapixels, the limit is 20"):
+    with pytest.raises(PhotoError, match=r"too_many_scans: .* scans of 96 megapixels, the limit is 20"):
         PhotoFile(data)
 
 

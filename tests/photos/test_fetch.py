@@ -113,6 +113,7 @@ def test_lasting_trouble_has_a_kind(fetcher, key, kind):
         fetcher.get(f"s3://bucket/{key}")
     assert caught.value.kind == kind
     assert "Debug source" not in caught.value.message
+    assert "127.0.0.1" not in caught.value.message
 
 
 @pytest.mark.parametrize(("key", "kind"), [item for item in LASTING.items() if item[0] != "down"])
@@ -120,6 +121,18 @@ def test_odd_keys_have_the_same_kinds_of_trouble(fetcher, key, kind):
     with pytest.raises(PhotoError) as caught:
         fetcher.get(f"s3://bucket/odd//{key}")
     assert caught.value.kind == kind
+    assert "127.0.0.1" not in caught.value.message
+
+
+@pytest.mark.parametrize("key", ["plain", "odd//plain"])
+def test_where_a_store_is_that_does_not_answer_is_not_told(key):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        s3 = S3Options(endpoint=f"http://127.0.0.1:{taken.getsockname()[1]}", region="us-east-1", anonymous=True)
+        with pytest.raises(PhotoError) as caught:
+            Fetcher(FetchOptions(attempts=1, retry_s=1, s3=s3)).get(f"s3://bucket/{key}")
+    assert caught.value.kind == "network"
+    assert "127.0.0.1" not in caught.value.message
 
 
 def test_an_object_that_is_not_the_listed_one_is_changed(fetcher):
