@@ -11,6 +11,7 @@ import secrets
 import sys
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 from geoloc.errors import UsageError
@@ -25,17 +26,30 @@ _GONE_S = 60
 def read_keys(file: str | None) -> dict[str, str]:
     """Names by the hashes of their keys, from a file and from the environment. Raises UsageError."""
     try:
-        text = (Path(file).read_text() if file else "") + "\n" + os.environ.get(ENVIRONMENT, "")
-    except OSError as error:
+        sources = {file: Path(file).read_text().split("\n")} if file else {}
+    except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"keys {file}: cannot read it ({error})") from error
+    sources[ENVIRONMENT] = re.split(r"[\n,]", os.environ.get(ENVIRONMENT, ""))
     keys = {}
-    for line in filter(None, map(str.strip, re.split(r"[\n,]", text))):
-        found = _LINE.fullmatch(line)
-        if not found and not line.startswith("#"):
-            raise UsageError(f"keys {file or ENVIRONMENT}: a line is not a name and a SHA-256 in hexadecimal")
-        if found:
-            keys[found[2]] = found[1]
+    for source, lines in sources.items():
+        for number, line in enumerate(map(str.strip, lines), 1):
+            found = _LINE.fullmatch(line)
+            if found:
+                keys[found[2]] = found[1]
+            elif line and not line.startswith("#"):
+                raise UsageError(f"keys {source}: line {number} is not a name and a SHA-256 in hexadecimal")
     return keys
+
+
+def is_elsewheres(headers: Mapping[str, str]) -> bool:
+    """Whether a browser says that a page of another site asks: a form there may send a photo here without asking first.
+
+    By ``Origin`` (RFC 6454) and ``Sec-Fetch-Site``; who sends neither is no page.
+    """
+    origin = headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):
+        return True
+    return headers.get("sec-fetch-site", "none") in ("cross-site", "same-site")
 
 
 def named(keys: dict[str, str], key: str) -> str | None:

@@ -20,7 +20,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 
 from geoloc.errors import UsageError
-from geoloc.serving.access import LOOPBACK, Rate, named, read_keys
+from geoloc.serving.access import LOOPBACK, Rate, is_elsewheres, named, read_keys
 from geoloc.serving.answers import Answer, answer
 from geoloc.serving.contract import (
     BATCH,
@@ -146,6 +146,10 @@ def _check_that_strangers_are_known() -> None:
         )
 
 
+QUERY = ("candidates", "rank", "map")
+"""Options of a request for answers."""
+
+
 def _host(request: Request) -> str:
     host = request.headers.get("host", "")
     return host if host.endswith("]") else host.rpartition(":")[0] or host
@@ -249,6 +253,10 @@ class Api:
     def _admit(self, request: Request) -> str:
         """Who asks. Raises ProblemError for one who may not, or not so often, or not now; before the photo has come."""
         who = self._check_key(request)
+        if unknown := [name for name in request.query_params if name not in QUERY]:
+            raise ProblemError(
+                422, "An option cannot be used", f"{unknown[0]}: there is no such option; there is {', '.join(QUERY)}"
+            )
         if wait := self._rate.wait_s(who):
             limit = self._options.photos_a_minute
             raise ProblemError(429, "Too many requests", f"more than {limit} photos a minute", wait, limit=limit)
@@ -262,6 +270,10 @@ class Api:
             if owner is None:
                 raise ProblemError(401, "No valid key", "send the header Authorization: Bearer KEY")
             return owner
+        if is_elsewheres(request.headers):
+            raise ProblemError(
+                403, "Only for this machine", "a page of another site may not ask a service without keys"
+            )
         who = request.client.host if request.client else "unknown"
         if who not in LOOPBACK or _host(request) not in LOOPBACK:  # a page elsewhere may give its own name this address
             raise ProblemError(

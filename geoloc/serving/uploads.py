@@ -101,8 +101,13 @@ class Uploads:
             raise ProblemError(422, "The JSON cannot be used", "give either `image` or `uri`")
         if named.uri is not None:
             return await self._fetched(named.uri)
+        text = "".join(named.image.split())  # as mail and some encoders break it
+        if text[:5].lower() == "data:":
+            head, _, text = text.partition(",")
+            if not head.lower().endswith(";base64"):
+                raise ProblemError(422, "The JSON cannot be used", "`image` is a data: URL that is no base64")
         try:
-            return base64.b64decode(named.image, validate=True)
+            return base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ProblemError(422, "The JSON cannot be used", "`image` is no base64") from error
 
@@ -120,7 +125,7 @@ class NamedPhoto(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: str | None = None
-    """Base64."""
+    """Base64, with line breaks or without, or a data: URL of it."""
     uri: str | None = None
 
 

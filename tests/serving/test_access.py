@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from geoloc.errors import UsageError
-from geoloc.serving.access import Ledger, Rate, named, read_keys
+from geoloc.serving.access import Ledger, Rate, is_elsewheres, named, read_keys
 from geoloc.serving.options import ServingOptions
 from geoloc.serving.problems import ProblemError
 from geoloc.serving.service import ServiceOptions, run_service
@@ -29,11 +29,28 @@ def test_a_key_that_was_made_is_known(tmp_path, monkeypatch):
     assert named(read_keys(None), "secret") == "bob"
 
 
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({"host": "127.0.0.1:8000"}, False),
+        ({"host": "127.0.0.1:8000", "origin": "http://127.0.0.1:8000", "sec-fetch-site": "same-origin"}, False),
+        ({"host": "127.0.0.1:8000", "sec-fetch-site": "none"}, False),
+        ({"host": "127.0.0.1:8000", "origin": "https://stranger.example"}, True),
+        ({"host": "127.0.0.1:8000", "origin": "http://127.0.0.1:9000"}, True),
+        ({"host": "127.0.0.1:8000", "origin": "null"}, True),
+        ({"host": "127.0.0.1:8000", "sec-fetch-site": "cross-site"}, True),
+    ],
+)
+def test_pages_of_other_sites_ask_nothing(headers, refused):
+    """As browsers say it (Fetch Metadata Request Headers; RFC 6454)."""
+    assert is_elsewheres(headers) is refused
+
+
 def test_keys_that_cannot_be_read(tmp_path):
     with pytest.raises(UsageError, match="keys /nowhere: cannot read it"):
         read_keys("/nowhere")
-    (tmp_path / "keys").write_text("ann secret")
-    with pytest.raises(UsageError, match=r"keys .*: a line is not a name and a SHA-256") as told:
+    (tmp_path / "keys").write_text("# people\n\nann secret")
+    with pytest.raises(UsageError, match=r"keys .*: line 3 is not a name and a SHA-256") as told:
         read_keys(str(tmp_path / "keys"))
     assert "secret" not in str(told.value)
 

@@ -60,6 +60,8 @@ def test_a_photo_in_every_form(client, photo, s3):
     forms = [
         {"files": {"photo": ("1.jpg", photo, "image/jpeg")}},
         {"json": {"image": base64.b64encode(photo).decode()}},
+        {"json": {"image": base64.encodebytes(photo).decode()}},
+        {"json": {"image": f"data:image/jpeg;base64,{base64.b64encode(photo).decode()}"}},
         {"json": {"uri": "s3://served/photos/1.jpg"}},
         {"content": photo, "headers": {"Content-Type": "application/octet-stream"}},
     ]
@@ -75,6 +77,9 @@ def test_options(client, photo):
     roles = [feature["properties"]["role"] for feature in found["map"]["features"]]
     assert roles == ["estimate", "radius", "candidate", "candidate"]
     assert "candidates" in problem(client.post("/v1/geolocate?candidates=many", content=photo), 422)["detail"]
+    for path in ("/v1/geolocate", "/v1/geolocate/batch"):
+        refused = problem(client.post(f"{path}?candidate=3", content=photo, headers=JPEG), 422)["detail"]
+        assert refused == "candidate: there is no such option; there is candidates, rank, map"
 
 
 def test_a_bad_photo_of_a_batch_fails_alone(client, photo):
@@ -100,13 +105,16 @@ def test_what_is_refused(client, photo):
     problem(post(content=b"hello", headers={"Content-Type": "text/plain"}), 415)
     problem(post(content=b"{", headers={"Content-Type": "application/json"}), 422)
     problem(post(json={"image": "!"}), 422)
+    problem(post(json={"image": "data:image/svg+xml,<svg/>"}), 422)
     problem(post(json={}), 422)
     problem(post(data={"photo": "words"}, files={"other": b""}), 422)
     problem(post(content=b"x", headers={"Content-Type": "multipart/form-data"}), 400)
     assert "query" in problem(post(data={"candidates": "3"}, files={"photo": photo}), 422)["detail"]
     for uri in ("s3://other/1.jpg", "s3://served/photos/../keys", "s3://served/photosets/1.jpg", "http://host/1.jpg"):
         problem(post(json={"uri": uri}), 403)
-    assert problem(post(json={"uri": "s3://served/photos/none.jpg"}), 422)["kind"] == "not_found"
+    missing = problem(post(json={"uri": "s3://served/photos/none.jpg"}), 422)
+    assert missing["kind"] == "not_found"
+    assert "://" not in missing["detail"]
     problem(client.get("/v1/nothing"), 404)
     problem(client.get("/v1/geolocate"), 405)
     assert client.get("/v1/geolocate").headers["allow"] == "POST"
