@@ -2,15 +2,22 @@
 
 import logging
 import os
+import socket
 import time
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
+from ray._common.utils import get_ray_address_file  # Ray tells nobody else where it notes its cluster's address
 
 from geoloc.errors import UsageError
 from geoloc.pipeline.options import ClusterOptions
 
+log = logging.getLogger("geoloc")
+
+ANSWER_S = 5
+"""That a cluster has to answer in."""
 LOADER_CPUS = 0.5
 """Of a loading task: half its time it waits for the store."""
 MIN_CPUS = 1
@@ -55,17 +62,50 @@ class Plan:
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS, or ``ray job submit``, or a running ``ray start`` names; else start one here."""
+    """Join the cluster that RAY_ADDRESS, or ``ray job submit``, or a running ``ray start`` names; else start one here.
+
+    Raises UsageError where the cluster that is named does not answer.
+    """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do anyway, and warns of until then
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own remarks on Ray Data's actors
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     if not ray.is_initialized():
-        ray.init(logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(_address(), logging_level=logging.ERROR, log_to_driver=False)
     context = quiet_data()
     context.target_max_block_size = 32 << 20
     context.max_errored_blocks = 0
     context.actor_init_retry_on_errors = True
     context.max_consecutive_actor_init_deaths = 3
+
+
+def _address() -> str | None:
+    """For ``ray.init``, which would try for minutes to reach a cluster that is gone."""
+    named = os.environ.get("RAY_ADDRESS")
+    if named not in (None, "", "auto", "local"):
+        if not _answers(named):
+            raise UsageError(
+                f"RAY_ADDRESS {named}: no Ray cluster answers there; start it, or unset RAY_ADDRESS to start one here"
+            )
+        return None
+    left = Path(get_ray_address_file(None))
+    try:
+        address = left.read_text().strip()
+    except OSError:
+        return None
+    if address and not _answers(address):
+        log.warning("A Ray cluster that is gone left its address in %s: starting one here (`ray stop` tidies up)", left)
+        return "local"
+    return None
+
+
+def _answers(address: str) -> bool:
+    """Whether something listens at ``host:port``, whatever scheme is before it."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def quiet_data() -> ray.data.DataContext:

@@ -1,3 +1,9 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+
 import pytest
 import ray
 
@@ -69,3 +75,46 @@ def test_a_growing_cluster_is_waited_for(monkeypatch):
     grown = iter([{"CPU": 0.0}, {"CPU": 4.0}])
     monkeypatch.setattr(ray, "cluster_resources", lambda: next(grown))
     assert make_plan(ClusterOptions(wait_minutes=1)).models.actors == 1
+
+
+STARTING = """
+import logging, sys
+logging.basicConfig(format="%(message)s")
+import ray
+from geoloc.errors import UsageError
+from geoloc.pipeline import cluster
+ray.init = lambda address, **others: print("address", address)
+try:
+    cluster.connect()
+except UsageError as error:
+    print(error)
+"""
+
+
+def start(tmp_path, **environment: str) -> tuple[str, float]:
+    """What a process says that joins a cluster, but for Ray's own part in it, and how long it takes."""
+    before = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment = before | {"RAY_TMPDIR": str(tmp_path)} | environment
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING], env=environment, capture_output=True, text=True, timeout=120
+    )
+    return done.stdout + done.stderr, time.monotonic() - begin
+
+
+def test_a_cluster_that_is_gone_is_told_at_once(tmp_path):
+    """Ray alone would try for minutes. Nothing listens at a port that is taken and does not listen."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        gone = f"127.0.0.1:{taken.getsockname()[1]}"
+        said, seconds = start(tmp_path, RAY_ADDRESS=gone)
+        assert f"RAY_ADDRESS {gone}: no Ray cluster answers there" in said
+        assert seconds < 60
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "ray_current_cluster").write_text(gone)
+        said, seconds = start(tmp_path)
+        assert "address local" in said
+        assert "A Ray cluster that is gone left its address in" in said
+        taken.listen()
+        assert "address None" in start(tmp_path)[0]
+        assert "address None" in start(tmp_path, RAY_ADDRESS=gone)[0]
