@@ -1,10 +1,13 @@
 """The Ray cluster a job runs on, and how the job is laid out over it."""
 
+import contextlib
 import logging
 import os
 import socket
+import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +61,7 @@ class Plan:
 
     def describe(self) -> str:
         rankers = f"{self.rankers.describe('ranker')}, " if self.rankers else ""
-        return f"{self.models.describe('model')}, {rankers}room for {self.loaders} loading tasks"
+        return f"{self.models.describe('model')}, {rankers}room for {self.loaders} loading {'task' if self.loaders == 1 else 'tasks'}"
 
 
 def connect() -> None:
@@ -70,12 +73,28 @@ def connect() -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own remarks on Ray Data's actors
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     if not ray.is_initialized():
-        ray.init(_address(), logging_level=logging.ERROR, log_to_driver=False)
+        address = _address()
+        with _without_remarks():
+            ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
     context = quiet_data()
     context.target_max_block_size = 32 << 20
     context.max_errored_blocks = 0
     context.actor_init_retry_on_errors = True
     context.max_consecutive_actor_init_deaths = 3
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Ray's core announces its log level on the standard error, past Python's logging; what goes wrong is raised besides."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _address() -> str | None:
