@@ -88,7 +88,7 @@ def test_nor_its_twin_on_demand(options, built, tmp_path):
 
 
 def test_as_published(built, tmp_path):
-    """The query is its own first reference there, and a field of six names is told by three."""
+    """The query is its own first reference there; words are kept as they are (geoloc.ranking.prompt tells some of them)."""
     (tmp_path / "images").mkdir()
     for row in built[:4]:
         (tmp_path / "images" / row["img_id"]).write_bytes(row["image"])
@@ -112,7 +112,7 @@ def test_as_published(built, tmp_path):
         assert row["status"] == "ready"
         assert row["ref_img_id"] == expected["ref_img_id"]
         assert row["ref_km"] == pytest.approx(expected["ref_km"])
-        assert row["ref_texts"] == [["City", "State", "Land"]] * 6
+        assert row["ref_texts"] == [["Old Town", "City", "", "State", "", "Land"]] * 6
         assert len(row["ref_images"]) == 3
         assert all(row["ref_images"])
 

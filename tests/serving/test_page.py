@@ -44,7 +44,6 @@ def test_a_photo_is_answered(page, address, toy, tmp_path):
     page.get_by_label("API key").fill(KEY)
     page.get_by_label("API key").press("Enter")
     page.locator("#candidates li").first.wait_for()
-    assert page.locator("#candidates li").count() == 6
     assert page.locator("#candidates li img").first.evaluate(
         "async image => { await image.decode(); return image.width }"
     )
@@ -52,6 +51,7 @@ def test_a_photo_is_answered(page, address, toy, tmp_path):
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "image/jpeg"}
     asked = httpx.post(f"{address}/v1/geolocate", content=photos[0].read_bytes(), headers=headers, timeout=60)
     answer = asked.json()["estimate"]
+    assert page.locator("#candidates li").count() == len(asked.json()["candidates"]) > 3
     headline = page.locator("#place").text_content()
     assert headline == answer["headline"]
     if answer["radius_km"] > 200:  # no region, let alone a city
