@@ -44,7 +44,7 @@ class GeoRanker(nn.Module):
         self.identity = _identity(model)
         """Of the base: two models with the same are the same to an adapter, in whatever precision they are loaded."""
         self.value_head = nn.Linear(width, 1, bias=False, dtype=model.dtype, device=model.device)
-        nn.init.normal_(self.value_head.weight, std=1 / (width + 1))  # the released code's, where the usual is its square root
+        nn.init.normal_(self.value_head.weight, std=1 / (width + 1))  # as released; usual is the square root
 
     def forward(self, pack: Pack) -> torch.Tensor:
         """Scores (c,) float32 of a pack's candidates: closeness, highest is nearest."""
