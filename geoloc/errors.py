@@ -13,6 +13,8 @@ PERMANENT = (
     "corrupt",
     "too_many_pixels",
     "too_many_scans",
+    "too_slow",
+    "too_much_memory",
     "too_narrow",
     "no_position",
 )
@@ -33,7 +35,7 @@ class PhotoError(Exception):
 
     Kinds from fetching: ``empty``, ``too_large``, and those of ACCESS and PASSING but ``crashed``.
     Kinds from decoding: ``not_an_image``, ``truncated``, ``corrupt``, ``too_many_pixels``,
-    ``too_many_scans``, ``too_narrow``, ``crashed``. Kind from building an index: ``no_position``.
+    ``too_many_scans``, ``too_slow``, ``too_much_memory``, ``too_narrow``, ``crashed``. Kind from building an index: ``no_position``.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -43,3 +45,7 @@ class PhotoError(Exception):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+    def columns(self) -> dict:
+        """Of the photo's row."""
+        return {"status": "failed", "error_kind": self.kind, "error": self.message}

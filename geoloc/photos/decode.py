@@ -24,6 +24,7 @@ Image.MAX_IMAGE_PIXELS = None  # PhotoFile has its own limit, checked before any
 _JPEG_DAMAGE = re.compile(r"premature end|bad huffman|corrupt jpeg data(?!: \d+ extraneous)", re.IGNORECASE)
 
 _TRUNCATED = re.compile(r"truncated|premature|not enough data|EOF", re.IGNORECASE)
+_MEMORY = re.compile(r"out of memory|memory alloc|insufficient memory|decoder error -9", re.IGNORECASE)
 
 MAX_SCANS, MAX_SCAN_MEGAPIXELS = 100, 2_000
 """Of a JPEG: every scan goes over the whole picture again. Cameras write 1, progressive encoders about 10, and never as many as
@@ -64,7 +65,7 @@ class PhotoFile:
         except UnidentifiedImageError as error:
             raise PhotoError("not_an_image", "no known image format") from error
         except Exception as error:  # an image decoder fed with arbitrary bytes raises arbitrary exceptions
-            raise PhotoError("corrupt", f"{type(error).__name__}: {error}") from error
+            raise _unreadable(error) from error
         width, height = self._image.size
         if width * height > max_pixels:
             raise PhotoError(
@@ -95,7 +96,7 @@ class PhotoFile:
         except PhotoError:
             raise
         except Exception as error:  # as above
-            raise PhotoError(_damage(error), f"{type(error).__name__}: {error}") from error
+            raise _unreadable(error) from error
         turn = _TRANSPOSE.get(self._orientation)
         upright = image if turn is None else image.transpose(turn)
         return Picture(upright, (self.width, self.height), self._box(upright, eighths / 8))
@@ -138,8 +139,14 @@ def _check_scans(data: bytes, megapixels: float) -> None:
         raise PhotoError("too_many_scans", f"{scans:,} scans of {megapixels:.0f} megapixels, the limit is {most}")
 
 
+def _unreadable(error: Exception) -> PhotoError:
+    return PhotoError(_damage(error), f"{type(error).__name__}: {error}")
+
+
 def _damage(error: Exception) -> str:
     """The kind of a decoder's complaint."""
+    if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
+        return "too_much_memory"
     return "truncated" if _TRUNCATED.search(str(error)) else "corrupt"
 
 

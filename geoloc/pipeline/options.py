@@ -8,6 +8,7 @@ import tyro
 
 from geoloc.encoders.presets import PARTS, Preset, preset
 from geoloc.errors import CLASSES, UsageError
+from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
 from geoloc.photos.views import View
@@ -24,6 +25,8 @@ class PhotoOptions:
     """Largest file that is fetched, MB (2^20 bytes); a larger one fails as too_large."""
     max_megapixels: float = 200
     """Largest picture that is decoded, millions of pixels; a larger one fails as too_many_pixels."""
+    max_decode_seconds: float = 60
+    """Processor time that decoding one may take; a photo that takes longer fails as too_slow."""
     exact_decode: bool = False
     """Decode photos whole before they are scaled, as the published codes do: a JPEG more than three times as large as what a
     model looks at is otherwise decoded at a smaller scale, which is several times faster."""
@@ -38,7 +41,7 @@ class PhotoOptions:
 
     def check(self) -> None:
         """Raises UsageError."""
-        for name in ("max_photo_mb", "max_megapixels", "fetch_concurrency", "max_failing_share"):
+        for name in ("max_photo_mb", "max_megapixels", "max_decode_seconds", "fetch_concurrency", "max_failing_share"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
         self.retry_kinds()
@@ -54,7 +57,8 @@ class PhotoOptions:
 
     def load_options(self, view: View, s3: S3Options, **others: object) -> LoadOptions:
         fetch = FetchOptions(int(self.max_photo_mb * 2**20), self.fetch_concurrency, s3=s3)
-        return LoadOptions(view, fetch, int(self.max_megapixels * 1e6), self.exact_decode, **others)
+        pixels = int(self.max_megapixels * 1e6)
+        return LoadOptions(DecodeOptions(view, pixels, self.max_decode_seconds, self.exact_decode, **others), fetch)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,10 @@ Loading tasks and the writer import this module in processes of their own, so it
 
 import dataclasses
 import functools
-import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +17,6 @@ import ray.data
 
 from geoloc.errors import ACCESS, SourceFailingError, UsageError
 from geoloc.photos.load import LoadOptions, PhotoLoader
-from geoloc.photos.manifest import Manifest
 from geoloc.pipeline.cluster import LOADER_CPUS, Plan, Pool
 from geoloc.pipeline.models import Build, ModelActor
 from geoloc.pipeline.progress import Progress
@@ -148,7 +143,7 @@ def _load(
 ) -> Iterator[pa.Table]:
     listing, failed_before = ray.get(manifest), ray.get(tried_again)
     for unit in (Unit(**row) for row in units.to_pylist()):
-        for batch in _loader(options).load(unit.pending(listing), _crumbs(listing, unit)):
+        for batch in _loader(options).load(unit.pending(listing)):
             fresh = batch["error_kind"].filter(pa.array(~np.isin(batch["id"].to_numpy(), failed_before)))
             kinds = {kind: count for kind, count in Counter(fresh.to_pylist()).items() if kind in OUT_OF_REACH}
             if len(fresh) and (reason := ray.get(breaker.add.remote(len(fresh), kinds))):
@@ -189,11 +184,6 @@ def _reason(error: BaseException) -> BaseException:
             return kind(said.split("\n", 1)[0])  # Ray Data adds advice of its own
         seen = getattr(seen, "cause", None) or seen.__cause__
     return error
-
-
-def _crumbs(manifest: Manifest, unit: Unit) -> Path:
-    name = hashlib.blake2b(f"{manifest.folder.uri} {unit.part} {unit.start}".encode(), digest_size=8).hexdigest()
-    return Path(tempfile.gettempdir()) / f"geoloc-{os.getuid()}" / name
 
 
 @functools.lru_cache(maxsize=1)

@@ -5,6 +5,7 @@ python -m geoloc.serving.access NAME    # makes a key: prints it once, and the l
 
 import hashlib
 import hmac
+import math
 import os
 import re
 import secrets
@@ -88,6 +89,12 @@ class Rate:
             self._unreported[who] += photos
         if len(self._left) > _WATCHED:
             self._left.popitem(last=False)
+
+    def left(self, who: str, now: float | None = None) -> tuple[int, int]:
+        """Photos that may pass at once, and the seconds until that are as many as there can be."""
+        left, now = self._take(who, now)
+        self._left[who] = left, now
+        return max(0, math.floor(left)), math.ceil((self._a_minute - left) * 60 / self._a_minute)
 
     def report(self) -> dict[str, int]:
         """The photos that have counted here since this was last asked, by who brought them."""

@@ -40,6 +40,7 @@ from geoloc.serving.models import Locating
 from geoloc.serving.options import DeploymentOptions, ModelOptions
 from geoloc.serving.page import bokeh_script, outlines
 from geoloc.serving.problems import ProblemError, busy, unusable
+from geoloc.serving.shares import Room
 from geoloc.serving.uploads import Uploads
 
 log = logging.getLogger("geoloc")
@@ -95,6 +96,18 @@ async def _ours(_: Request, error: Exception) -> Response:
     return _refusal(ProblemError(500, "The service failed", "this is not the request's fault"))
 
 
+def _rate_headers(scope) -> dict[str, str]:
+    """What is left to whoever asks, as draft-ietf-httpapi-ratelimit-headers has it."""
+    limit = scope.get("state", {}).get("rate_limit")
+    if limit is None:
+        return {}
+    quota, left, full_s = limit
+    return {
+        "RateLimit-Policy": f'"photos";q={quota};w=60',
+        "RateLimit": f'"photos";r={left};t={full_s}',
+    }
+
+
 class _WithHeaders:
     """Middleware that adds HEADERS to every answer that does not say otherwise."""
 
@@ -105,7 +118,7 @@ class _WithHeaders:
         async def send_with_headers(message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
+                for name, value in (HEADERS | _rate_headers(scope)).items():
                     headers.setdefault(name, value)
             await send(message)
 
@@ -170,11 +183,12 @@ class Api:
         self._keys = read_keys(options.keys)
         if not self._keys:
             _check_that_strangers_are_known()
-        self._locating = Locating(int(options.max_megapixels * 1e6), device, threads, options.batch_size)
+        self._locating = Locating(options, device, threads)
         self._rate = Rate(options.photos_a_minute)
         self._ledger, self._exchanging = ledger, None
         self._uploads = Uploads(options)
         self._waiting = 0
+        self._places = Room(options.max_waiting, "waiting places")
 
     async def reconfigure(self, config: dict) -> None:
         await self._locating.take_up(ModelOptions(**config))
@@ -193,9 +207,9 @@ class Api:
     async def geolocate(
         self, request: Request, candidates: Candidates = 10, rank: Rank = True, map: WithMap = False
     ) -> Answer:
-        self._admit(request)
-        async with self._uploads.photo(request) as data:
-            return await self._answered(data, candidates, rank, map)
+        who = self._admit(request)
+        async with self._uploads.photo(request, who) as data:
+            return await self._answered(data, who, candidates, rank, map)
 
     @app.post(
         BATCH,
@@ -207,9 +221,10 @@ class Api:
         self, request: Request, candidates: Candidates = 10, rank: Rank = True, map: WithMap = False
     ) -> BatchAnswer:
         who = self._admit(request)
-        async with self._uploads.photos(request, self._options.max_batch) as photos:
+        async with self._uploads.photos(request, who, self._options.max_batch) as photos:
             self._rate.charge(who, len(photos) - 1)
-            answers = [self._item(data, candidates, rank, map) for data in photos]
+            self._tell_rate(request, who)
+            answers = [self._item(data, who, candidates, rank, map) for data in photos]
             return BatchAnswer(answers=await asyncio.gather(*answers))
 
     @app.get(
@@ -257,11 +272,19 @@ class Api:
             raise ProblemError(
                 422, "An option cannot be used", f"{unknown[0]}: there is no such option; there is {', '.join(QUERY)}"
             )
-        if wait := self._rate.wait_s(who):
+        wait = self._rate.wait_s(who)
+        self._tell_rate(request, who)
+        if wait:
             limit = self._options.photos_a_minute
             raise ProblemError(429, "Too many requests", f"more than {limit} photos a minute", wait, limit=limit)
-        self._check_waiting()
+        with self._places.held(who) as hold:  # told now, before the photo has come, if there is none
+            hold(1, self._locating.wait_s)
         return who
+
+    def _tell_rate(self, request: Request, who: str) -> None:
+        """For the answer's headers."""
+        limit = self._options.photos_a_minute
+        request.state.rate_limit = (limit, *self._rate.left(who))
 
     def _check_key(self, request: Request) -> str:
         if self._keys:
@@ -281,33 +304,19 @@ class Api:
             )
         return who
 
-    def _check_waiting(self) -> None:
-        if self._waiting >= self._options.max_waiting:
-            raise busy(self._locating.wait_s)
-
-    async def _item(self, data: bytes, candidates: int, rank: bool, with_map: bool) -> BatchItem:
+    async def _item(self, data: bytes, who: str, candidates: int, rank: bool, with_map: bool) -> BatchItem:
         try:
             self._uploads.check(data)
-            return BatchItem(answer=await self._answered(data, candidates, rank, with_map))
+            return BatchItem(answer=await self._answered(data, who, candidates, rank, with_map))
         except ProblemError as problem:
             _count(problem)
             return BatchItem(problem=problem.members)
 
-    async def _answered(self, data: bytes, candidates: int, rank: bool, with_map: bool) -> Answer:
-        self._check_waiting()
+    async def _answered(self, data: bytes | bytearray, who: str, candidates: int, rank: bool, with_map: bool) -> Answer:
         start = time.perf_counter()
-        self._count_waiting(1)
-        try:
-            async with asyncio.timeout(self._options.timeout_s):
-                row = await self._row(data, rank)
-        except TimeoutError as error:
-            raise ProblemError(504, "The models took too long", f"over {self._options.timeout_s:g} s") from error
-        except ray.serve.exceptions.BackPressureError as error:
-            raise busy() from error
-        except (ray.exceptions.RayActorError, ray.serve.exceptions.DeploymentUnavailableError) as error:
-            raise ProblemError(503, "The models are starting", "try again in a moment", 5) from error
-        finally:
-            self._count_waiting(-1)
+        with self._places.held(who) as hold:
+            hold(1, self._locating.wait_s)
+            row = await self._located(data, who, rank)
         if row["status"] == "failed":
             raise unusable(row["error_kind"], row["error"])
         told = answer(row, candidates, with_map)
@@ -316,9 +325,23 @@ class Api:
             measures().seconds.observe(milliseconds / 1000, tags={"stage": stage})
         return told
 
-    async def _row(self, data: bytes, rank: bool) -> dict:
-        """Of LOCATED."""
-        table = await self._locating.locate(data)
+    async def _located(self, data: bytes | bytearray, who: str, rank: bool) -> dict:
+        """Row of LOCATED. Raises ProblemError where the models have none to give."""
+        self._count_waiting(1)
+        try:
+            async with asyncio.timeout(self._options.timeout_s):
+                return await self._row(data, who, rank)
+        except TimeoutError as error:
+            raise ProblemError(504, "The models took too long", f"over {self._options.timeout_s:g} s") from error
+        except ray.serve.exceptions.BackPressureError as error:
+            raise busy("the ranker has enough to do") from error
+        except (ray.exceptions.RayActorError, ray.serve.exceptions.DeploymentUnavailableError) as error:
+            raise ProblemError(503, "The models are starting", "try again in a moment", 5) from error
+        finally:
+            self._count_waiting(-1)
+
+    async def _row(self, data: bytes | bytearray, who: str, rank: bool) -> dict:
+        table = await self._locating.locate(data, who)
         if rank and self._ranking and table["status"][0].as_py() != "failed":
             table = await _ranked(self._ranking, table)
         [row] = table.drop_columns([name for name in ("picture",) if name in table.column_names]).to_pylist()

@@ -3,17 +3,20 @@
 import asyncio
 import io
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 from PIL import Image
 from ray import serve
 
+from geoloc.photos.examine import DecodeOptions
 from geoloc.serving.batching import Together
+from geoloc.serving.decoding import Decoders
 from geoloc.serving.measures import measures
-from geoloc.serving.options import ModelOptions
+from geoloc.serving.options import DeploymentOptions, ModelOptions
 
 HEALTH_CHECK_S = 30
+HEALTH = "the health check"
+"""One who asks, as others do, and has his turn among them: decoders that are busy are no sign of illness."""
 STUCK_S = 300
 """No batch takes so long, even of a large ranker on a CPU."""
 
@@ -21,25 +24,28 @@ STUCK_S = 300
 class Locating:
     """Photos to rows of LOCATED, in the process that is asked: retrieval is cheaper than another hop."""
 
-    def __init__(self, max_pixels: int, device: str, threads: int, batch_size: int) -> None:
-        self._max_pixels, self._device, self._threads = max_pixels, device, threads
-        self._decoders = ThreadPoolExecutor(threads)
-        self._together = Together(_together, batch_size, at_once=2)
+    def __init__(self, options: DeploymentOptions, device: str, threads: int) -> None:
+        self._options, self._device, self._threads = options, device, threads
+        self._together = Together(_together, options.batch_size, at_once=2)
 
     async def take_up(self, options: ModelOptions) -> None:
         """Loads models; those before them answer until then."""
-        self._stage = await asyncio.to_thread(self._load, options)
+        self._stage, self._decoders = await asyncio.to_thread(self._load, options)
 
     def _load(self, options: ModelOptions):
         from geoloc.serving.stages import Retrieval  # needs torch (geoloc.pipeline.models)
 
         _limit_threads(self._threads)
-        return Retrieval(options, self._max_pixels, self._device, self._threads)
+        stage, most = Retrieval(options, self._device, self._threads), int(self._options.max_megapixels * 1e6)
+        decode = DecodeOptions(stage.view, most, self._options.max_decode_seconds, picture_view=stage.picture_view)
+        decoders = Decoders(decode, self._threads)
+        decoders.start()
+        return stage, decoders
 
-    async def locate(self, data: bytes) -> pa.Table:
-        """A photo's row."""
+    async def locate(self, data: bytes | bytearray, who: str) -> pa.Table:
+        """A photo's row, for whoever sent it."""
         stage = self._stage
-        loaded = await asyncio.get_running_loop().run_in_executor(self._decoders, stage.load, data)
+        loaded = await self._decoders.load(data, who)
         return await self._together((stage.locate, loaded))
 
     @property
@@ -62,7 +68,7 @@ class Locating:
             return
         buffer = io.BytesIO()
         Image.new("RGB", (64, 64), "grey").save(buffer, "JPEG")
-        row = await asyncio.wait_for(self.locate(buffer.getvalue()), HEALTH_CHECK_S)
+        row = await asyncio.wait_for(self.locate(buffer.getvalue(), HEALTH), HEALTH_CHECK_S)
         if row["status"][0].as_py() == "failed":
             raise RuntimeError(f"the models do not answer: {row['error'][0]}")
 

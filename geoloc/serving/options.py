@@ -53,10 +53,12 @@ class DeploymentOptions(BaseModel):
     """Largest photo, MB (2^20 bytes)."""
     max_megapixels: float = Field(100, gt=0)
     """Largest photo, megapixels."""
+    max_decode_seconds: float = Field(20, gt=0)
+    """Processor time that decoding one may take."""
     max_batch: int = Field(16, ge=1)
     """Photos of one batch request."""
     max_waiting: int = Field(256, ge=1)
-    """Photos that may wait in a copy of the service; more are refused for a while (429)."""
+    """Photos that may wait in a copy of the service, at most half of them of one key; more are refused for a while (429)."""
     timeout_s: float = Field(60, gt=0)
     """For a request to arrive, and again for its answer."""
     s3_prefix: str | None = None

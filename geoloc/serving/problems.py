@@ -19,8 +19,8 @@ class ProblemError(Exception):
         return JSONResponse(self.members, self.status, headers, MEDIA_TYPE)
 
 
-def busy(retry_after_s: float = 1) -> ProblemError:
-    return ProblemError(429, "Too many requests", "the models have enough to do; try again in a moment", retry_after_s)
+def busy(reason: str = "the models have enough to do", retry_after_s: float = 1) -> ProblemError:
+    return ProblemError(429, "Too many requests", f"{reason}; try again in a moment", retry_after_s)
 
 
 def unusable(kind: str, message: str) -> ProblemError:

@@ -7,7 +7,6 @@ from geoloc.errors import PhotoError
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.reranker import Reranker
 from geoloc.index.store import Index, local_copy
-from geoloc.photos.load import LoadOptions, load_one
 from geoloc.photos.views import Picture
 from geoloc.pipeline.indexes import check_encoder
 from geoloc.ranking.georanker import check_ranker
@@ -18,9 +17,9 @@ from geoloc.serving.options import ModelOptions
 
 
 class Retrieval:
-    """A photo's bytes to a row of LOCATED, with ``picture`` where it is to be ranked."""
+    """Rows of LOADED to rows of LOCATED, with ``picture`` where they are to be ranked."""
 
-    def __init__(self, options: ModelOptions, max_pixels: int, device: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, options: ModelOptions, device: str = "cpu", threads: int = 1) -> None:
         """Raises UsageError where the options do not go together."""
         parts = Composition(options)
         index = parts.index()
@@ -28,9 +27,9 @@ class Retrieval:
         self.index, encoder = self._locator.index, self._locator.encoder_fingerprint
         info = self.index.info
         check_encoder(index, info, parts.preset, encoder)
-        view, ranker = check_ranker(parts.ranker()) if parts.ranked else (None, None)
+        self.view = self._locator.view
+        self.picture_view, ranker = check_ranker(parts.ranker()) if parts.ranked else (None, None)
         parts.check_calibration(encoder, info, ranker)
-        self._load = LoadOptions(self._locator.view, max_pixels=max_pixels, picture_view=view)
         self.facts = {
             "preset": parts.preset.name,
             "model": parts.preset.model,
@@ -41,10 +40,6 @@ class Retrieval:
             "ranker": ranker,
             "calibrated": options.calibration is not None,
         }
-
-    def load(self, data: bytes) -> pa.Table:
-        """LOADED, one row; a photo that cannot be used is ``failed``."""
-        return load_one(data, self._load)
 
     def locate(self, loaded: list[pa.Table]) -> list[pa.Table]:
         done = self._locator.locate(pa.concat_tables(loaded))

@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict
@@ -14,32 +15,40 @@ from starlette.requests import ClientDisconnect
 from geoloc.errors import PhotoError
 from geoloc.photos.fetch import Fetcher, FetchOptions
 from geoloc.serving.options import DeploymentOptions
-from geoloc.serving.problems import ProblemError, busy, unusable
+from geoloc.serving.problems import ProblemError, unusable
+from geoloc.serving.shares import Room
 
 ENVELOPE_BYTES = 64 << 10
 """What a request may have beside its photos."""
 TOGETHER_BYTES = 1 << 30
 """What requests may hold in memory together."""
+FORM_COST, JSON_COST = 1.25, 4
+"""What a byte of a body takes in memory until its photo has been decoded: a form's files grow as they come, and base64 is text
+twice and bytes once."""
+GRACE_S, SLOWEST = 10, 50_000
+"""Seconds that any body may take, and the bytes a second that give one more time: a photo from a slow line takes minutes, and
+one that stalls gives up its place."""
 
 
 class Uploads:
     def __init__(self, options: DeploymentOptions) -> None:
         self._max_bytes = int(options.max_photo_mb * 2**20)
         self._max_mb, self._timeout_s, self._prefix = options.max_photo_mb, options.timeout_s, options.s3_prefix
-        self._room = Room(TOGETHER_BYTES)
+        self._room = Room(TOGETHER_BYTES, "memory")
         self._fetcher = Fetcher(FetchOptions(max_bytes=self._max_bytes, attempts=3, retry_s=10))
 
     @asynccontextmanager
-    async def photo(self, request: Request) -> AsyncIterator[bytes]:
+    async def photo(self, request: Request, who: str) -> AsyncIterator[bytes | bytearray]:
         """The photo of a request, however it was sent. Raises ProblemError."""
-        async with self._body(request, self._max_bytes * 4 // 3) as body:  # as long as base64 makes it
-            kind = _content_type(request)
+        kind = _content_type(request)
+        most = self._max_bytes * 4 // 3 if kind == "application/json" else self._max_bytes  # as long as base64 makes it
+        with self._room.held(who) as hold:
             if kind == "multipart/form-data":
-                [data] = await _files(request, body, 1)
+                [data] = await _files(request, self._chunks(request, most, hold, FORM_COST), 1)
             elif kind == "application/json":
-                data = await self._named(body)
+                data = await self._named(await _joined(self._chunks(request, most, hold, JSON_COST)))
             elif kind.startswith("image/") or kind == "application/octet-stream":
-                data = body
+                data = await _joined(self._chunks(request, most, hold))
             else:
                 raise ProblemError(
                     415,
@@ -50,49 +59,61 @@ class Uploads:
             yield data
 
     @asynccontextmanager
-    async def photos(self, request: Request, most: int) -> AsyncIterator[list[bytes]]:
+    async def photos(self, request: Request, who: str, most: int) -> AsyncIterator[list[bytes]]:
         """The photos of a form, at least one, which are still to be checked. Raises ProblemError."""
-        async with self._body(request, most * self._max_bytes) as body:
-            if _content_type(request) != "multipart/form-data":
-                raise ProblemError(415, "No photos", "send multipart/form-data with files called photo")
-            yield await _files(request, body, most)
+        if _content_type(request) != "multipart/form-data":
+            raise ProblemError(415, "No photos", "send multipart/form-data with files called photo")
+        with self._room.held(who) as hold:
+            yield await _files(request, self._chunks(request, most * self._max_bytes, hold, FORM_COST), most)
 
-    def check(self, data: bytes) -> None:
+    def check(self, data: bytes | bytearray) -> None:
         """Raises ProblemError for a photo of no size, or too much."""
         if not data:
             raise unusable("empty", "the photo has no bytes")
         if len(data) > self._max_bytes:
             raise self._too_large()
 
-    @asynccontextmanager
-    async def _body(self, request: Request, most: int) -> AsyncIterator[bytes]:
+    async def _chunks(
+        self, request: Request, most: int, hold: Callable[[int], None], cost: float = 1
+    ) -> AsyncIterator[bytes]:
+        """The body as it comes, of ``most`` bytes beside ENVELOPE_BYTES, each of which will take ``cost`` in memory.
+
+        Raises ProblemError for one that is larger, or comes too slowly.
+        """
         declared = request.headers.get("content-length", "0")
         if not declared.isdigit():
             raise ProblemError(400, "The request cannot be read", "Content-Length is no number")
         if int(declared) > most + ENVELOPE_BYTES:
             raise self._too_large()
-        chunks, size = [], 0
-        with self._room.held() as hold:
+        loop = asyncio.get_running_loop()
+        start, size, body = loop.time(), 0, aiter(request.stream())
+        while True:
+            patience = min(self._timeout_s, GRACE_S + size / SLOWEST)
             try:
-                async with asyncio.timeout(self._timeout_s):
-                    async for chunk in request.stream():
-                        size += len(chunk)
-                        if size > most + ENVELOPE_BYTES:
-                            raise self._too_large()
-                        hold(len(chunk))
-                        chunks.append(chunk)
+                async with asyncio.timeout_at(start + patience):
+                    chunk = await anext(body, None)
             except ClientDisconnect as error:
                 raise ProblemError(400, "The request broke off", "before its photo had come") from error
             except TimeoutError as error:
-                raise ProblemError(408, "The request took too long", f"over {self._timeout_s:g} s") from error
-            yield b"".join(chunks)
+                raise ProblemError(
+                    408,
+                    "The request took too long",
+                    f"{size / 2**20:.1f} MB came in {patience:.0f} s: send it faster, or again",
+                ) from error
+            if chunk is None:
+                return
+            size += len(chunk)
+            if size > most + ENVELOPE_BYTES:
+                raise self._too_large()
+            hold(math.ceil(len(chunk) * cost))
+            yield chunk
 
     def _too_large(self) -> ProblemError:
         return ProblemError(413, "Too large", f"a photo may have {self._max_mb:g} MB", limit_mb=self._max_mb)
 
-    async def _named(self, body: bytes) -> bytes:
+    async def _named(self, body: bytearray) -> bytes:
         try:
-            named = NamedPhoto.model_validate_json(body)
+            named = NamedPhoto.model_validate_json(bytes(body))
         except ValueError as error:
             raise ProblemError(
                 422, "The JSON cannot be used", "it is to have `image` (base64) or `uri`, and no more"
@@ -129,31 +150,6 @@ class NamedPhoto(BaseModel):
     uri: str | None = None
 
 
-class Room:
-    """Memory that requests share."""
-
-    def __init__(self, most: int) -> None:
-        """Bytes."""
-        self._left = most
-
-    @contextmanager
-    def held(self) -> Iterator[Callable[[int], None]]:
-        """To be called with the bytes that a request takes as they come; they are free when it ends. Raises ProblemError."""
-        taken = 0
-
-        def hold(size: int) -> None:
-            nonlocal taken
-            if size > self._left:
-                raise busy()
-            self._left -= size
-            taken += size
-
-        try:
-            yield hold
-        finally:
-            self._left += taken
-
-
 class _InMemory(MultiPartParser):
     """Starlette's own puts larger files on the disk."""
 
@@ -164,12 +160,16 @@ def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def _files(request: Request, body: bytes, most: int) -> list[bytes]:
-    async def whole() -> AsyncIterator[bytes]:
-        yield body
+async def _joined(chunks: AsyncIterator[bytes]) -> bytearray:
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+    return body
 
+
+async def _files(request: Request, chunks: AsyncIterator[bytes], most: int) -> list[bytes]:
     try:
-        form = await _InMemory(request.headers, whole(), max_files=most, max_fields=8).parse()
+        form = await _InMemory(request.headers, chunks, max_files=most, max_fields=8).parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise ProblemError(400, "The form cannot be read", str(error) or "it is no multipart/form-data") from error
     if others := [name for name in form if name != "photo"]:
@@ -177,4 +177,8 @@ async def _files(request: Request, body: bytes, most: int) -> list[bytes]:
     files = [file for file in form.getlist("photo") if not isinstance(file, str)]
     if not files:
         raise ProblemError(422, "No photo", "the form has no file called photo")
-    return [await file.read() for file in files]
+    read = []
+    for file in files:
+        read.append(await file.read())
+        await file.close()
+    return read

@@ -20,6 +20,7 @@ from geoloc.index.build import write_index
 from geoloc.index.gallery import write_gallery
 from geoloc.index.reference import Referencer
 from geoloc.index.store import IndexInfo
+from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.pipeline.options import parse_parts
 from geoloc.schema import MANIFEST
@@ -44,8 +45,7 @@ def batch(toy, tmp_path_factory):
     paths = sorted(str(path) for path in (toy / "references").rglob("*.jpg"))[:20]
     rows = [{"id": i, "uri": path, "city": "Town", "country": "Land"} for i, path in enumerate(paths)]
     view = ImageEncoder(lite()).view
-    crumbs = tmp_path_factory.mktemp("crumbs") / "c"
-    return pa.concat_tables(PhotoLoader(LoadOptions(view)).load(pa.Table.from_pylist(rows, MANIFEST), crumbs))
+    return pa.concat_tables(PhotoLoader(LoadOptions(DecodeOptions(view))).load(pa.Table.from_pylist(rows, MANIFEST)))
 
 
 def write(models, batch, folder, multimodal=False):

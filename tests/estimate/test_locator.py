@@ -13,6 +13,7 @@ from geoloc.estimate.comparison import Comparison
 from geoloc.estimate.confidence import Abstention, Confidence
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import ComparisonOptions, Configuration, LocatorOptions
+from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.photos.views import View
 from geoloc.schema import MANIFEST
@@ -27,7 +28,7 @@ def options(toy_index) -> LocatorOptions:
 def load(toy, folder, view: View) -> pa.Table:
     paths = sorted(str(path) for path in (toy / "archive").rglob("*") if path.is_file())
     photos = pa.Table.from_pylist([{"id": i, "uri": path} for i, path in enumerate(paths)], MANIFEST)
-    return pa.concat_tables(PhotoLoader(LoadOptions(view)).load(photos, folder / "crumbs"))
+    return pa.concat_tables(PhotoLoader(LoadOptions(DecodeOptions(view))).load(photos))
 
 
 def test_results_brought_up_to_date_are_as_located(options, toy, tmp_path, random):

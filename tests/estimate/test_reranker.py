@@ -12,7 +12,7 @@ from geoloc.estimate.options import LocatorOptions
 from geoloc.estimate.reranker import Reranker
 from geoloc.geo.distance import haversine_km
 from geoloc.index.store import Index
-from geoloc.photos.fetch import FetchOptions
+from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.photos.views import unpacked
 from geoloc.ranking.georanker import GeoRanker
@@ -40,10 +40,10 @@ def ranker(toy_base, toy_adapter) -> Ranker:
 def located(toy, toy_index, ranker, tmp_path_factory) -> pa.Table:
     """The toy archive, retrieved, with its pictures."""
     locator = Locator(LocatorOptions(preset("lite"), Folder(str(toy_index)), RANKED + NEGATIVES, ranked=True))
-    loader = PhotoLoader(LoadOptions(locator.view, FetchOptions(), keep_located=True, picture_view=ranker.view))
+    loader = PhotoLoader(LoadOptions(DecodeOptions(locator.view, keep_located=True, picture_view=ranker.view)))
     files = sorted(str(path) for path in (toy / "archive").rglob("*.*"))[:20]
     photos = pa.Table.from_pylist([{"id": n, "uri": file} for n, file in enumerate(files)], MANIFEST)
-    batches = loader.load(photos, tmp_path_factory.mktemp("crumbs") / "trail")
+    batches = loader.load(photos)
     return pa.concat_tables([locator.locate(batch) for batch in batches])
 
 

@@ -1,11 +1,11 @@
 import io
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
+from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader, pixel_array
 from geoloc.photos.views import View
 from geoloc.schema import LOADED, MANIFEST
@@ -26,9 +26,7 @@ def listing(tmp_path) -> pa.Table:
 
 
 def load(listing: pa.Table, **options) -> pa.Table:
-    crumbs = Path(listing["uri"][0].as_py()).parent / "crumbs"
-    batches = list(PhotoLoader(LoadOptions(View(32), **options)).load(listing, crumbs, batch_rows=2))
-    assert not crumbs.exists()
+    batches = list(PhotoLoader(LoadOptions(DecodeOptions(View(32), **options))).load(listing, batch_rows=2))
     assert [batch.num_rows for batch in batches] == [2, 2, 1]
     return pa.concat_tables(batches)
 

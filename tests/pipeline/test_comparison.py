@@ -10,6 +10,7 @@ from geoloc.encoders.presets import lite
 from geoloc.errors import UsageError
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import LocatorOptions
+from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.pipeline.evaluation import EvaluationOptions, evaluate_runs
 from geoloc.pipeline.options import LocateOptions
@@ -32,7 +33,7 @@ def archive_answers(toy, toy_index, folder):
     locator = Locator(LocatorOptions(lite(), Folder(str(toy_index)), candidates=10))
     photos = pq.read_table(folder / "out" / "located" / "photos.parquet")
     photos = photos.add_column(0, "id", [np.arange(photos.num_rows)])
-    batches = PhotoLoader(LoadOptions(locator.view)).load(photos, folder / "crumbs")
+    batches = PhotoLoader(LoadOptions(DecodeOptions(locator.view))).load(photos)
     rows = [row for batch in batches for row in locator.locate(batch).to_pylist()]
     return {row["uri"].rsplit("/", 1)[-1]: (row["lat"], row["lon"]) for row in rows if row["lat"] is not None}
 

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from geoloc.errors import UsageError
+from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import Picture, View
@@ -49,7 +50,7 @@ def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
     run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
     connect()
     plan = make_plan(ClusterOptions())
-    stream = Stream(run, LoadOptions(DeadlyView(16)), statuses, plan)
+    stream = Stream(run, LoadOptions(DecodeOptions(DeadlyView(16))), statuses, plan)
     assert stream.work().photos == 60
     rows = [row for table in run.parts.tables() for row in table.to_pylist()]
     assert sorted(row["id"] for row in rows) == list(range(60))
@@ -70,7 +71,9 @@ def test_a_full_disk_where_results_are_written_is_told_in_one_line(tmp_path):
     run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
     run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
     connect()
-    stream = Stream(run, LoadOptions(View(16)), statuses, make_plan(ClusterOptions()), finish=on_a_full_disk)
+    stream = Stream(
+        run, LoadOptions(DecodeOptions(View(16))), statuses, make_plan(ClusterOptions()), finish=on_a_full_disk
+    )
     with pytest.raises(UsageError) as caught:
         stream.work()
     assert re.fullmatch(r"/.*/parts: no space is left to write part-\w+\.parquet \(File too large\)", str(caught.value))

@@ -12,9 +12,7 @@ from pydantic import ValidationError
 from geoloc.errors import UsageError
 from geoloc.serving.access import Ledger, Rate, is_elsewheres, named, read_keys
 from geoloc.serving.options import ServingOptions
-from geoloc.serving.problems import ProblemError
 from geoloc.serving.service import ServiceOptions, run_service
-from geoloc.serving.uploads import Room
 from tests.conftest import REPOSITORY
 
 
@@ -93,20 +91,6 @@ def test_what_counts_here_and_elsewhere():
     assert rate.report() == {}
     assert rate.wait_s("ann", now=100.0) == 0
     assert rate.wait_s("ann", now=100.0) == pytest.approx(1)
-
-
-def test_memory_that_requests_share():
-    room = Room(100)
-    with room.held() as first:
-        first(60)
-        with room.held() as second:
-            second(30)
-            with pytest.raises(ProblemError) as told:
-                second(30)
-        assert told.value.members["status"] == 429
-        first(40)
-    with room.held() as third:
-        third(100)
 
 
 def test_other_machines_are_answered_only_with_keys():

@@ -14,7 +14,9 @@ from geoloc.encoders.presets import preset
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import LocatorOptions
 from geoloc.index.store import Index
-from geoloc.photos.load import LoadOptions, load_one
+from geoloc.photos.decoder import Decoder
+from geoloc.photos.examine import DecodeOptions
+from geoloc.photos.load import load_one
 from geoloc.storage import Folder
 from tests.conftest import ray_workers
 from tests.serving.conftest import KEY
@@ -32,7 +34,8 @@ def problem(response: httpx.Response, status: int) -> dict:
 
 def test_the_answer_is_the_archives(client, photo, toy_index):
     locator = Locator(LocatorOptions(preset("lite"), Folder(str(toy_index)), 8))
-    [row] = locator.locate(load_one(photo, LoadOptions(locator.view))).to_pylist()
+    with Decoder(DecodeOptions(locator.view)) as decoder:
+        [row] = locator.locate(load_one(photo, decoder)).to_pylist()
     found = client.post("/v1/geolocate", params={"rank": False}, content=photo, headers=JPEG).json()
     estimate = found["estimate"]
     assert (estimate["lat"], estimate["lon"], estimate["method"]) == (row["lat"], row["lon"], "top1")

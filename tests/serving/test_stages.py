@@ -7,6 +7,9 @@ from geoloc.encoders.presets import preset
 from geoloc.errors import UsageError
 from geoloc.estimate.calibration import features, fit
 from geoloc.index.store import Index
+from geoloc.photos.decoder import Decoder
+from geoloc.photos.examine import DecodeOptions
+from geoloc.photos.load import load_one
 from geoloc.pipeline.settings import estimate_settings
 from geoloc.serving.composition import Composition
 from geoloc.serving.options import ModelOptions
@@ -33,7 +36,7 @@ def test_options_that_do_not_go_together(toy_index, changed, message):
 
 def test_a_calibration_serves_the_estimates_it_was_made_for(toy_index, toy, random, tmp_path):
     options = ModelOptions(preset="lite", index=str(toy_index), candidates=8, calibration=str(tmp_path))
-    uncalibrated = Retrieval(options.model_copy(update={"calibration": None}), 10**7)
+    uncalibrated = Retrieval(options.model_copy(update={"calibration": None}))
     settings = estimate_settings(options, preset("lite"), uncalibrated.facts["encoder"], Index(toy_index).info)
     scores = np.sort(random.normal(size=(400, 8)))[:, ::-1]
     table = features(scores, scores, *random.uniform(-60, 60, (2, 400, 8)), 10.0)
@@ -41,11 +44,13 @@ def test_a_calibration_serves_the_estimates_it_was_made_for(toy_index, toy, rand
     (tmp_path / "calibration.json").write_bytes(calibration.to_json())
     photo = max((toy / "archive").rglob("*.jpg"), key=lambda path: path.stat().st_size).read_bytes()
 
-    [before] = uncalibrated.locate([uncalibrated.load(photo)])[0].to_pylist()
-    calibrated = Retrieval(options, 10**7)
-    [after] = calibrated.locate([calibrated.load(photo)])[0].to_pylist()
+    with Decoder(DecodeOptions(uncalibrated.view)) as decoder:
+        loaded = [load_one(photo, decoder)]
+    [before] = uncalibrated.locate(loaded)[0].to_pylist()
+    calibrated = Retrieval(options)
+    [after] = calibrated.locate(loaded)[0].to_pylist()
     assert before["confidence_25km"] is None
     assert after["confidence_25km"] == after["confidence"]
     assert (before["lat"], before["lon"]) == (after["lat"], after["lon"])
     with pytest.raises(UsageError, match=r"made for other estimates \(candidates was 8, is now 9"):
-        Retrieval(options.model_copy(update={"candidates": 9}), 10**7)
+        Retrieval(options.model_copy(update={"candidates": 9}))

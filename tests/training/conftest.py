@@ -12,7 +12,7 @@ from geoloc.storage import Folder
 def georanking(toy, toy_index, tmp_path_factory) -> Path:
     """Of 30 of the toy's references, with 7 of the others each, of which 4 are ranked."""
     from geoloc.encoders.presets import preset
-    from geoloc.photos.fetch import FetchOptions
+    from geoloc.photos.examine import DecodeOptions
     from geoloc.photos.load import LoadOptions, PhotoLoader
     from geoloc.pipeline.georanking import PARTS
     from geoloc.pipeline.models import probe_encoder
@@ -26,10 +26,10 @@ def georanking(toy, toy_index, tmp_path_factory) -> Path:
     options = GeoRankingOptions(references=7, ranked=4)
     maker = GeoRanking(Retrieved(preset("lite"), Folder(str(toy_index)), options, "cpu", 1), options)
     view = probe_encoder(preset("lite")).view
-    loader = PhotoLoader(LoadOptions(view, FetchOptions(), need_position=True, thumbnail_px=448))
+    loader = PhotoLoader(LoadOptions(DecodeOptions(view, need_position=True, thumbnail_px=448)))
     files = sorted(str(path) for path in (toy / "references").rglob("*.jpg"))[::2]
     photos = pa.Table.from_pylist([{"id": n, "uri": file} for n, file in enumerate(files)], MANIFEST)
-    for batch in loader.load(photos, tmp_path_factory.mktemp("crumbs") / "trail", batch_rows=8):
+    for batch in loader.load(photos, batch_rows=8):
         Parts(folder / PARTS).add(maker.build(batch))
     folder.write(SUCCESS, b"")
     return Path(folder.path())

@@ -1,0 +1,69 @@
+"""Known answers: who gets how much, and who is next."""
+
+import asyncio
+
+import pytest
+
+from geoloc.serving.problems import ProblemError
+from geoloc.serving.shares import Room, Turns
+
+
+def test_one_alone_gets_half_and_others_still_find_room():
+    room = Room(96, "memory")
+    with room.held("ann") as ann:
+        for _ in range(48):
+            ann(1)
+        with pytest.raises(ProblemError, match="your other requests have as much memory as anybody may") as told:
+            ann(1)
+        assert told.value.members["status"] == 429
+        with room.held("bob") as bob:
+            for _ in range(24):
+                bob(1)
+            with pytest.raises(ProblemError, match="your other requests"):
+                bob(1)
+            with room.held("cy") as cy, pytest.raises(ProblemError, match="no memory left for more"):
+                cy(25)
+    with room.held("bob") as bob:
+        bob(96)
+
+
+def test_a_small_room_still_has_place_for_one():
+    room = Room(1, "waiting places")
+    with room.held("ann") as ann:
+        ann(1)
+        with room.held("bob") as bob, pytest.raises(ProblemError, match="no waiting places left"):
+            bob(1)
+
+
+def order_of(asked: list[str], at_once: int, leaves: int | None = None) -> list[str]:
+    """Who had turns, in their order; the request of number ``leaves`` goes away while it waits."""
+
+    async def main() -> list[str]:
+        turns, had, go = Turns(at_once), [], asyncio.Event()
+
+        async def one(who: str) -> None:
+            async with turns.turn(who):
+                had.append(who)
+                await go.wait()
+
+        tasks = []
+        for who in asked:
+            tasks.append(asyncio.create_task(one(who)))
+            await asyncio.sleep(0)
+        if leaves is not None:
+            tasks[leaves].cancel()
+        assert len(had) == at_once
+        go.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return had
+
+    return asyncio.run(main())
+
+
+def test_who_has_many_requests_waits_for_who_has_few():
+    assert order_of(["mob"] * 5 + ["ann", "ann", "bob"], 1) == ["mob", "mob", "ann", "bob", "mob", "ann", "mob", "mob"]
+
+
+def test_who_leaves_costs_nobody_a_turn():
+    assert order_of(["mob", "mob", "ann", "bob"], 1, leaves=2) == ["mob", "mob", "bob"]
+    assert order_of(["mob", "mob", "mob"], 2, leaves=0) == ["mob", "mob", "mob"]
