@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import struct
 import warnings
 
 import numpy as np
@@ -37,6 +38,7 @@ _EIGHTHS = (1, 2, 4)
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """Of a JPEG's segments. In compressed data 255 is followed by 0, by a restart's number or by itself."""
 _SCAN, _END, _ALONE = 0xDA, 0xD9, (0x01, 0xD8)
+_PNG, _PNG_TEXT = b"\x89PNG\r\n\x1a\n", (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,7 +62,7 @@ class PhotoFile:
         self._data = data
         try:
             with warnings.catch_warnings(action="ignore"):
-                self._image = Image.open(io.BytesIO(data), formats=list(DECODED))
+                self._image = Image.open(io.BytesIO(_without_text(data)), formats=list(DECODED))
                 self.carried = Carried(embedded(self._image, data))
         except UnidentifiedImageError as error:
             raise PhotoError("not_an_image", "no known image format") from error
@@ -119,6 +121,21 @@ class PhotoFile:
         left = upright.width - width if self._orientation in _MIRRORED else 0
         top = upright.height - height if self._orientation in _UPENDED else 0
         return left, top, left + width, top + height
+
+
+def _without_text(data: bytes) -> bytes:
+    """A PNG without the chunks that Pillow inflates, and refuses the picture where one is too large; any other file as it is."""
+    if not data.startswith(_PNG):
+        return data
+    kept, at, start = [], len(_PNG), 0
+    while at + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        end = at + 12 + length
+        if kind in _PNG_TEXT:
+            kept.append(data[start:at])
+            start = end
+        at = end
+    return b"".join((*kept, data[start:])) if kept else data
 
 
 def _check_scans(data: bytes, megapixels: float) -> None:
