@@ -14,7 +14,9 @@ from geoloc.errors import UsageError
 Options = TypeVar("Options")
 
 
-def parse(options: type[Options], description: str, arguments: list[str] | None = None) -> Options:
+def parse(
+    options: type[Options], description: str, arguments: list[str] | None = None, program: str | None = None
+) -> Options:
     """Options from the command line; ``--config FILE`` gives others than the defaults from YAML, nested as they are.
 
     Exits with a message on what tyro refuses; raises UsageError for a file that does not fit.
@@ -23,8 +25,8 @@ def parse(options: type[Options], description: str, arguments: list[str] | None 
     config, rest = _take_config(arguments)
     description += " Options can also be given in a YAML file, nested as they are here: --config FILE."
     if not config:
-        return tyro.cli(options, description=description, args=rest)
-    return tyro.cli(options, description=description, args=rest, default=_from_mapping(options, config, ""))
+        return tyro.cli(options, prog=program, description=description, args=rest)
+    return tyro.cli(options, prog=program, description=description, args=rest, default=_from_mapping(options, config, ""))
 
 
 def _take_config(arguments: list[str]) -> tuple[dict, list[str]]:

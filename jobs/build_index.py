@@ -4,9 +4,7 @@ python jobs/build_index.py s3://bucket/geotagged/ s3://bucket/index --preset lit
 python jobs/build_index.py gallery index-of-coordinates
 """
 
-from geoloc.options import parse
-from geoloc.pipeline.console import run_job
-from geoloc.pipeline.references import IndexOptions, build_index
+from geoloc.cli import run_command
 
 if __name__ == "__main__":
-    run_job(lambda: build_index(parse(IndexOptions, "Make an index of geotagged photos.")))
+    run_command("index")

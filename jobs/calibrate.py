@@ -4,9 +4,7 @@ python jobs/calibrate.py s3://bucket/geotags                (its own geotagged p
 python jobs/calibrate.py s3://bucket/geotags truth.csv
 """
 
-from geoloc.options import parse
-from geoloc.pipeline.calibration import CalibrationOptions, calibrate
-from geoloc.pipeline.console import run_job
+from geoloc.cli import run_command
 
 if __name__ == "__main__":
-    run_job(lambda: calibrate(parse(CalibrationOptions, "Fit confidences on photos whose places are known.")))
+    run_command("calibrate")

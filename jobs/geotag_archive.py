@@ -4,9 +4,7 @@ python jobs/geotag_archive.py s3://bucket/photos/ s3://bucket/geotags --index s3
 ray job submit --working-dir . -- python jobs/geotag_archive.py s3://bucket/photos/ s3://bucket/geotags --index …
 """
 
-from geoloc.options import parse
-from geoloc.pipeline.archive import ArchiveOptions, geotag_archive
-from geoloc.pipeline.console import run_job
+from geoloc.cli import run_command
 
 if __name__ == "__main__":
-    run_job(lambda: geotag_archive(parse(ArchiveOptions, "Tell where the photos of an archive were taken.")))
+    run_command("geotag")

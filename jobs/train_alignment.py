@@ -4,9 +4,7 @@ python jobs/train_alignment.py s3://bucket/geotagged.parquet s3://bucket/alignme
 python jobs/build_index.py s3://bucket/geotagged.parquet s3://bucket/index --preset s3://bucket/alignment
 """
 
-from geoloc.options import parse
-from geoloc.pipeline.console import run_job
-from geoloc.training.alignment import AlignmentOptions, train_alignment
+from geoloc.cli import run_command
 
 if __name__ == "__main__":
-    run_job(lambda: train_alignment(parse(AlignmentOptions, "Learn G3's geo-alignment.")))
+    run_command("train-alignment")

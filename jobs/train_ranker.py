@@ -4,9 +4,7 @@ python jobs/build_georanking.py s3://bucket/geotagged.parquet s3://bucket/georan
 python jobs/train_ranker.py s3://bucket/georanking s3://bucket/ranker --model Qwen/Qwen2-VL-7B-Instruct
 """
 
-from geoloc.options import parse
-from geoloc.pipeline.console import run_job
-from geoloc.training.ranker import RankerJobOptions, train_ranker
+from geoloc.cli import run_command
 
 if __name__ == "__main__":
-    run_job(lambda: train_ranker(parse(RankerJobOptions, "Fine-tune GeoRanker.")))
+    run_command("train-ranker")

@@ -6,8 +6,7 @@ import tyro
 
 from geoloc.errors import UsageError
 from geoloc.options import parse
-from geoloc.pipeline.archive import ArchiveOptions
-from geoloc.pipeline.references import IndexOptions
+from geoloc.pipeline.job_options import ArchiveOptions, IndexOptions
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,18 @@
 """How sure the answers are, in the result's columns: calibrated where there is a calibration, else by spread alone."""
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from geoloc.errors import UsageError
+from geoloc.estimate.abstention import Abstention
 from geoloc.estimate.calibration import Calibration, features
 from geoloc.estimate.spread import NEAR_KM, estimate
-from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import places
 from geoloc.ranking.candidates import padded
 from geoloc.schema import CONFIDENCES
 
 ANSWERED = ("located", "uncertain")
-
-
-@dataclass(frozen=True)
-class Abstention:
-    """Photos whose error is not below ``threshold_km`` with probability ``probability`` are ``uncertain``."""
-
-    threshold_km: int
-    probability: float
-
-    @classmethod
-    def parse(cls, text: str) -> "Abstention":
-        """Of ``25km:0.5``. Raises UsageError."""
-        found = re.fullmatch(r"(\d+) ?km:(\d*\.?\d+)", text.strip())
-        if not found or int(found[1]) not in THRESHOLDS_KM or not 0 < float(found[2]) <= 1:
-            known = ", ".join(f"{threshold}km" for threshold in THRESHOLDS_KM)
-            raise UsageError(
-                f"--min-confidence {text}: is not THRESHOLD:PROBABILITY, such as 25km:0.5, with one of {known}"
-            )
-        return cls(int(found[1]), float(found[2]))
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from geoloc.encoders.presets import PARTS, Preset
+from geoloc.estimate.abstention import Abstention
 from geoloc.estimate.calibration import Calibration
-from geoloc.estimate.confidence import Abstention
 from geoloc.storage import Folder
 
 

@@ -2,93 +2,32 @@
 
 import functools
 import logging
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Literal
-
-import tyro
 
 from geoloc.encoders.presets import PARTS, Preset, preset
-from geoloc.errors import UsageError
+from geoloc.estimate.abstention import Abstention
 from geoloc.estimate.calibration import Calibration, read_calibration
-from geoloc.estimate.confidence import Abstention, Confidence
+from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import LocatorOptions
 from geoloc.index.store import IndexInfo
-from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
+from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_locator, build_reranker, probe_encoder, probe_ranker
-from geoloc.pipeline.options import ClusterOptions, PhotoOptions, RankingOptions, parse_parts
+from geoloc.pipeline.options import parse_parts
 from geoloc.pipeline.publication import open_run, publish
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.settings import SOURCE_SETTINGS, estimate_settings, ranker_settings
 from geoloc.pipeline.stages import Stream, Work
-from geoloc.ranking.choosers import check_chooser, score_scale
-from geoloc.results.export import ExportOptions
+from geoloc.ranking.choosers import score_scale
 from geoloc.results.geoparquet import with_geometry
 from geoloc.results.summary import COLUMNS, Summary
-from geoloc.schema import MAX_CANDIDATES
-from geoloc.storage import Folder, S3Options
+from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
-
-
-@dataclass(frozen=True)
-class ArchiveOptions:
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """The photos: s3://bucket/prefix, a local folder, or a .csv/.parquet file with a column `uri`."""
-    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-    """Run folder, s3:// or local. The same command on the same folder goes on, and later takes up what is new."""
-    index: str | None = None
-    """Index folder from build_index.py (default: the preset's own gallery of coordinates, where it has one)."""
-    preset: str = "geoclip"
-    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space), lite (a weak encoder that runs on any CPU), or a
-    folder from train_alignment.py."""
-    model: str | None = None
-    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
-    candidates: int = 20
-    """Places retrieved for a photo."""
-    chooser: Literal["top1", "density", "verification"] = "top1"
-    """How one of them is chosen: the most similar, the densest, or the best match in location space."""
-    density_sigma_km: float = 445
-    """Width of the density chooser's kernel, km."""
-    parts: str | None = None
-    """Parts of an aligned vector that references are found by, joined by +, such as image+location (default: all)."""
-    ranking: Annotated[RankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RankingOptions)
-    relocate: bool = False
-    """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
-    calibration: str | None = None
-    """calibration.json from calibrate.py, or the folder with it: confidences become probabilities. Results that are there
-    already are brought up to date, without locating again."""
-    min_confidence: str | None = None
-    """Answer only where the probability of an error below a threshold is high enough, such as 25km:0.5; other photos are
-    `uncertain`, with the estimate kept aside. Needs --calibration."""
-    exports: Annotated[ExportOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ExportOptions)
-    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
-    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
-    s3: S3Options = field(default_factory=S3Options)
-
-    def check(self) -> None:
-        """Raises UsageError for what can be told without looking at any photo."""
-        self.photos.check()
-        self.listing.check()
-        self.exports.check()
-        models = preset(self.preset, self.model, self.s3)
-        check_chooser(self.chooser, models)
-        if self.parts is not None:
-            parse_parts(self.parts, models)
-        if not 1 <= self.candidates <= MAX_CANDIDATES:
-            raise UsageError(f"--candidates {self.candidates}: must be from 1 to {MAX_CANDIDATES}")
-        if self.density_sigma_km <= 0:
-            raise UsageError(f"--density-sigma-km {self.density_sigma_km}: must be above 0")
-        self.ranking.check(self.candidates, self.s3)
-        if self.min_confidence is not None:
-            Abstention.parse(self.min_confidence)
-            if self.calibration is None:
-                raise UsageError(f"--min-confidence {self.min_confidence}: speaks of probabilities; add --calibration")
 
 
 def geotag_archive(options: ArchiveOptions) -> int:

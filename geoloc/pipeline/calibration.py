@@ -5,42 +5,25 @@ It reads what the archive job wrote, runs no model, and needs no Ray.
 
 import json
 import logging
-from dataclasses import dataclass, field
-from typing import Annotated
 
 import numpy as np
-import tyro
 
 from geoloc.encoders.presets import preset
 from geoloc.errors import UsageError
 from geoloc.estimate.calibration import Calibration, features, fit
 from geoloc.evaluation.datasets import read_truth
 from geoloc.evaluation.matching import match
-from geoloc.evaluation.positions import Columns, Positions, read_positions
+from geoloc.evaluation.positions import Positions, read_positions
 from geoloc.geo.distance import geodesic_km, valid_coordinates
+from geoloc.pipeline.job_options import CalibrationOptions
 from geoloc.pipeline.settings import SOURCE_SETTINGS
 from geoloc.ranking.candidates import padded
 from geoloc.ranking.choosers import GEORANKER, score_scale
-from geoloc.storage import Folder, S3Options
+from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
 
 _ITSELF_SHARE = 0.05
-
-
-@dataclass(frozen=True)
-class CalibrationOptions:
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder of geotag_archive.py, with photos of known place among those it located: its own geotagged ones
-    (run with --relocate), or those of TRUTH."""
-    truth: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTH")] = None
-    """.csv or .parquet with the places of the run's photos (default: the run's own true_lat and true_lon)."""
-    output: str | None = None
-    """Where to write calibration.json, a folder (default: RUN)."""
-    coverage: float = 0.9
-    """Probability with which a photo's radius is to hold its true place."""
-    columns: Columns = field(default_factory=Columns)
-    s3: S3Options = field(default_factory=S3Options)
 
 
 def calibrate(options: CalibrationOptions) -> int:

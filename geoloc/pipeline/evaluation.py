@@ -6,43 +6,20 @@ Judging files needs no Ray, so nothing here imports it; locating photos does, an
 import io
 import logging
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Annotated
-
-import tyro
 
 from geoloc.errors import UsageError
 from geoloc.evaluation.datasets import find, read_retrieved, read_truth, recognise
 from geoloc.evaluation.evaluation import Evaluation, evaluate
 from geoloc.evaluation.metrics import ACCURACIES
-from geoloc.evaluation.positions import Columns, Positions, read_positions
-from geoloc.evaluation.protocol import Protocol
+from geoloc.evaluation.positions import Positions, read_positions
 from geoloc.evaluation.report import write_report
 from geoloc.evaluation.tables import candidates_csv, differences_csv, table_csv, table_md, write_results
 from geoloc.geo.distance import THRESHOLDS_KM
-from geoloc.pipeline.options import LocateOptions
-from geoloc.storage import Folder, S3Options
+from geoloc.pipeline.job_options import EvaluationOptions
+from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PREDICTIONS …] TRUTH OUTPUT")]
-    """Predictions (none are needed with --images), the truth, and the folder for the results. Predictions and truth are .csv or .parquet
-    files, or run folders of geotag_archive.py; NAME=FILE names a run in the tables. A run folder as the truth means its
-    photos that carried GPS. I.npy of G3 and GeoRanker is understood with --database."""
-    dataset: str | None = None
-    """The benchmark that the truth is, to print published figures beside ours: im2gps, im2gps3k, yfcc4k, yfcc26k, gws15k,
-    osv5m (default: by the truth's file name)."""
-    database: str | None = None
-    """Table of coordinates that .npy predictions are row numbers of."""
-    locate: Annotated[LocateOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=LocateOptions)
-    protocol: Annotated[Protocol, tyro.conf.OmitArgPrefixes] = field(default_factory=Protocol)
-    predictions: Columns = field(default_factory=Columns)
-    truth: Columns = field(default_factory=Columns)
-    s3: S3Options = field(default_factory=S3Options)
 
 
 def evaluate_runs(options: EvaluationOptions) -> int:

@@ -3,29 +3,26 @@
 import functools
 import logging
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from typing import Annotated
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tyro
 
 from geoloc.encoders.presets import preset
 from geoloc.errors import UsageError
-from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import View
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
+from geoloc.pipeline.job_options import GeoRankingJobOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_published_georanking, build_retrieved_georanking, probe_encoder
-from geoloc.pipeline.options import ClusterOptions, PhotoOptions
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
-from geoloc.ranking.options import GeoRankingOptions, part_rows
+from geoloc.ranking.options import part_rows
 from geoloc.schema import GEORANKING
-from geoloc.storage import Folder, S3Options, describe
+from geoloc.storage import Folder, describe
 
 log = logging.getLogger("geoloc")
 
@@ -33,35 +30,6 @@ PARTS, PHOTOS = "georanking", "photos.parquet"
 PUBLISHED = ("img_id", "gps", "ref_gps", "ref_img_id", "ref_texts")
 _NOTHING = View(1)
 """What the encoder looks at where there is none."""
-
-
-@dataclass(frozen=True)
-class GeoRankingJobOptions:
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """Photos of known place: s3://bucket/prefix or a local folder (EXIF GPS), or a .csv/.parquet file with columns uri, lat,
-    lon. With --images, a table in the layout of GeoRanker's GeoRanking.parquet."""
-    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-    """Folder of the training set, s3:// or local. The same command goes on where it was."""
-    index: str | None = None
-    """Index folder from build_index.py to retrieve from."""
-    preset: str = "geoclip"
-    """Models: geoclip, lite, or a folder from train_alignment.py."""
-    model: str | None = None
-    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
-    images: str | None = None
-    """Folder of the images that a published table names; what it retrieved is taken over, and nothing is searched."""
-    rows: Annotated[GeoRankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=GeoRankingOptions)
-    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
-    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
-    s3: S3Options = field(default_factory=S3Options)
-
-    def check(self) -> None:
-        self.photos.check()
-        self.listing.check()
-        self.rows.check()
-        if (self.index is None) == (self.images is None):
-            raise UsageError("--index: name the index to retrieve from, or, for a published table, its --images")
 
 
 def build_georanking(options: GeoRankingJobOptions) -> int:

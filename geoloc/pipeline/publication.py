@@ -1,32 +1,21 @@
 """What others read of a run: its exports and its report, made with it, or again without it. Needs no Ray."""
 
 import logging
-from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated
-
-import tyro
+from dataclasses import asdict, replace
 
 from geoloc.errors import UsageError
+from geoloc.pipeline.job_options import PublicationOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.run import Run
-from geoloc.results.export import FORMATS, Export, ExportOptions, told
+from geoloc.results.export import Export, told
+from geoloc.results.options import FORMATS, ExportOptions
 from geoloc.results.report import write_report
 from geoloc.results.sidecars import SidecarTree
 from geoloc.results.summary import COLUMNS, Summary
 from geoloc.schema import RESULT
-from geoloc.storage import Folder, S3Options
+from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
-
-
-@dataclass(frozen=True)
-class PublicationOptions:
-    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder of geotag_archive.py, s3:// or local."""
-    exports: Annotated[ExportOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ExportOptions)
-    take_back: tuple[str, ...] = ()
-    """Only delete the sidecars of ours, as they were written, below these folders: RUN/xmp, or wherever they were copied."""
-    s3: S3Options = field(default_factory=S3Options)
 
 
 def publish_again(options: PublicationOptions) -> int:

@@ -3,62 +3,32 @@
 import functools
 import logging
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import tyro
 
 from geoloc.encoders.presets import Preset, preset
 from geoloc.errors import UsageError
 from geoloc.index.build import write_index
 from geoloc.index.rows import in_order, indexed_rows
 from geoloc.index.store import IndexInfo, publish, read_info
-from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.job_options import IndexOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import EncoderFacts, build_referencer, probe_encoder
-from geoloc.pipeline.options import ClusterOptions, PhotoOptions
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
-from geoloc.ranking.options import PICTURE_PX, part_rows
+from geoloc.ranking.options import part_rows
 from geoloc.results.parts import Parts
 from geoloc.schema import REFERENCE
-from geoloc.storage import Folder, S3Options
+from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
 
 GALLERY = "gallery"
-
-
-@dataclass(frozen=True)
-class IndexOptions:
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """Geotagged photos: s3://bucket/prefix or a local folder (EXIF GPS), a .csv/.parquet file with columns uri, lat, lon
-    [, city, region, country], or the word `gallery` for the preset's own coordinates."""
-    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-    """Index folder, s3:// or local. The same command on the same folder goes on after a crash."""
-    preset: str = "geoclip"
-    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space), lite (a weak encoder that runs on any CPU), or a
-    folder from train_alignment.py."""
-    model: str | None = None
-    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
-    vectors: Literal["images", "multimodal"] = "images"
-    """What references are found by, with a trained alignment: the photos' own vectors in all its spaces, or photo, words
-    and coordinates, each in its own."""
-    ann: Literal["ivfpq", "hnsw"] | None = None
-    """Add an approximate index for searching on CPUs, and measure how much of exact search it finds of photos that are not
-    in it. Its best rows are compared by their exact vectors."""
-    picture_px: int = PICTURE_PX
-    """Longest side of the photos' pictures that are kept for a ranker and the report (0: their own size, as published)."""
-    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
-    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
-    s3: S3Options = field(default_factory=S3Options)
 
 
 def build_index(options: IndexOptions) -> int:

@@ -7,46 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 import pyarrow as pa
 
-from geoloc.errors import UsageError
 from geoloc.geo.precision import place_within, rounded
 from geoloc.photos.position import estimate_text
-from geoloc.results.sidecars import Names, SidecarTree
+from geoloc.results.options import ExportOptions
+from geoloc.results.sidecars import SidecarTree
 from geoloc.schema import CONFIDENCES
 from geoloc.storage import Folder, raw_name
-
-FORMATS = ("geojson", "csv", "xmp")
-MAX_RADIUS_KM = {"uncalibrated": 25.0, "calibrated": 200.0}
-"""Of what is exported, where nothing else is said: a city; a region, where the radius is known to hold."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    export: tuple[Literal["geojson", "csv", "xmp"], ...] = ()
-    """Also write the results as geojson, as csv for exiftool, or as xmp sidecars."""
-    export_max_radius_km: float | None = None
-    """Export no estimate whose radius is larger, km (default: 25, or 200 with --calibration)."""
-    overwrite_unreadable_gps: bool = False
-    """Export estimates to csv and xmp also of photos that carry a position which cannot be read, or is no place."""
-    csv_root: str | None = None
-    """What SourceFile begins with in the csv, in place of SOURCE: the folder where exiftool will find the photos (default:
-    SOURCE; paths are relative where that is a bucket)."""
-    xmp_names: Names = "photo.jpg.xmp"
-    """How sidecars are called."""
-
-    def check(self) -> None:
-        """Raises UsageError."""
-        for name in self.export:
-            if name not in FORMATS:
-                raise UsageError(f"--export {name}: there is {', '.join(FORMATS)}")
-        if self.export_max_radius_km is not None and self.export_max_radius_km <= 0:
-            raise UsageError(f"--export-max-radius-km {self.export_max_radius_km:g}: must be above 0")
-
-    def max_radius_km(self, calibrated: bool) -> float:
-        return self.export_max_radius_km or MAX_RADIUS_KM["calibrated" if calibrated else "uncalibrated"]
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 from xml.sax.saxutils import quoteattr
 
 from geoloc.geo.precision import place_within, rounded
 from geoloc.photos.position import estimate_text
+from geoloc.results.options import Names
 from geoloc.storage import Folder, raw_name
-
-Names = Literal["photo.jpg.xmp", "photo.xmp"]
 
 _LONGEST_NAME = 255
 """Bytes, on common file systems."""

@@ -1,15 +1,11 @@
-"""Who may ask, and how often. Keys are known by their SHA-256 alone.
-
-python -m geoloc.serving.access NAME    # makes a key: prints it once, and the line for the file of keys
-"""
+"""Who may ask, and how often. Keys are known by their SHA-256 alone (geoloc.serving.keys makes them)."""
 
 import hashlib
 import hmac
+import logging
 import math
 import os
 import re
-import secrets
-import sys
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
@@ -17,9 +13,14 @@ from pathlib import Path
 
 from geoloc.errors import UsageError
 
+log = logging.getLogger("geoloc")
+
 LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 ENVIRONMENT = "GEOLOC_API_KEYS"
-_LINE = re.compile(r"([\w.@-]+)\s+([0-9a-f]{64})")
+NAME = re.compile(r"[\w.@-]{1,100}")
+_LINE = re.compile(rf"({NAME.pattern})\s+([0-9a-f]{{64}})")
+LOOK_S = 1
+"""Between looks whether the file of keys has changed."""
 _WATCHED = 10_000
 _GONE_S = 60
 
@@ -55,12 +56,52 @@ def is_elsewheres(headers: Mapping[str, str]) -> bool:
 
 def named(keys: dict[str, str], key: str) -> str | None:
     """Whose key it is. Takes as long for a wrong one as for a right one."""
-    digest = hashlib.sha256(key.encode()).hexdigest()
+    digest = key_hash(key)
     owner = None
     for known, name in keys.items():
-        if hmac.compare_digest(known, digest):
-            owner = name
+        owner = (owner, name)[hmac.compare_digest(known, digest)]
     return owner
+
+
+def key_hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class Keys:
+    """Those of a file and of the environment, read again when the file changes: who is revoked there is refused at once."""
+
+    def __init__(self, file: str | None) -> None:
+        """Raises UsageError."""
+        self._file, self._state, self._looked = file, self._stat(file), time.monotonic()
+        self._owners = read_keys(file)
+
+    def __bool__(self) -> bool:
+        """Whether there were any at the start; a service with keys never becomes one without."""
+        return bool(self._owners)
+
+    def owner(self, key: str) -> str | None:
+        """Whose key it is."""
+        if self._file and time.monotonic() - self._looked > LOOK_S:
+            self._look()
+        return named(self._owners, key)
+
+    def _look(self) -> None:
+        state, self._looked = self._stat(self._file), time.monotonic()
+        if state == self._state:
+            return
+        try:
+            self._owners = read_keys(self._file) or {"": ""}  # nobody's
+        except UsageError as error:
+            log.error("the keys stay as they were: %s", error)
+        self._state = state
+
+    @staticmethod
+    def _stat(file: str | None) -> tuple | None:
+        try:
+            found = os.stat(file) if file else None
+        except OSError:
+            return None
+        return found and (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 class Rate:
@@ -122,9 +163,3 @@ class Ledger:
             owed.update(spent)
         self._owed[copy] = Counter(), now
         return dict(mine)
-
-
-if __name__ == "__main__":
-    made = secrets.token_urlsafe(32)
-    print(f"key, shown once: {made}", file=sys.stderr)
-    print(f"{sys.argv[1]} {hashlib.sha256(made.encode()).hexdigest()}")

@@ -20,7 +20,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 
 from geoloc.errors import UsageError
-from geoloc.serving.access import LOOPBACK, Rate, is_elsewheres, named, read_keys
+from geoloc.serving.access import LOOPBACK, Keys, Rate, is_elsewheres
 from geoloc.serving.answers import Answer, answer
 from geoloc.serving.contract import (
     BATCH,
@@ -180,7 +180,7 @@ class Api:
         threads: int,
     ) -> None:
         self._options, self._ranking = options, ranking
-        self._keys = read_keys(options.keys)
+        self._keys = Keys(options.keys)
         if not self._keys:
             _check_that_strangers_are_known()
         self._locating = Locating(options, device, threads)
@@ -289,7 +289,7 @@ class Api:
     def _check_key(self, request: Request) -> str:
         if self._keys:
             scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            owner = named(self._keys, key.strip()) if scheme.lower() == "bearer" else None
+            owner = self._keys.owner(key.strip()) if scheme.lower() == "bearer" else None
             if owner is None:
                 raise ProblemError(401, "No valid key", "send the header Authorization: Bearer KEY")
             return owner

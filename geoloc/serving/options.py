@@ -46,7 +46,7 @@ class DeploymentOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     keys: str | None = None
-    """File of API keys, made with `python -m geoloc.serving.access NAME` (default: GEOLOC_API_KEYS, or this machine alone)."""
+    """File of API keys, made with `geoloc keys FILE --make NAME` (default: GEOLOC_API_KEYS, or this machine alone)."""
     photos_a_minute: int = Field(120, ge=1)
     """Of each key; more are refused for a while (429)."""
     max_photo_mb: float = Field(20, gt=0)

@@ -2,10 +2,13 @@
 
 import csv
 import io
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pillow_heif
+import tyro
 from PIL import ExifTags, Image
 
 from geoloc.toy.planet import Planet
@@ -15,6 +18,26 @@ GPS_SHARE = 0.15
 BROKEN_SHARE = 0.03
 _SUFFIXES = (".jpg",) * 14 + (".JPG", ".jpeg", ".png", ".webp", ".heic", ".tif")
 _FOLDERS = ("", "2019", "2021/holiday in the hills", "2023/été #2", "100% best")
+
+
+@dataclass(frozen=True)
+class ToyOptions:
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Folder to write to."""
+    references: int = 1000
+    """Photos in references/, all with GPS."""
+    photos: int = 300
+    """Files in archive/: some have GPS, some are broken."""
+    seed: int = 7
+    """Of the planet: another seed, another world."""
+
+
+def make_toy_planet(options: ToyOptions) -> int:
+    planet = Planet(options.seed)
+    write_references(options.output / "references", planet, options.references)
+    write_archive(options.output / "archive", options.output / "truth.csv", planet, options.photos)
+    print(f"{options.references} references and {options.photos} photos in {options.output}")
+    return 0
 
 
 def write_references(folder: Path, planet: Planet, count: int, seed: int = 1) -> None:

@@ -10,54 +10,32 @@ import json
 import logging
 import tempfile
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
-import tyro
 
 from geoloc.encoders.presets import ALIGNMENT, WEIGHTS, Preset, image_model
 from geoloc.errors import UsageError
-from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import build_featurer, probe_encoder
-from geoloc.pipeline.options import ClusterOptions, PhotoOptions
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.results.parts import Parts
 from geoloc.schema import REFERENCE
-from geoloc.storage import Folder, S3Options
+from geoloc.storage import Folder
 from geoloc.training.curve import loss_page
 from geoloc.training.fitting import PROGRESS, Diary, count, fit, training_workers, watched
+from geoloc.training.job_options import AlignmentOptions
 from geoloc.training.options import TrainingOptions
 
 if TYPE_CHECKING:
     from geoloc.training.steps import Trainee
 
 log = logging.getLogger("geoloc")
-
-
-@dataclass(frozen=True)
-class AlignmentOptions:
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """Geotagged photos: s3://bucket/prefix or a local folder (EXIF GPS), or a .csv/.parquet file with columns uri, lat, lon
-    [, city, region, country]. Names that are not given are those of the nearest place."""
-    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-    """Folder of the run and of the trained alignment, s3:// or local. The same command goes on where it was."""
-    preset: str = "geoclip"
-    """Models to start from: geoclip (CLIP ViT-L/14, as G3) or lite."""
-    model: str | None = None
-    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
-    features: str | None = None
-    """OUTPUT of another run on the same SOURCE and models, to train on its features, with other settings."""
-    training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
-    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
-    cluster: ClusterOptions = field(default_factory=ClusterOptions)
-    s3: S3Options = field(default_factory=S3Options)
 
 
 def train_alignment(options: AlignmentOptions) -> int:

@@ -10,14 +10,13 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tyro
 
 from geoloc.errors import UsageError
 from geoloc.photos.views import AreaView
@@ -25,14 +24,13 @@ from geoloc.pipeline.cluster import LOADER_CPUS, connect, quiet_data
 from geoloc.pipeline.georanking import PARTS
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe_ranker
-from geoloc.pipeline.options import ClusterOptions
 from geoloc.pipeline.run import SUCCESS, check_same
 from geoloc.ranking.options import ADAPTER_FILES, PROMPT, PromptOptions, RankerOptions, write_prompt
 from geoloc.results.parts import Parts
-from geoloc.storage import Folder, S3Options
+from geoloc.storage import Folder
 from geoloc.training.curve import ranker_page
 from geoloc.training.fitting import PROGRESS, Diary, count, fit, training_workers, watched
-from geoloc.training.options import RankerTrainingOptions
+from geoloc.training.job_options import RankerJobOptions
 
 if TYPE_CHECKING:
     from geoloc.training.questions import Question
@@ -45,23 +43,6 @@ NOT_SETTLED = ("workers", "checkpoint_steps", "checkpointing", "zero", "offload"
 """Settings that another attempt at the same training may change."""
 DECODED_AT_ONCE, MAX_TASKS = 4, 4_096
 """Photos, with their candidates, that are decoded together; and tasks of an epoch."""
-
-
-@dataclass(frozen=True)
-class RankerJobOptions:
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """Training set from build_georanking.py, s3:// or local."""
-    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-    """Folder of the trained adapter, s3:// or local. The same command goes on where it was."""
-    model: str = "Qwen/Qwen2-VL-7B-Instruct"
-    """Base model: a Qwen2-VL folder that every node has, or its name on the model hub."""
-    validation: str | None = None
-    """Another set from build_georanking.py, whose photos the ranker is tried on while it learns (default: photos of SOURCE,
-    which are left out of the training)."""
-    training: Annotated[RankerTrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RankerTrainingOptions)
-    prompt: Annotated[PromptOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PromptOptions)
-    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
-    s3: S3Options = field(default_factory=S3Options)
 
 
 def train_ranker(options: RankerJobOptions) -> int:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import psutil
 
-from geoloc.pipeline.archive import ArchiveOptions, geotag_archive
-from geoloc.pipeline.references import IndexOptions, build_index
+from geoloc.pipeline.archive import geotag_archive
+from geoloc.pipeline.job_options import ArchiveOptions, IndexOptions
+from geoloc.pipeline.references import build_index
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 from geoloc.toy.archive import write_archive, write_references

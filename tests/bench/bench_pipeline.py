@@ -20,8 +20,9 @@ from geoloc.index.search import ExactSearcher
 from geoloc.index.store import Index
 from geoloc.photos.decode import PhotoFile
 from geoloc.photos.fetch import Fetcher, FetchOptions
-from geoloc.pipeline.archive import ArchiveOptions, geotag_archive
-from geoloc.pipeline.references import IndexOptions, build_index
+from geoloc.pipeline.archive import geotag_archive
+from geoloc.pipeline.job_options import ArchiveOptions, IndexOptions
+from geoloc.pipeline.references import build_index
 from geoloc.toy.archive import write_references
 from geoloc.toy.planet import Planet
 from tests.bench.machine import start_ray, start_s3

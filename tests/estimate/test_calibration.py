@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 
 from geoloc.errors import UsageError
+from geoloc.estimate.abstention import Abstention
 from geoloc.estimate.calibration import features, fit, read_calibration
-from geoloc.estimate.confidence import Abstention, Confidence
+from geoloc.estimate.confidence import Confidence
 from geoloc.evaluation.reliability import coverage, reliability
 from geoloc.geo.distance import THRESHOLDS_KM, geodesic_km
 from geoloc.storage import S3Options

@@ -8,9 +8,10 @@ import pytest
 
 from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.presets import lite
+from geoloc.estimate.abstention import Abstention
 from geoloc.estimate.calibration import features, fit
 from geoloc.estimate.comparison import Comparison
-from geoloc.estimate.confidence import Abstention, Confidence
+from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import ComparisonOptions, Configuration, LocatorOptions
 from geoloc.photos.examine import DecodeOptions

@@ -13,7 +13,8 @@ import pytest
 from geoloc.errors import UsageError
 from geoloc.evaluation.protocol import Protocol
 from geoloc.geo.distance import geodesic_km
-from geoloc.pipeline.evaluation import EvaluationOptions, evaluate_runs
+from geoloc.pipeline.evaluation import evaluate_runs
+from geoloc.pipeline.job_options import EvaluationOptions
 from tests.conftest import REPOSITORY
 
 CITIES = [(48.8566, 2.3522), (40.7128, -74.006), (-33.8688, 151.2093), (35.6762, 139.6503), (-1.2921, 36.8219)]

@@ -22,12 +22,13 @@ from geoloc.geo.distance import haversine_km
 from geoloc.photos.decode import PhotoFile
 from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
-from geoloc.pipeline.archive import ArchiveOptions, geotag_archive
-from geoloc.pipeline.calibration import CalibrationOptions, calibrate
+from geoloc.pipeline.archive import geotag_archive
+from geoloc.pipeline.calibration import calibrate
+from geoloc.pipeline.job_options import ArchiveOptions, CalibrationOptions, IndexOptions, PublicationOptions
 from geoloc.pipeline.options import PhotoOptions
-from geoloc.pipeline.publication import PublicationOptions, open_run, publish_again
-from geoloc.pipeline.references import IndexOptions, build_index
-from geoloc.results.export import ExportOptions
+from geoloc.pipeline.publication import open_run, publish_again
+from geoloc.pipeline.references import build_index
+from geoloc.results.options import ExportOptions
 from geoloc.storage import Folder, S3Options
 from geoloc.toy.archive import _exif, write_archive
 from geoloc.toy.models import write_clip

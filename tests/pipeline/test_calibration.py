@@ -8,7 +8,8 @@ import pytest
 
 from geoloc.errors import UsageError
 from geoloc.estimate.calibration import read_calibration
-from geoloc.pipeline.calibration import CalibrationOptions, calibrate
+from geoloc.pipeline.calibration import calibrate
+from geoloc.pipeline.job_options import CalibrationOptions
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 

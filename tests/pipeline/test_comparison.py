@@ -12,7 +12,8 @@ from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import LocatorOptions
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
-from geoloc.pipeline.evaluation import EvaluationOptions, evaluate_runs
+from geoloc.pipeline.evaluation import evaluate_runs
+from geoloc.pipeline.job_options import EvaluationOptions
 from geoloc.pipeline.options import LocateOptions
 from geoloc.storage import Folder
 

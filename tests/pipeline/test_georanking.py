@@ -14,7 +14,8 @@ from PIL import Image
 from geoloc.errors import UsageError
 from geoloc.geo.distance import geodesic_km, haversine_km
 from geoloc.index.store import Index
-from geoloc.pipeline.georanking import GeoRankingJobOptions, build_georanking
+from geoloc.pipeline.georanking import build_georanking
+from geoloc.pipeline.job_options import GeoRankingJobOptions
 from geoloc.ranking.options import GeoRankingOptions
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

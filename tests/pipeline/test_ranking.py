@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from geoloc.errors import UsageError
-from geoloc.pipeline.archive import ArchiveOptions, geotag_archive
+from geoloc.pipeline.archive import geotag_archive
+from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.pipeline.options import RankingOptions
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from geoloc.results.export import Export, ExportOptions
+from geoloc.results.export import Export
 from geoloc.results.geoparquet import with_geometry
+from geoloc.results.options import ExportOptions
 from geoloc.results.parts import Parts
 from geoloc.results.report import write_report
 from geoloc.results.summary import COLUMNS, Summary

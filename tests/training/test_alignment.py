@@ -19,8 +19,9 @@ from geoloc.encoders.text import text_encoder
 from geoloc.errors import UsageError
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
-from geoloc.training.alignment import AlignmentOptions, train_alignment
+from geoloc.training.alignment import train_alignment
 from geoloc.training.examples import Examples, Order
+from geoloc.training.job_options import AlignmentOptions
 from geoloc.training.options import TrainingOptions
 from geoloc.training.steps import Trainee
 from tests.conftest import ray_workers

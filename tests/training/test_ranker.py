@@ -23,9 +23,10 @@ from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 from geoloc.training.examples import Order
+from geoloc.training.job_options import RankerJobOptions
 from geoloc.training.options import RankerTrainingOptions
 from geoloc.training.questions import Question, Questions
-from geoloc.training.ranker import RankerJobOptions, train_ranker
+from geoloc.training.ranker import train_ranker
 from tests.conftest import ray_workers
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")

@@ -1,0 +1,173 @@
+"""Options of each job. Reading them, and telling what is wrong with them, needs neither Ray nor a model."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from geoloc.encoders.presets import preset
+from geoloc.errors import UsageError
+from geoloc.estimate.abstention import Abstention
+from geoloc.evaluation.positions import Columns
+from geoloc.evaluation.protocol import Protocol
+from geoloc.photos.selection import ListingOptions
+from geoloc.pipeline.options import ClusterOptions, LocateOptions, PhotoOptions, RankingOptions, parse_parts
+from geoloc.ranking.choosers import check_chooser
+from geoloc.ranking.options import PICTURE_PX, GeoRankingOptions
+from geoloc.results.options import ExportOptions
+from geoloc.schema import MAX_CANDIDATES
+from geoloc.storage import S3Options
+
+
+@dataclass(frozen=True)
+class ArchiveOptions:
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """The photos: s3://bucket/prefix, a local folder, or a .csv/.parquet file with a column `uri`."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Run folder, s3:// or local. The same command on the same folder goes on, and later takes up what is new."""
+    index: str | None = None
+    """Index folder from build_index.py (default: the preset's own gallery of coordinates, where it has one)."""
+    preset: str = "geoclip"
+    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space), lite (a weak encoder that runs on any CPU), or a
+    folder from train_alignment.py."""
+    model: str | None = None
+    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    candidates: int = 20
+    """Places retrieved for a photo."""
+    chooser: Literal["top1", "density", "verification"] = "top1"
+    """How one of them is chosen: the most similar, the densest, or the best match in location space."""
+    density_sigma_km: float = 445
+    """Width of the density chooser's kernel, km."""
+    parts: str | None = None
+    """Parts of an aligned vector that references are found by, joined by +, such as image+location (default: all)."""
+    ranking: Annotated[RankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RankingOptions)
+    relocate: bool = False
+    """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
+    calibration: str | None = None
+    """calibration.json from calibrate.py, or the folder with it: confidences become probabilities. Results that are there
+    already are brought up to date, without locating again."""
+    min_confidence: str | None = None
+    """Answer only where the probability of an error below a threshold is high enough, such as 25km:0.5; other photos are
+    `uncertain`, with the estimate kept aside. Needs --calibration."""
+    exports: Annotated[ExportOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ExportOptions)
+    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
+    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
+    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    s3: S3Options = field(default_factory=S3Options)
+
+    def check(self) -> None:
+        """Raises UsageError for what can be told without looking at any photo."""
+        self.photos.check()
+        self.listing.check()
+        self.exports.check()
+        models = preset(self.preset, self.model, self.s3)
+        check_chooser(self.chooser, models)
+        if self.parts is not None:
+            parse_parts(self.parts, models)
+        if not 1 <= self.candidates <= MAX_CANDIDATES:
+            raise UsageError(f"--candidates {self.candidates}: must be from 1 to {MAX_CANDIDATES}")
+        if self.density_sigma_km <= 0:
+            raise UsageError(f"--density-sigma-km {self.density_sigma_km}: must be above 0")
+        self.ranking.check(self.candidates, self.s3)
+        if self.min_confidence is not None:
+            Abstention.parse(self.min_confidence)
+            if self.calibration is None:
+                raise UsageError(f"--min-confidence {self.min_confidence}: speaks of probabilities; add --calibration")
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Geotagged photos: s3://bucket/prefix or a local folder (EXIF GPS), a .csv/.parquet file with columns uri, lat, lon
+    [, city, region, country], or the word `gallery` for the preset's own coordinates."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Index folder, s3:// or local. The same command on the same folder goes on after a crash."""
+    preset: str = "geoclip"
+    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space), lite (a weak encoder that runs on any CPU), or a
+    folder from train_alignment.py."""
+    model: str | None = None
+    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    vectors: Literal["images", "multimodal"] = "images"
+    """What references are found by, with a trained alignment: the photos' own vectors in all its spaces, or photo, words
+    and coordinates, each in its own."""
+    ann: Literal["ivfpq", "hnsw"] | None = None
+    """Add an approximate index for searching on CPUs, and measure how much of exact search it finds of photos that are not
+    in it. Its best rows are compared by their exact vectors."""
+    picture_px: int = PICTURE_PX
+    """Longest side of the photos' pictures that are kept for a ranker and the report (0: their own size, as published)."""
+    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
+    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
+    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    s3: S3Options = field(default_factory=S3Options)
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder of geotag_archive.py, with photos of known place among those it located: its own geotagged ones
+    (run with --relocate), or those of TRUTH."""
+    truth: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="TRUTH")] = None
+    """.csv or .parquet with the places of the run's photos (default: the run's own true_lat and true_lon)."""
+    output: str | None = None
+    """Where to write calibration.json, a folder (default: RUN)."""
+    coverage: float = 0.9
+    """Probability with which a photo's radius is to hold its true place."""
+    columns: Columns = field(default_factory=Columns)
+    s3: S3Options = field(default_factory=S3Options)
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[PREDICTIONS …] TRUTH OUTPUT")]
+    """Predictions (none are needed with --images), the truth, and the folder for the results. Predictions and truth are .csv or .parquet
+    files, or run folders of geotag_archive.py; NAME=FILE names a run in the tables. A run folder as the truth means its
+    photos that carried GPS. I.npy of G3 and GeoRanker is understood with --database."""
+    dataset: str | None = None
+    """The benchmark that the truth is, to print published figures beside ours: im2gps, im2gps3k, yfcc4k, yfcc26k, gws15k,
+    osv5m (default: by the truth's file name)."""
+    database: str | None = None
+    """Table of coordinates that .npy predictions are row numbers of."""
+    locate: Annotated[LocateOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=LocateOptions)
+    protocol: Annotated[Protocol, tyro.conf.OmitArgPrefixes] = field(default_factory=Protocol)
+    predictions: Columns = field(default_factory=Columns)
+    truth: Columns = field(default_factory=Columns)
+    s3: S3Options = field(default_factory=S3Options)
+
+
+@dataclass(frozen=True)
+class GeoRankingJobOptions:
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Photos of known place: s3://bucket/prefix or a local folder (EXIF GPS), or a .csv/.parquet file with columns uri, lat,
+    lon. With --images, a table in the layout of GeoRanker's GeoRanking.parquet."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Folder of the training set, s3:// or local. The same command goes on where it was."""
+    index: str | None = None
+    """Index folder from build_index.py to retrieve from."""
+    preset: str = "geoclip"
+    """Models: geoclip, lite, or a folder from train_alignment.py."""
+    model: str | None = None
+    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    images: str | None = None
+    """Folder of the images that a published table names; what it retrieved is taken over, and nothing is searched."""
+    rows: Annotated[GeoRankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=GeoRankingOptions)
+    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
+    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
+    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    s3: S3Options = field(default_factory=S3Options)
+
+    def check(self) -> None:
+        self.photos.check()
+        self.listing.check()
+        self.rows.check()
+        if (self.index is None) == (self.images is None):
+            raise UsageError("--index: name the index to retrieve from, or, for a published table, its --images")
+
+
+@dataclass(frozen=True)
+class PublicationOptions:
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder of geotag_archive.py, s3:// or local."""
+    exports: Annotated[ExportOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ExportOptions)
+    take_back: tuple[str, ...] = ()
+    """Only delete the sidecars of ours, as they were written, below these folders: RUN/xmp, or wherever they were copied."""
+    s3: S3Options = field(default_factory=S3Options)
