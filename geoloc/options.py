@@ -26,7 +26,9 @@ def parse(
     description += " Options can also be given in a YAML file, nested as they are here: --config FILE."
     if not config:
         return tyro.cli(options, prog=program, description=description, args=rest)
-    return tyro.cli(options, prog=program, description=description, args=rest, default=_from_mapping(options, config, ""))
+    return tyro.cli(
+        options, prog=program, description=description, args=rest, default=_from_mapping(options, config, "")
+    )
 
 
 def _take_config(arguments: list[str]) -> tuple[dict, list[str]]:

@@ -2,7 +2,7 @@
 
 import functools
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from geoloc.encoders.presets import PARTS, Preset, preset
@@ -16,7 +16,7 @@ from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.pipeline.lock import held
-from geoloc.pipeline.models import build_locator, build_reranker, probe_encoder, probe_ranker
+from geoloc.pipeline.models import EncoderFacts, RankerFacts, build_locator, build_reranker, probe_encoder, probe_ranker
 from geoloc.pipeline.options import parse_parts
 from geoloc.pipeline.publication import open_run, publish
 from geoloc.pipeline.run import Run
@@ -43,40 +43,68 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     source = Source(options.source, options.s3, options.listing)
     models = preset(options.preset, options.model, options.s3)
     index, info = find_index(options.index, models, options.candidates, run.folder)
-
-    connect()
-    plan = make_plan(options.cluster, ranker=options.ranking.ranker is not None)
-    encoder = probe_encoder(models)
-    check_encoder(index, info, models, encoder.fingerprint)
-    ranker = options.ranking.model(options.s3) if options.ranking.ranker else None
-    facts = probe_ranker(ranker) if ranker else None
-    settings = _settings(options, models, encoder.fingerprint, info)
-    if facts:
-        settings |= ranker_settings(options.ranking, options.candidates, options.s3, facts.fingerprint)
+    before = run.record().get("settings") if run.manifest.generations else None
+    # a run that goes on has its models on record: they are loaded, and compared, once there are photos for them
+    settings = _settings(
+        options, models, _probe(options, models, index, info) if before is None else _Probed(before), info
+    )
     calibration = _calibration(options, settings)
     run.settle(settings)
     confidence = _confidence(options, models, calibration)
     log.info("Confidences: %s", f"calibrated by {options.calibration}" if calibration else "uncalibrated")
     run.take_up(source, options.photos.retry_kinds())
     _bring_up_to_date(run, confidence)
-    load = {"keep_located": not options.relocate, "picture_view": facts.view if facts else None}
+    work = Work()
+    if run.pending()[1]:
+        probed = _probe(options, models, index, info)
+        run.settle(_settings(options, models, probed, info))
+        work = _stream(options, run, models, index, probed, confidence).work()
+    else:
+        log.info("Nothing to do: every photo has its result")
+    return _finish(options, run, work, source.root)
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """Fingerprints and views of the models; of a run on record, its settings have the former."""
+
+    settings: dict
+    encoder: EncoderFacts | None = None
+    ranker: RankerFacts | None = None
+
+    def fingerprint(self, name: str) -> str | None:
+        facts = getattr(self, name)
+        return facts.fingerprint if facts else self.settings.get(name)
+
+
+def _probe(options: ArchiveOptions, models: Preset, index: Folder, info: IndexInfo) -> _Probed:
+    """Raises UsageError where a model cannot be had, or is not the index's."""
+    connect()
+    make_plan(options.cluster, ranker=options.ranking.ranker is not None)
+    encoder = probe_encoder(models)
+    check_encoder(index, info, models, encoder.fingerprint)
+    ranker = probe_ranker(options.ranking.model(options.s3)) if options.ranking.ranker else None
+    return _Probed({}, encoder, ranker)
+
+
+def _stream(
+    options: ArchiveOptions, run: Run, models: Preset, index: Folder, probed: _Probed, confidence: Confidence
+) -> Stream:
     build_ranker = None
-    if ranker:
+    if options.ranking.ranker:
         rerank = options.ranking.rerank(options.candidates, options.s3, score_scale(options.chooser, models))
+        ranker = options.ranking.model(options.s3)
         build_ranker = functools.partial(build_reranker, ranker, index, rerank, confidence)
-    stream = Stream(
+    load = {"keep_located": not options.relocate, "picture_view": probed.ranker and probed.ranker.view}
+    return Stream(
         run,
-        load=options.photos.load_options(encoder.view, options.s3, **load),
+        load=options.photos.load_options(probed.encoder.view, options.s3, **load),
         build_model=functools.partial(build_locator, _locator_options(options, models, index, confidence)),
         build_ranker=build_ranker,
         finish=with_geometry,
-        plan=plan,
+        plan=make_plan(options.cluster, ranker=build_ranker is not None),
         max_failing_share=options.photos.max_failing_share,
     )
-    work = stream.work()
-    if not work.photos:
-        log.info("Nothing to do: every photo has its result")
-    return _finish(options, run, work, source.root)
 
 
 def _locator_options(options: ArchiveOptions, models: Preset, index: Folder, confidence: Confidence) -> LocatorOptions:
@@ -128,15 +156,23 @@ def _bring_up_to_date(run: Run, confidence: Confidence) -> None:
     run.write_record(confidence=now)
 
 
-def _settings(options: ArchiveOptions, models: Preset, encoder: str, info: IndexInfo) -> dict:
+def _settings(options: ArchiveOptions, models: Preset, probed: _Probed, info: IndexInfo) -> dict:
     """What decides the results; a run goes on only with the same."""
-    return {
-        "source": Folder(options.source).uri,
-        "relocate": options.relocate,
-        "max_photo_mb": options.photos.max_photo_mb,
-        "max_megapixels": options.photos.max_megapixels,
-        "exact_decode": options.photos.exact_decode,
-    } | estimate_settings(options, models, encoder, info)
+    ranked = {}
+    if options.ranking.ranker:
+        ranked = ranker_settings(options.ranking, options.candidates, options.s3, probed.fingerprint("ranker"))
+    estimated = estimate_settings(options, models, probed.fingerprint("encoder"), info)
+    return (
+        {
+            "source": Folder(options.source).uri,
+            "relocate": options.relocate,
+            "max_photo_mb": options.photos.max_photo_mb,
+            "max_megapixels": options.photos.max_megapixels,
+            "exact_decode": options.photos.exact_decode,
+        }
+        | estimated
+        | ranked
+    )
 
 
 def _finish(options: ArchiveOptions, run: Run, work: Work, root: str) -> int:

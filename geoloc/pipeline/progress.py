@@ -13,12 +13,13 @@ class Progress:
         self._every_s = every_s if every_s is not None else (0.5 if self._terminal else 10)
         self._start = self._shown = time.monotonic()
         self._first: tuple[float, int] | None = None
+        self._latest = self._start
 
     def add(self, statuses: dict[str, int]) -> None:
         """Count rows that have been written."""
         self._statuses.update(statuses)
         self._done = self._statuses.total()
-        now = time.monotonic()
+        now = self._latest = time.monotonic()
         if self._first is None:
             self._first = (now, self._done)  # the rate is taken from here, so that start-up does not count
         if now - self._shown >= self._every_s or self._done >= self._total:
@@ -33,9 +34,23 @@ class Progress:
     def seconds(self) -> float:
         return time.monotonic() - self._start
 
+    @property
+    def first(self) -> tuple[float, int]:
+        """Seconds until the first rows were written, and how many they were."""
+        return (self._first[0] - self._start, self._first[1]) if self._first else (0.0, 0)
+
+    @property
+    def rate(self) -> float:
+        """Photos a second since then; of all, where there are no others."""
+        return self._rate() or (self._done / self.seconds if self._done else 0.0)
+
+    def _rate(self) -> float:
+        """0 until a second part has been written."""
+        first_time, first_done = self._first or (self._start, 0)
+        return (self._done - first_done) / (self._latest - first_time) if self._done > first_done else 0.0
+
     def _line(self, now: float) -> str:
-        first_time, first_done = self._first
-        rate = (self._done - first_done) / (now - first_time) if now > first_time else 0
+        rate = self._rate()
         left = timedelta(seconds=round((self._total - self._done) / rate)) if rate else None
         speed = f"{rate:.1f} photos/s · {left} left" if rate else "warming up"
         share = 100 * self._done / max(self._total, 1)

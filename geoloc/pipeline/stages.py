@@ -38,6 +38,11 @@ class Work:
 
     photos: int = 0
     seconds: float = 0.0
+    first_photos: int = 0
+    """Of the first part that was written, and the seconds until then: start-up is in them."""
+    first_seconds: float = 0.0
+    rate: float = 0.0
+    """Photos a second after that; of all, where that was all."""
     stage_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     """Seconds that all workers together spent, by stage."""
 
@@ -45,8 +50,13 @@ class Work:
         if not self.photos:
             return []
         stages = ", ".join(f"{name.removesuffix('_s')} {s:.1f} s" for name, s in self.stage_seconds.items())
-        rate = self.photos / self.seconds
-        return [f"{self.photos:,} photos in {self.seconds:.1f} s ({rate:.1f} photos/s); summed over workers: {stages}"]
+        return [f"{self.photos:,} photos in {self.seconds:.1f} s: {self.pace()}; summed over workers: {stages}"]
+
+    def pace(self) -> str:
+        if self.first_photos == self.photos:
+            return f"{self.rate:.1f} photos/s, start-up included"
+        first = f"{self.first_seconds:.1f} s until the first {self.first_photos:,}"
+        return f"{first}, start-up included, then {self.rate:.1f} photos/s"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +96,8 @@ class Stream:
             raise _reason(error) from error
         finally:
             progress.close()
-            work.seconds = progress.seconds
+            work.seconds, work.rate = progress.seconds, progress.rate
+            work.first_seconds, work.first_photos = progress.first
         return work
 
     def _receipts(self, units: list[Unit], part_rows: int) -> Iterator[dict]:
