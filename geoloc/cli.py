@@ -152,3 +152,7 @@ def _run(command: Command, arguments: list[str] | None, program: str | None) -> 
 def _named(path: str) -> Callable:
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+if __name__ == "__main__":
+    main()

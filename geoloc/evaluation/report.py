@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from bokeh.layouts import gridplot
 from bokeh.models import ColorBar, ColumnDataSource, FactorRange, FixedTicker, HoverTool, LogColorMapper, Span
-from bokeh.palettes import Category10_10
 from bokeh.plotting import figure
 
 from geoloc.evaluation.evaluation import Evaluation, RunResult
@@ -24,13 +22,16 @@ CELL_DEGREES = 1.0
 MOST_COUNTRIES = 40
 RADIUS_BINS = 10
 BAR_THRESHOLDS_KM = (25, 750)
-_ERROR_COLOURS = ("#1a7f5a", "#7fb069", "#e6c229", "#f17105", "#a11d33")
+_ERROR_COLOURS = ("#0d0887", "#7e03a8", "#cc4778", "#f1844b", "#fcce25")
+"""Matplotlib's plasma: lightness alone orders them, for those who tell red from green badly."""
+_RUN_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+"""Okabe and Ito's, for the same reason, without those that light or dark paper hides."""
 
 
 def write_report(evaluation: Evaluation) -> bytes:
     """The page."""
     runs = evaluation.runs
-    colours = {run.name: Category10_10[number % 10] for number, run in enumerate(runs)}
+    colours = {run.name: _RUN_COLOURS[number % len(_RUN_COLOURS)] for number, run in enumerate(runs)}
     figures = {"accuracy": _accuracy(runs, colours), "histogram": _histogram(runs, colours), "errors": _map(evaluation)}
     if any(run.reliability for run in runs):
         figures["reliability"] = _reliability(runs, colours)
@@ -78,7 +79,7 @@ def _by_name(evaluation: Evaluation, names: pa.Array, most: int | None) -> list[
 
 def _accuracy(runs: Sequence[RunResult], colours: dict) -> figure:
     plot = _plot(
-        "accuracy against threshold: the distribution of errors",
+        "accuracy against threshold",
         "threshold, km",
         "share of photos, %",
         x_axis_type="log",
@@ -105,7 +106,7 @@ def _histogram(runs: Sequence[RunResult], colours: dict) -> figure:
     return plot
 
 
-def _reliability(runs: Sequence[RunResult], colours: dict) -> object:
+def _reliability(runs: Sequence[RunResult], colours: dict) -> tuple[figure, ...]:
     """One plot a threshold that any run has confidences for; a dot is as large as its bin has photos."""
     plots = []
     for threshold in sorted({t for run in runs for t in run.reliability}):
@@ -121,7 +122,7 @@ def _reliability(runs: Sequence[RunResult], colours: dict) -> object:
         plot.legend.location = "top_left"
         plot.legend.label_text_font_size = "8pt"
         plots.append(plot)
-    return gridplot(plots, ncols=min(3, len(plots)), sizing_mode="stretch_width", toolbar_location=None)
+    return tuple(plots)
 
 
 def _coverage(runs: Sequence[RunResult], colours: dict) -> figure:
@@ -158,7 +159,7 @@ def _recall(runs: Sequence[RunResult], colours: dict) -> figure:
     return plot
 
 
-def _continents(rows: list[dict], runs: Sequence[RunResult], colours: dict) -> object:
+def _continents(rows: list[dict], runs: Sequence[RunResult], colours: dict) -> tuple[figure, ...]:
     plots = []
     for threshold in BAR_THRESHOLDS_KM:
         factors = [(row["name"], run.name) for row in rows for run in runs]
@@ -174,7 +175,7 @@ def _continents(rows: list[dict], runs: Sequence[RunResult], colours: dict) -> o
         plot.xaxis.group_label_orientation = 0.6
         plot.xgrid.visible = False
         plots.append(plot)
-    return gridplot(plots, ncols=2, sizing_mode="stretch_width", toolbar_location=None)
+    return tuple(plots)
 
 
 def _map(evaluation: Evaluation) -> figure:

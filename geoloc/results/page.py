@@ -7,6 +7,7 @@ import jinja2
 import numpy as np
 import shapely
 from bokeh.embed import components
+from bokeh.models import CustomJS, GlyphRenderer
 from bokeh.plotting import figure
 from bokeh.resources import Resources
 
@@ -16,10 +17,17 @@ TOOLS = "pan,wheel_zoom,box_zoom,reset"
 
 
 def render(package: str, template: str, figures: dict, **context: object) -> bytes:
-    """The page of a template that extends ``page.html``; each of ``figures`` (Bokeh) is a variable there."""
+    """The page of a template that extends ``page.html``; each of ``figures`` (Bokeh, or several in a tuple) is a variable
+    there."""
     loaders = {name: jinja2.PackageLoader("geoloc", name) for name in ("results", package)}
     environment = jinja2.Environment(autoescape=True, loader=jinja2.ChoiceLoader(list(loaders.values())))
-    script, charts = components(figures)
+    flat = {name: one for name, one in figures.items() if not isinstance(one, tuple)}
+    several = {
+        name: tuple(f"{name}_{i}" for i in range(len(ones))) for name, ones in figures.items() if name not in flat
+    }
+    flat |= {key: one for name, keys in several.items() for key, one in zip(keys, figures[name], strict=True)}
+    script, charts = components(flat)
+    charts |= {name: [charts.pop(key) for key in keys] for name, keys in several.items()}
     return (
         environment.get_template(template)
         .render(
@@ -37,7 +45,8 @@ def world_map(height: int = 560) -> figure:
     """The countries' outlines (Natural Earth), to put points on: x is longitude, y latitude."""
     plot = figure(
         sizing_mode="stretch_width",
-        height=height,
+        height=height,  # until the page is drawn, which gives it the Earth's shape (page.html)
+        name="map",
         x_range=(-180, 180),
         y_range=(-75, 85),
         tools=TOOLS,
@@ -48,8 +57,16 @@ def world_map(height: int = 560) -> figure:
     plot.grid.visible = False
     plot.axis.visible = False
     xs, ys = outlines()
-    plot.patches(xs, ys, fill_color="#fbfbf8", line_color="#9fb0ba", line_width=0.6)
+    plot.patches(xs, ys, fill_color="#fbfbf8", line_color="#9fb0ba", line_width=0.6, name="land")
     return plot
+
+
+def with_finer(plot: figure, coarse: GlyphRenderer, fine: GlyphRenderer, degrees: float) -> None:
+    """Show ``fine`` in place of ``coarse`` where fewer degrees of longitude than these are in sight."""
+    fine.visible = False
+    swap = "fine.visible = range.end - range.start < degrees; coarse.visible = !fine.visible"
+    arguments = {"coarse": coarse, "fine": fine, "range": plot.x_range, "degrees": degrees}
+    plot.x_range.js_on_change("end", CustomJS(args=arguments, code=swap))
 
 
 @functools.cache

@@ -15,11 +15,12 @@ from geoloc.errors import PhotoError
 from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import place_text, places
 from geoloc.geo.precision import coordinates_text, headline
-from geoloc.photos.decode import PhotoFile
+from geoloc.photos.decoder import Decoder
+from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.fetch import Fetcher, FetchOptions
 from geoloc.photos.sources import Found
-from geoloc.photos.views import thumbnail, thumbnail_scale
-from geoloc.results.page import grid_cells, render, world_map
+from geoloc.photos.views import View
+from geoloc.results.page import grid_cells, render, with_finer, world_map
 from geoloc.results.parts import Parts
 from geoloc.results.summary import Summary
 from geoloc.storage import Folder, split_s3
@@ -27,9 +28,13 @@ from geoloc.storage import Folder, split_s3
 SINGLE_POINTS = 20_000
 """More located photos than this are drawn as cells of a grid."""
 CELL_DEGREES = 0.5
+FINE_DEGREES, FINE_CELLS, NEAR_DEGREES = (0.01, 0.02, 0.05, 0.1, 0.2), 60_000, 40
+"""Cells of a grid that is drawn where fewer degrees than that are in sight: the finest that has no more cells than that."""
+NAMES = 3
+"""Of photos at one place, that hovering shows."""
 GALLERY = 300
 """Photos shown with a thumbnail: all of a small archive, a spread of a large one."""
-THUMBNAIL_PX = 200
+THUMBNAIL_PX, THUMBNAIL_SECONDS = 200, 5
 PALETTE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#b8de29"]
 KEPT_COLOUR = "#d1495b"
 COLUMNS = ["id", "uri", "status", "lat", "lon", "radius_km", "confidence", "method", "place"]
@@ -124,35 +129,59 @@ def _label(row: dict) -> dict:
 def _map(points: _Points) -> figure:
     plot = world_map()
     mapper = LinearColorMapper(PALETTE, low=0, high=1, nan_color=KEPT_COLOUR)
-    data = _cells(points) if points.many else _singles(points)
-    colour = {"field": "confidence", "transform": mapper}
-    dots = plot.scatter(
-        "lon",
-        "lat",
-        source=ColumnDataSource(data),
-        size="size",
-        color=colour,
-        line_color="white",
-        line_width=0.4,
-        alpha=0.85,
-    )
+    levels = [_cells(points, CELL_DEGREES), _finest(points)] if points.many else [_singles(points)]
+    dots = [
+        plot.scatter(
+            "lon",
+            "lat",
+            source=ColumnDataSource(data | {"marker": np.where(np.isnan(data["confidence"]), "diamond", "circle")}),
+            size="size",
+            marker="marker",
+            color={"field": "confidence", "transform": mapper},
+            line_color="white",
+            line_width=0.4,
+            alpha=0.85,
+        )
+        for data in levels
+    ]
+    if points.many:
+        with_finer(plot, *dots, NEAR_DEGREES)
     tips = [("photos", "@count"), ("mean confidence", "@confidence{0.00}")] if points.many else None
     tips = tips or "<b>@name</b><br>@where<br>@sure<br>@coordinates"
-    plot.add_tools(HoverTool(renderers=[dots], tooltips=tips))
+    plot.add_tools(HoverTool(renderers=dots, tooltips=tips))
     plot.add_layout(ColorBar(color_mapper=mapper, title="confidence", height=14, width=220), "below")
     return plot
 
 
 def _singles(points: _Points) -> dict:
-    labels = {key: [label[key] for label in points.labels] for key in ("name", "where", "sure", "coordinates")}
-    size = np.full(len(points.lat), 9 if len(points.lat) < 2_000 else 6)
-    return {"lat": points.lat, "lon": points.lon, "confidence": points.confidence, "size": size} | labels
+    """A dot for each place; of photos that share one, with their number and the first few names."""
+    places, which = np.unique(np.stack([points.lat, points.lon]), axis=1, return_inverse=True)
+    here = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which, minlength=places.shape[1]))[:-1])
+    labels = [[points.labels[number] for number in numbers] for numbers in here]
+    names = [", ".join(label["name"] for label in one[:NAMES]) for one in labels]
+    more = [f" and {len(one) - NAMES:,} more: {len(one):,} photos here" if len(one) > NAMES else "" for one in labels]
+    sure = [np.nanmean(points.confidence[n]) if np.isfinite(points.confidence[n]).any() else np.nan for n in here]
+    return {
+        "lat": places[0],
+        "lon": places[1],
+        "confidence": np.array(sure),
+        "size": (9 if len(points.lat) < 2_000 else 6) + 4 * np.log10([len(numbers) for numbers in here]),
+        "name": [f"{name}{rest}" for name, rest in zip(names, more, strict=True)],
+    } | {key: [one[0][key] for one in labels] for key in ("where", "sure", "coordinates")}
 
 
-def _cells(points: _Points) -> dict:
+def _cells(points: _Points, degrees: float) -> dict:
     """One dot a grid cell: at the mean of its photos, as large as they are many, as bright as they are sure."""
-    cells = grid_cells(points.lat, points.lon, points.confidence, CELL_DEGREES)
+    cells = grid_cells(points.lat, points.lon, points.confidence, degrees)
     return cells | {"confidence": cells.pop("value")}
+
+
+def _finest(points: _Points) -> dict:
+    for degrees in FINE_DEGREES:
+        cells = _cells(points, degrees)
+        if len(cells["lat"]) <= FINE_CELLS:
+            break
+    return cells
 
 
 def _gallery(parts: Parts, rows: int, fetcher: Fetcher) -> list[dict]:
@@ -166,18 +195,13 @@ def _gallery(parts: Parts, rows: int, fetcher: Fetcher) -> list[dict]:
     photos = [
         {"uri": row["uri"], "size": None, "etag": None, "archived": row["error_kind"] == "archived"} for row in chosen
     ]
-    for row, (_, fetched) in zip(chosen, fetcher.stream(photos), strict=True):
-        row |= {"name": row["uri"].rsplit("/", 1)[-1]} | _where(row)
-        row["thumbnail"] = _data_uri(fetched.data)
+    with Decoder(DecodeOptions(View(1), max_seconds=THUMBNAIL_SECONDS, thumbnail_px=THUMBNAIL_PX)) as decoder:
+        for row, (_, fetched) in zip(chosen, fetcher.stream(photos), strict=True):
+            row |= {"name": row["uri"].rsplit("/", 1)[-1]} | _where(row)
+            row["thumbnail"] = None if isinstance(fetched.data, PhotoError) else _data_uri(fetched.data, decoder)
     return chosen
 
 
-def _data_uri(data: bytes | PhotoError) -> str | None:
-    try:
-        if isinstance(data, PhotoError):
-            raise data
-        photo = PhotoFile(data)
-        small = thumbnail(photo.picture(thumbnail_scale(photo.width, photo.height, THUMBNAIL_PX)), THUMBNAIL_PX)
-    except PhotoError:
-        return None
-    return "data:image/jpeg;base64," + base64.b64encode(small).decode()
+def _data_uri(data: bytes, decoder: Decoder) -> str | None:
+    small = decoder.examine(data, {"uri": "", "lat": None, "lon": None}).get("thumbnail")
+    return small and "data:image/jpeg;base64," + base64.b64encode(small).decode()

@@ -2,8 +2,8 @@
 const at = (id) => document.getElementById(id)
 const dark = matchMedia("(prefers-color-scheme: dark)").matches
 const COLOURS = dark
-  ? { sea: "#141c21", land: "#24313a", border: "#4a5d69", mark: "#5ec9b8", dot: "#f0c75e", text: "#141c21" }
-  : { sea: "#eaf0f4", land: "#fbfbf8", border: "#9fb0ba", mark: "#21918c", dot: "#440154", text: "#ffffff" }
+  ? { sea: "#141c21", land: "#24313a", border: "#4a5d69", mark: "#5ec9b8", estimate: "#ffffff", dot: "#f0c75e", text: "#141c21" }
+  : { sea: "#eaf0f4", land: "#fbfbf8", border: "#9fb0ba", mark: "#21918c", estimate: "#d1105a", dot: "#440154", text: "#ffffff" }
 const TRIES = 4
 const KM_A_DEGREE = 111.2
 const asked = []
@@ -20,24 +20,60 @@ function say(text, bad = false) {
   at("state").className = bad ? "bad" : ""
 }
 
+// by suffix too: some systems know no type for HEIC, and some no image type
+const SUFFIXES = /\.(jpe?g|jpe|jfif|png|webp|tiff?|bmp|gif|hei[cf]s?|hif|avifs?|jp2|j2k|jpf|jpx|ppm|pgm|tga|pcx|psd|qoi)$/i
+const isPhoto = (file) => !file.type || file.type.startsWith("image/") || SUFFIXES.test(file.name)
+const sameFile = (a, b) => a.name === b.name && a.size === b.size && a.lastModified === b.lastModified
+
 async function ask(files) {
-  const photos = [...files].filter((file) => !file.type || file.type.startsWith("image/"))
-  if (!photos.length) return say("That is no photo.", true)
-  const problems = []
-  for (const [number, file] of photos.entries()) {
-    say(`Looking at ${file.name} (${number + 1} of ${photos.length}) …`)
+  const photos = []
+  for (const file of files) {
+    if (!isPhoto(file)) { say(`${file.name} is no photo.`, true); continue }
+    const before = asked.find((photo) => sameFile(photo.file, file))
+    if (before?.answer) { if (files.length === 1) show(before); continue }  // it has its answer
+    const photo = before || { file, url: URL.createObjectURL(file) }
+    if (!before) asked.push(photo)
+    photo.problem = null
+    photos.push(photo)
+  }
+  waiting.push(...photos)
+  list()
+  if (!asking && waiting.length) await askAll()
+}
+
+const waiting = []
+let asking = null
+async function askAll() {
+  asking = new AbortController()
+  let done = 0
+  for (; waiting.length; done++) {
+    const photo = waiting.shift()
+    say(`Looking at ${photo.file.name} (${waiting.length ? `${waiting.length} more to come` : "the last"}) …`)
+    list()
     try {
-      show(await one(file))
+      photo.answer = await one(photo.file)
+      if (!shown || done === 0) show(photo)
     } catch (error) {
-      if (error.needsKey) return askForKey(photos.slice(number))
-      problems.push(`${file.name}: ${error.message}`)
+      if (error.name === "AbortError") { waiting.unshift(photo); break }
+      if (error.needsKey) { asking = null; return askForKey([photo, ...waiting.splice(0)]) }
+      photo.problem = error.message
     }
   }
-  say(problems.join("\n") || (photos.length > 1 ? `${photos.length} photos.` : ""), problems.length > 0)
+  const left = waiting.splice(0)
+  for (const photo of left) photo.problem = "not asked"
+  const stopped = asking.signal.aborted
+  asking = null
+  list()
+  const failed = asked.filter((photo) => photo.problem)
+  if (stopped) say(`Stopped; ${left.length} not asked.`)
+  else if (failed.length) say(asked.length === 1 ? `${failed[0].file.name}: ${failed[0].problem}` : `${asked.length} photos, ${failed.length} without an answer.`, true)
+  else say(asked.length > 1 ? `${asked.length} photos.` : "")
 }
 
 function askForKey(photos) {
-  unasked = photos
+  unasked = photos.map((photo) => photo.file)
+  for (const photo of photos) photo.problem = "not asked yet: the service wants a key"
+  list()
   at("key-row").hidden = false
   at("key").focus()
   say(at("key").value ? "The service does not know this key." : "The service asks for a key.", true)
@@ -45,8 +81,9 @@ function askForKey(photos) {
 
 async function one(file, tries = TRIES) {
   const response = await fetch("/v1/geolocate?candidates=20&map=true", {
-    method: "POST", body: file, headers: { "Content-Type": file.type || "application/octet-stream", ...key() },
-  }).catch(() => { throw new Error("the service does not answer") })
+    method: "POST", body: file, signal: asking.signal,
+    headers: { "Content-Type": file.type.startsWith("image/") ? file.type : "application/octet-stream", ...key() },
+  }).catch((error) => { throw error.name === "AbortError" ? error : new Error("the service does not answer") })
   const answer = await response.json().catch(() => ({}))
   if (response.status === 429 && tries > 1) {
     const wait = +response.headers.get("Retry-After") || 1
@@ -58,9 +95,7 @@ async function one(file, tries = TRIES) {
     const error = new Error(answer.detail || `the service answers ${response.status}`)
     throw Object.assign(error, { needsKey: response.status === 401 })
   }
-  const photo = { answer, name: file.name, url: URL.createObjectURL(file) }
-  asked.push(photo)
-  return photo
+  return answer
 }
 
 function distance(km) {
@@ -76,15 +111,51 @@ function certainty({ radius_km, confidence, calibrated }) {
 }
 
 function list() {
-  at("photos").replaceChildren(...(asked.length < 2 ? [] : asked.map((photo) => {
-    const button = document.createElement("button")
-    const image = Object.assign(document.createElement("img"), { src: photo.url, alt: photo.name })
-    button.type = "button"
-    button.setAttribute("aria-current", photo === shown)
-    button.append(image)
-    button.addEventListener("click", () => show(photo))
-    return button
-  })))
+  const many = asked.length > 1
+  at("photos").replaceChildren(...(many ? asked.map(tile) : []))
+  at("all").hidden = !many
+  at("cancel").hidden = !asking || !waiting.length
+  const answered = asked.filter((photo) => photo.answer)
+  link("all-csv", csv(asked), "text/csv")
+  link("all-geojson", JSON.stringify({ type: "FeatureCollection", features: answered.map(feature) }), "application/geo+json")
+}
+
+function tile(photo) {
+  const button = document.createElement("button")
+  button.type = "button"
+  button.setAttribute("aria-current", photo === shown)
+  button.append(picture(photo))
+  const words = document.createElement("small")
+  words.textContent = photo.problem || (photo.answer ? photo.answer.estimate.headline : "waiting …")
+  words.className = photo.problem ? "bad" : "soft"
+  button.append(words)
+  button.title = photo.file.name
+  button.addEventListener("click", () => (photo.answer ? show(photo) : say(`${photo.file.name}: ${photo.problem || "still waiting"}`, !!photo.problem)))
+  return button
+}
+
+function picture(photo) {
+  const image = Object.assign(document.createElement("img"), { src: photo.url, alt: photo.file.name })
+  image.addEventListener("error", () => { image.classList.add("unseen") })  // a HEIC that the browser cannot show
+  return image
+}
+
+function link(id, text, type) {
+  URL.revokeObjectURL(at(id).href)
+  at(id).href = URL.createObjectURL(new Blob([text], { type }))
+}
+
+// as spreadsheets read it; what begins like a formula is kept from being one
+const quoted = (value) => `"${String(value ?? "").replace(/^[=+@-]/, (sign) => (typeof value === "number" ? sign : `'${sign}`)).replaceAll('"', '""')}"`
+const FIELDS = ["lat", "lon", "radius_km", "confidence", "calibrated", "headline", "method"]
+function csv(photos) {
+  const rows = photos.map(({ file, answer, problem }) => [file.name, ...FIELDS.map((field) => answer?.estimate[field]), problem])
+  return [["file", ...FIELDS, "problem"], ...rows].map((row) => row.map(quoted).join(",")).join("\r\n") + "\r\n"
+}
+
+function feature({ file, answer }) {
+  const { lat, lon, ...properties } = answer.estimate
+  return { type: "Feature", geometry: { type: "Point", coordinates: [lon, lat] }, properties: { file: file.name, ...properties } }
 }
 
 function show(photo) {
@@ -92,11 +163,14 @@ function show(photo) {
   list()
   const { estimate, candidates, map } = photo.answer
   at("result").hidden = false
-  at("photo").src = photo.url
+  at("photo").replaceChildren(picture(photo))
   at("place").textContent = estimate.headline
   at("sure").textContent = `${estimate.coordinates}\n${certainty(estimate)}\n` +
     `by ${estimate.method}, ${Math.round(photo.answer.timings_ms.total)} ms`
-  at("geojson").href = URL.createObjectURL(new Blob([JSON.stringify(map)], { type: "application/geo+json" }))
+  link("geojson", JSON.stringify(map), "application/geo+json")
+  at("geojson").download = `${photo.file.name}.geojson`
+  const zoom = Math.max(2, Math.min(16, Math.floor(Math.log2(20000 / Math.max(estimate.radius_km, 0.1)))))
+  at("elsewhere").href = `https://www.openstreetmap.org/?mlat=${estimate.lat}&mlon=${estimate.lon}#map=${zoom}/${estimate.lat}/${estimate.lon}`
   at("candidates").replaceChildren(...candidates.map(entry))
   draw(estimate, candidates, map)
 }
@@ -165,13 +239,27 @@ async function draw(estimate, candidates, map) {
   const field = (name) => ({ field: name })
   const points = plot.scatter(field("x"), field("y"), { source: dots, size: field("size"), fill_color: COLOURS.dot, line_color: "white" })
   plot.text(field("x"), field("y"), field("label"), { source: dots, text_align: "center", text_baseline: "middle", text_font_size: "11px", text_color: COLOURS.text })
+  plot.scatter([estimate.lon], [estimate.lat], { marker: "x", size: 22, line_width: 4, line_color: COLOURS.estimate })
   plot.add_tools(new Bokeh.HoverTool({ renderers: [points], tooltips: [["", "@label: @place"]] }))
   dots.inspect.connect(() => {
     const rank = dots.inspected.indices.length ? dots.data.rank[dots.inspected.indices[0]] : null
     for (const item of at("candidates").children) item.classList.toggle("marked", +item.dataset.rank === rank)
   })
   at("map").replaceChildren()
-  await Bokeh.Plotting.show(plot, at("map"))
+  const view = await Bokeh.Plotting.show(plot, at("map"))
+  const rule = () => scale(plot, view)
+  for (const range of [plot.x_range, plot.y_range]) range.change.connect(rule)
+  rule()
+}
+
+// the longest round distance that is no longer than a fifth of the map, at its middle
+function scale({ x_range, y_range }, view) {
+  const middle = ((y_range.start + y_range.end) / 2) * (Math.PI / 180)
+  const across = (x_range.end - x_range.start) * KM_A_DEGREE * Math.max(0.01, Math.cos(middle))
+  const wanted = across / 5, ten = 10 ** Math.floor(Math.log10(wanted))
+  const km = ten * [5, 2, 1].find((step) => step * ten <= wanted)
+  at("scale").style.width = `${(km / across) * at("map").clientWidth}px`
+  at("scale").textContent = km >= 1 ? `${km.toLocaleString("en")} km` : `${Math.round(1000 * km)} m`
 }
 
 at("files").addEventListener("change", (event) => { ask(event.target.files); event.target.value = "" })
@@ -183,6 +271,7 @@ addEventListener("dragover", (event) => { event.preventDefault(); at("drop").cla
 addEventListener("dragleave", () => at("drop").classList.remove("over"))
 addEventListener("drop", (event) => { event.preventDefault(); at("drop").classList.remove("over"); ask(event.dataTransfer.files) })
 at("ask").addEventListener("submit", (event) => { event.preventDefault(); ask(unasked) })
+at("cancel").addEventListener("click", () => asking?.abort())
 at("copy").addEventListener("click", async () => {
   const { coordinates } = shown.answer.estimate
   await navigator.clipboard.writeText(coordinates).then(() => say("Copied."), () => say(coordinates))

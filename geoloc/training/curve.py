@@ -4,14 +4,14 @@ from bokeh.plotting import figure
 
 from geoloc.results.page import TOOLS, render
 
-PURPLE, TEAL, GREEN, GREY = "#440154", "#21918c", "#5ec962", "#888888"
+BLUE, ORANGE, GREEN, GREY = "#0072b2", "#e69f00", "#009e73", "#888888"
 
 
 def loss_page(history: list[dict], settings: dict) -> bytes:
     """Of an alignment: points with ``step``, ``epoch``, ``text`` and ``location``."""
     plot = _plot("loss (InfoNCE)")
     steps = [point["step"] for point in history]
-    for name, colour in (("text", TEAL), ("location", PURPLE)):
+    for name, colour in (("text", ORANGE), ("location", BLUE)):
         plot.line(steps, [point[name] for point in history], color=colour, line_width=2, legend_label=f"image–{name}")
     return render("training", "training.html", {"curve": plot}, history=history, settings=settings)
 
@@ -21,16 +21,16 @@ def ranker_page(history: list[dict], validations: list[dict], settings: dict) ->
     loss, accuracy = _plot("loss"), _plot("nearest candidate first, %")
     steps = [point["step"] for point in history]
     for name, label, colour in (
-        ("loss", "multi-order distance loss", PURPLE),
-        ("first", "first order", TEAL),
+        ("loss", "multi-order distance loss", BLUE),
+        ("first", "first order", ORANGE),
         ("second", "second order", GREEN),
     ):
         loss.line(steps, [point[name] for point in history], color=colour, line_width=2, legend_label=label)
     learned = [100 * point["nearest_first"] for point in history]
-    accuracy.line(steps, learned, color=TEAL, line_alpha=0.5, legend_label="photos it learns from")
+    accuracy.line(steps, learned, color=ORANGE, line_alpha=0.5, legend_label="photos it learns from")
     at = [point["step"] for point in validations]
     for name, label, colour, dash in (
-        ("nearest_first", "held-out photos", PURPLE, "solid"),
+        ("nearest_first", "held-out photos", BLUE, "solid"),
         ("nearest_first_retrieved", "held-out photos, as retrieved", GREY, "dashed"),
         ("nearest_first_by_chance", "chance", GREY, "dotted"),
     ):

@@ -14,13 +14,14 @@ from ray import serve
 
 from geoloc.serving.options import ModelOptions, ServingOptions
 
-KEY = "a key of ours"
+KEY, ANOTHER_KEY = "a key of ours", "somebody else's"
 
 
 @pytest.fixture(scope="package")
 def options(toy_index, toy_base, toy_adapter, tmp_path_factory) -> ServingOptions:
     keys = tmp_path_factory.mktemp("keys") / "keys"
-    keys.write_text(f"tests {hashlib.sha256(KEY.encode()).hexdigest()}\n")
+    owners = {"tests": KEY, "others": ANOTHER_KEY}
+    keys.write_text("".join(f"{name} {hashlib.sha256(key.encode()).hexdigest()}\n" for name, key in owners.items()))
     return ServingOptions(
         preset="lite",
         index=str(toy_index),

@@ -4,27 +4,78 @@ import hashlib
 import importlib
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from geoloc.errors import UsageError
-from geoloc.serving.access import Ledger, Rate, is_elsewheres, named, read_keys
+from geoloc.serving import access
+from geoloc.serving.access import Keys, Ledger, Rate, is_elsewheres, named, read_keys
 from geoloc.serving.options import ServingOptions
 from geoloc.serving.service import ServiceOptions, run_service
 from tests.conftest import REPOSITORY
 
 
-def test_a_key_that_was_made_is_known(tmp_path, monkeypatch):
-    made = subprocess.run([sys.executable, "-m", "geoloc.serving.access", "ann"], capture_output=True, text=True)
-    key = made.stderr.rpartition(" ")[2].strip()
-    (tmp_path / "keys").write_text(f"# people\n{made.stdout}")
-    assert named(read_keys(str(tmp_path / "keys")), key) == "ann"
-    assert named(read_keys(str(tmp_path / "keys")), key + "x") is None
-    assert key not in (tmp_path / "keys").read_text()
-    monkeypatch.setenv("GEOLOC_API_KEYS", f"bob {hashlib.sha256(b'secret').hexdigest()}")
-    assert named(read_keys(None), "secret") == "bob"
+def keys(*arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "geoloc.cli", "keys", *map(str, arguments)], capture_output=True, text=True
+    )
+    if done.returncode:
+        assert done.returncode == 2
+        return done.stderr.strip()
+    return done.stdout.strip()
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path, monkeypatch):
+    file = tmp_path / "keys"
+    file.write_text("# people\n")
+    made = [keys(file, "--make", name) for name in ("ann", "bob", "ann")]
+    assert [named(read_keys(str(file)), key) for key in made] == ["ann", "bob", "ann"]
+    assert named(read_keys(str(file)), made[0] + "x") is None
+    assert not any(key in file.read_text() for key in made)
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert keys(file) == "ann  2 keys\nbob  1 key"
+    assert keys(file, "--revoke", "ann") == "2 keys of ann revoked"
+    assert file.read_text().startswith("# people\nbob ")
+    assert keys(file, "--revoke", "ann") == f"error: --revoke ann: has no key in {file}"
+    assert keys(file, "--make", "a b").startswith("error: --make a b: a name has letters, digits")
+    assert (
+        keys(tmp_path / "none")
+        == f"error: keys {tmp_path}/none: cannot read it ([Errno 2] No such file or directory: '{tmp_path}/none')"
+    )
+    monkeypatch.setenv("GEOLOC_API_KEYS", f"cy {hashlib.sha256(b'secret').hexdigest()}")
+    assert named(read_keys(None), "secret") == "cy"
+
+
+def test_a_service_that_runs_sees_who_was_revoked(tmp_path, monkeypatch):
+    monkeypatch.setattr(access, "LOOK_S", 0)
+    file = tmp_path / "keys"
+    file.write_text(f"ann {hashlib.sha256(b'a').hexdigest()}\nbob {hashlib.sha256(b'b').hexdigest()}\n")
+    known = Keys(str(file))
+    assert (known.owner("a"), known.owner("b")) == ("ann", "bob")
+    file.write_text(f"bob {hashlib.sha256(b'b').hexdigest()}\n")
+    assert (known.owner("a"), known.owner("b")) == (None, "bob")
+    file.write_text("bob b\n")
+    assert known.owner("b") == "bob"
+    file.write_text("")
+    assert (known.owner("b"), bool(known)) == (None, True)
+
+
+def test_a_wrong_key_takes_as_long_as_a_right_one():
+    """Over 10,000 tries of each, whichever of the file's keys is asked for, and however much of one is right."""
+    known = {hashlib.sha256(str(number).encode()).hexdigest(): str(number) for number in range(20)}
+    asked = {"first": "0", "last": "19", "wrong": "20", "nearly": "19 ", "empty": ""}
+    seconds = {name: [] for name in asked}
+    for _ in range(10_000):
+        for name, key in asked.items():
+            start = time.perf_counter_ns()
+            named(known, key)
+            seconds[name].append(time.perf_counter_ns() - start)
+    middle = [np.median(values) for values in seconds.values()]
+    assert max(middle) < 1.1 * min(middle)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +131,16 @@ def test_what_copies_tell_each_other():
     assert ledger.exchange("b", {}, now=3) == {"bob": 3}
     assert ledger.exchange("b", {"ann": 9}, now=90) == {}
     assert ledger.exchange("a", {}, now=91) == {}
+
+
+def test_what_is_left_is_told():
+    rate = Rate(60)
+    assert rate.left("ann", now=100.0) == (60, 0)
+    rate.charge("ann", 3, now=100.0)
+    assert rate.left("ann", now=100.0) == (57, 3)
+    assert rate.left("ann", now=101.5) == (58, 2)
+    rate.charge("ann", 100, now=101.5)
+    assert rate.left("ann", now=101.5) == (0, 102)
 
 
 def test_what_counts_here_and_elsewhere():

@@ -2,6 +2,8 @@
 
 import base64
 import io
+import re
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +21,8 @@ from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import load_one
 from geoloc.storage import Folder
 from tests.conftest import ray_workers
-from tests.serving.conftest import KEY
+from tests.hostile import hostile
+from tests.serving.conftest import ANOTHER_KEY, KEY
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -136,6 +139,43 @@ def test_more_than_can_wait_are_told_to_come_again(client, photo):
     for answer in refused:
         problem(answer, 429)
         assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_what_is_left_is_told_as_the_standard_has_it(client, photo):
+    """draft-ietf-httpapi-ratelimit-headers: the policy's quota and window, and what is left of it."""
+    answer = client.post("/v1/geolocate", content=photo, headers=JPEG)
+    assert answer.headers["ratelimit-policy"] == '"photos";q=100000;w=60'
+    assert re.fullmatch(r'"photos";r=99\d{3};t=[01]', answer.headers["ratelimit"])
+    assert "ratelimit" in client.post("/v1/geolocate", content=b"none", headers=JPEG).headers
+    assert "ratelimit" not in client.get("/v1/model").headers
+
+
+def test_stalled_connections_starve_nobody_and_lose_their_place(client, service, photo):
+    host, _, port = client.base_url.netloc.decode().partition(":")
+    head = "POST /v1/geolocate HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nContent-Type: image/jpeg\r\n"
+    head += "Content-Length: 500000\r\n\r\n"
+    stalled = [socket.create_connection((host, int(port)), 30) for _ in range(24)]
+    for connection in stalled:
+        connection.sendall(head.format(host, KEY).encode() + bytes(100_000))
+    others = {"Authorization": f"Bearer {ANOTHER_KEY}"} | JPEG
+    answers = [client.post("/v1/geolocate?rank=0", content=photo, headers=others) for _ in range(8)]
+    assert [answer.status_code for answer in answers] == [200] * 8
+    for connection in stalled:
+        answer = connection.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"send it faster" in answer
+        connection.close()
+
+
+def test_a_photo_that_takes_long_delays_nobody(client, photo):
+    """Five megapixels, which take over a second, of one client; photos of another meanwhile."""
+    slow = hostile(4.9)["PNG, 16 bits, RGBA"]
+    with ThreadPoolExecutor(8) as threads:
+        heavy = [threads.submit(client.post, "/v1/geolocate?rank=0", content=slow, headers=JPEG) for _ in range(6)]
+        others = {"Authorization": f"Bearer {ANOTHER_KEY}"} | JPEG
+        light = [client.post("/v1/geolocate?rank=0", content=photo, headers=others) for _ in range(6)]
+    assert {answer.status_code for answer in light} == {200}
+    assert {answer.result().status_code for answer in heavy} == {200}
 
 
 def test_the_contract_tells_the_limits(client):

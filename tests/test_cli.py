@@ -1,0 +1,56 @@
+"""The command, and what it does with mistakes and with other people's file names."""
+
+import subprocess
+import sys
+
+import pytest
+
+from geoloc import __version__
+from geoloc.cli import COMMANDS, escaped
+from tests.conftest import REPOSITORY
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "geoloc.cli", *arguments], capture_output=True, text=True)
+
+
+def test_it_lists_its_commands():
+    listed = run().stdout
+    assert all(f"  {name} " in listed for name in COMMANDS)
+    assert run("--version").stdout == f"geoloc {__version__}\n"
+    wrong = run("geotga")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("error: geotga: there is geotag, index, ")
+
+
+def test_the_package_installs_it():
+    from importlib.metadata import entry_points
+
+    [command] = entry_points(group="console_scripts", name="geoloc")
+    assert command.value == "geoloc.cli:main"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_needs_neither_ray_nor_torch(name):
+    code = "import sys; sys.argv = ['geoloc', sys.argv[1], '--help']\nfrom geoloc.cli import main\ntry: main()\n"
+    code += "finally: print(sorted({'ray', 'torch', 'bokeh', 'scipy', 'pandas'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True)
+    assert f"usage: geoloc {name}" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (REPOSITORY / "jobs").glob("*.py")))
+def test_every_script_is_a_command(script):
+    name = (REPOSITORY / "jobs" / script).read_text().rpartition('run_command("')[2].partition('"')[0]
+    assert name in COMMANDS
+
+
+def test_what_a_terminal_would_obey_is_written_out():
+    assert escaped("a\x1b[2Jb\r\x9bc\u202egpj.exe") == "a\\x1b[2Jb\\r\\x9bc\\u202egpj.exe"
+    assert escaped("Čeština, 写真\nnext line") == "Čeština, 写真\nnext line"
+
+
+def test_log_lines_are_escaped(tmp_path):
+    source = tmp_path / "a\x1b[31m"
+    done = run("geotag", str(source), str(tmp_path / "out"), "--preset", "lite")
+    assert "\x1b" not in done.stderr
