@@ -16,6 +16,7 @@ import tyro
 from geoloc.errors import UsageError
 from geoloc.serving.access import LOOPBACK, read_keys
 from geoloc.serving.options import ServingOptions
+from geoloc.serving.ports import listening
 
 log = logging.getLogger("geoloc")
 
@@ -116,6 +117,10 @@ def _serve(options: ServiceOptions) -> None:
         raise _with_reason(error) from error
     keys = "with API keys" if read_keys(options.service.keys) else "for this machine alone, because it has no --keys"
     log.info("http://%s:%s, %s", options.host, options.port, keys)
+    if opened := listening(options.port):
+        log.info("Listening on this machine:")
+        for line in opened:
+            log.info("  %s", line)
     stop.wait()
     log.info("Stopping; what has been asked is still answered")
     serve.delete("geoloc")
