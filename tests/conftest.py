@@ -7,6 +7,8 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.browser import browser as browser
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 

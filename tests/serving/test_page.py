@@ -1,25 +1,13 @@
 """The page in a real browser; needs Chromium and the extra ``browser``."""
 
+import csv
 import json
-import shutil
 
 import httpx
 import pytest
 
+from tests.browser import axe
 from tests.serving.conftest import KEY
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    library = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
-    with library.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=["desk", "phone"])
@@ -62,13 +50,50 @@ def test_a_photo_is_answered(page, address, toy, tmp_path):
     assert page.locator("#candidates li.marked b").text_content() == "3"
     with page.expect_download() as download:
         page.get_by_text("Download GeoJSON").click()
+    assert download.value.suggested_filename == f"{photos[0].name}.geojson"
     features = json.loads(download.value.path().read_text())["features"]
     assert [feature["properties"]["role"] for feature in features[:3]] == ["estimate", "radius", "candidate"]
 
     (tmp_path / "no.jpg").write_bytes(b"none")
     page.set_input_files("#files", [photos[1], tmp_path / "no.jpg"])
-    page.get_by_text("no.jpg: not_an_image").wait_for()
-    assert page.locator("#photos button").count() == 2
+    failed = page.locator("#photos button", has_text="not_an_image")
+    failed.wait_for()
+    assert failed.get_attribute("title") == "no.jpg"
+    assert page.locator("#photos button").count() == 3
+    page.get_by_text("3 photos, 1 without an answer").wait_for()
+    page.set_input_files("#files", photos)  # which have their answers
+    assert page.locator("#photos button").count() == 3
+    with page.expect_download() as download:
+        page.get_by_text("All as CSV").click()
+    told = list(csv.DictReader(download.value.path().read_text().splitlines()))
+    assert [row["file"] for row in told] == [photos[0].name, photos[1].name, "no.jpg"]
+    assert float(told[0]["lat"]) == pytest.approx(answer["lat"])
+    assert told[2]["problem"].startswith("not_an_image")
+    with page.expect_download() as download:
+        page.get_by_text("All as GeoJSON").click()
+    assert len(json.loads(download.value.path().read_text())["features"]) == 2
+    assert page.locator("#scale").text_content().endswith(" km")
+    elsewhere = page.get_by_text("Open on OpenStreetMap").get_attribute("href")
+    assert elsewhere.startswith("https://www.openstreetmap.org/?mlat=")
+    assert page.get_by_text("as OpenAPI").get_attribute("href") == "/openapi.json"
+    assert axe(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.wrong == []
     assert all(url.startswith((address, "blob:", "data:")) for url in page.asked)
+
+
+def test_a_heic_without_a_type_is_tried_and_photos_can_be_called_off(page, tmp_path):
+    page.set_input_files("#files", {"name": "a.HEIC", "mimeType": "application/octet-stream", "buffer": b"none"})
+    page.get_by_text("The service asks for a key").wait_for()
+    page.get_by_label("API key").fill(KEY)
+    page.get_by_label("API key").press("Enter")
+    page.get_by_text("a.HEIC: not_an_image").wait_for()
+    page.set_input_files("#files", {"name": "a.txt", "mimeType": "text/plain", "buffer": b"none"})
+    page.get_by_text("a.txt is no photo.").wait_for()
+    page.route("**/v1/geolocate*", lambda route: None)  # an answer that does not come
+    many = [{"name": f"{number}.jpg", "mimeType": "image/jpeg", "buffer": b"none"} for number in range(3)]
+    page.set_input_files("#files", many)
+    page.get_by_text("Stop asking").click()
+    page.get_by_text("Stopped; 3 not asked.").wait_for()
+    assert page.locator("#photos button", has_text="not asked").count() == 3
+    assert page.wrong == []
