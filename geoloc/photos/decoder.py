@@ -33,6 +33,9 @@ BASE_BYTES, BYTES_A_PIXEL = 512 << 20, 16
 """Of memory that a decoder may have: pixels as Pillow holds them take 4 bytes, and conversions need them several times."""
 LARGE_BYTES = 512 << 20
 """A decoder that has been as large ends with the photo, and another begins: the memory is certain to be free again."""
+END_S = 1
+"""That a process which has closed its pipe has for ending."""
+_READY = b"ready"
 _LENGTH = struct.Struct("<q")
 _PIPE_BYTES = 1 << 20
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "TZ")
@@ -52,7 +55,7 @@ class Decoder:
         """``niceness``: of the process, as nice(2) has it."""
         self._options, self._niceness = options, niceness
         self._process: subprocess.Popen | None = None
-        self._cancelled = False
+        self._ready = self._cancelled = False
         self._one_at_a_time = threading.Lock()
 
     def __enter__(self) -> "Decoder":
@@ -67,7 +70,7 @@ class Decoder:
     def start(self) -> None:
         """Begin the process now, so that the first photo need not wait for it."""
         if self._process is None:
-            self._process = _start(self._options, self._niceness)
+            self._process, self._ready = _start(self._options, self._niceness), False
 
     def close(self) -> None:
         """End the process; whoever asks later starts another."""
@@ -108,6 +111,7 @@ class Decoder:
         """None where the process died. Raises PhotoError where it was killed for taking too long."""
         self.start()
         process = self._process
+        self._await_ready()
         try:
             _write(process.stdin, pickle.dumps((seconds, place, tuple(sidecars))), data)
             if not _is_readable(process.stdout, WAITING * seconds):
@@ -119,11 +123,23 @@ class Decoder:
             self.close()
             raise
         if ends:
-            status = process.wait() if row is None else None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_S)
+            status = process.returncode
             self.close()
-            if status == -signal.SIGPROF:
+            if row is None and status == -signal.SIGPROF:
                 raise _too_slow(seconds)
         return row
+
+    def _await_ready(self) -> None:
+        """Raises RuntimeError where the process cannot even begin: that is no photo's fault."""
+        if not self._ready:
+            try:
+                self._ready = _read(self._process.stdout) == _READY
+            except EOFError:
+                status = self._process.wait()
+                self.close()
+                raise RuntimeError(f"the process that decodes photos ended with status {status} before any") from None
 
 
 def _too_slow(seconds: float) -> PhotoError:
@@ -134,7 +150,7 @@ def _start(options: DecodeOptions, niceness: int) -> subprocess.Popen:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-P", "-m", __name__],  # and nothing from the folder that happens to be the current one
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # libraries' remarks on what strangers send
@@ -224,6 +240,7 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):  # the first to go where memory runs short; Linux alone has it
         Path("/proc/self/oom_score_adj").write_text("1000")
+    _write(answers, _READY)
     while True:
         try:
             seconds, place, sidecars = pickle.loads(_read(requests))

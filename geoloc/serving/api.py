@@ -332,7 +332,7 @@ class Api:
             async with asyncio.timeout(self._options.timeout_s):
                 return await self._row(data, who, rank)
         except TimeoutError as error:
-            raise ProblemError(504, "The models took too long", f"over {self._options.timeout_s:g} s") from error
+            raise ProblemError(504, "The answer took too long", f"over {self._options.timeout_s:g} s") from error
         except ray.serve.exceptions.BackPressureError as error:
             raise busy("the ranker has enough to do") from error
         except (ray.exceptions.RayActorError, ray.serve.exceptions.DeploymentUnavailableError) as error:

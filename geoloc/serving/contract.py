@@ -54,7 +54,7 @@ PROBLEMS: dict = {
         422: "The photo, or an option, cannot be used",
         429: "Too many requests; Retry-After says when to come again",
         503: "The models are starting",
-        504: "The models took too long",
+        504: "The answer took too long",
     }.items()
 }
 PICTURE = PROBLEMS | {200: {"content": {"image/jpeg": {"schema": _BINARY}}}}

@@ -46,7 +46,7 @@ class Uploads:
             if kind == "multipart/form-data":
                 [data] = await _files(request, self._chunks(request, most, hold, FORM_COST), 1)
             elif kind == "application/json":
-                data = await self._named(await _joined(self._chunks(request, most, hold, JSON_COST)))
+                data = await self._named(await _joined(self._chunks(request, most, hold, JSON_COST)), hold)
             elif kind.startswith("image/") or kind == "application/octet-stream":
                 data = await _joined(self._chunks(request, most, hold))
             else:
@@ -111,7 +111,7 @@ class Uploads:
     def _too_large(self) -> ProblemError:
         return ProblemError(413, "Too large", f"a photo may have {self._max_mb:g} MB", limit_mb=self._max_mb)
 
-    async def _named(self, body: bytearray) -> bytes:
+    async def _named(self, body: bytearray, hold: Callable[[int], None]) -> bytes:
         try:
             named = NamedPhoto.model_validate_json(bytes(body))
         except ValueError as error:
@@ -121,6 +121,7 @@ class Uploads:
         if (named.image is None) == (named.uri is None):
             raise ProblemError(422, "The JSON cannot be used", "give either `image` or `uri`")
         if named.uri is not None:
+            hold(self._max_bytes)
             return await self._fetched(named.uri)
         text = "".join(named.image.split())  # as mail and some encoders break it
         if text[:5].lower() == "data:":

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -119,3 +120,9 @@ def test_it_ends_with_whoever_asks():
     [process] = children()
     del decoder
     assert not process.is_running()
+
+
+def test_a_decoder_that_cannot_begin_is_no_photos_fault(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with Decoder(DecodeOptions(HostileView(16))) as decoder, pytest.raises(RuntimeError, match="ended with status 1"):
+        decoder.examine(png(20), PLACE)
