@@ -46,6 +46,12 @@ def test_a_killed_driver_goes_on_where_it_was(toy_index, planet, tmp_path):
     assert before.items() <= after.items()
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
+    nowhere = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}  # whoever wants a cluster fails
+    third = start(*command, env=nowhere)
+    _, errors = third.communicate(timeout=120)
+    assert third.returncode == 0, errors
+    assert "Nothing to do: every photo has its result" in errors
+
 
 def test_a_mistake_is_one_line_and_a_status(tmp_path):
     job = start("jobs/geotag_archive.py", tmp_path, tmp_path / "out", "--preset", "lite")
