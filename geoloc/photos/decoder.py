@@ -68,9 +68,16 @@ class Decoder:
         self.close()  # a Popen that is let go of keeps its pipes, and so its process
 
     def start(self) -> None:
-        """Begin the process now, so that the first photo need not wait for it."""
+        """Begin the process now, so that the next photo need not wait for it. Raises RuntimeError where it cannot begin."""
         if self._process is None:
             self._process, self._ready = _start(self._options, self._niceness), False
+        if not self._ready:
+            try:
+                self._ready = _read(self._process.stdout) == _READY
+            except EOFError:
+                status = self._process.wait()
+                self.close()
+                raise RuntimeError(f"the process that decodes photos ended with status {status} before any") from None
 
     def close(self) -> None:
         """End the process; whoever asks later starts another."""
@@ -108,10 +115,9 @@ class Decoder:
         return PhotoError("crashed", "decoding it killed the process, more than once").columns()
 
     def _answer(self, data: bytes | bytearray, place: dict, sidecars: Sequence[Sidecar], seconds: float) -> dict | None:
-        """None where the process died. Raises PhotoError where it was killed for taking too long."""
+        """None where the process died. Raises PhotoError where it was killed for taking too long; RuntimeError as ``start``."""
         self.start()
         process = self._process
-        self._await_ready()
         try:
             _write(process.stdin, pickle.dumps((seconds, place, tuple(sidecars))), data)
             if not _is_readable(process.stdout, WAITING * seconds):
@@ -130,16 +136,6 @@ class Decoder:
             if row is None and status == -signal.SIGPROF:
                 raise _too_slow(seconds)
         return row
-
-    def _await_ready(self) -> None:
-        """Raises RuntimeError where the process cannot even begin: that is no photo's fault."""
-        if not self._ready:
-            try:
-                self._ready = _read(self._process.stdout) == _READY
-            except EOFError:
-                status = self._process.wait()
-                self.close()
-                raise RuntimeError(f"the process that decodes photos ended with status {status} before any") from None
 
 
 def _too_slow(seconds: float) -> PhotoError:

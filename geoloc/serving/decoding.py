@@ -1,6 +1,7 @@
 """Decoders for requests: quick ones for photos as they are, and a slow one for those that take long."""
 
 import asyncio
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
@@ -10,17 +11,20 @@ from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import load_one
 from geoloc.serving.shares import Turns
 
-QUICK_S = 1.0
-"""Processor time that a photo may take before it has to wait for the slow decoder: ordinary ones take a tenth of it."""
+QUICK_S = 0.3
+"""Processor time that a photo may take before it has to wait for the slow decoder: an ordinary one takes a tenth of it, a JPEG of 50
+megapixels all."""
 BEHIND = 19
 """How nice the slow decoder is to all others (nice(2))."""
 
 
 class Decoders:
-    def __init__(self, options: DecodeOptions, quick: int) -> None:
-        self._options = options
-        self._quick = Lane([Decoder(options) for _ in range(quick)])
+    def __init__(self, options: DecodeOptions, each: int) -> None:
+        """``each``: quick decoders that one may keep busy at once. There is one more, for others who come."""
+        self._options, self._each = options, each
+        self._quick = Lane([Decoder(options) for _ in range(each + 1)])
         self._slow = Lane([Decoder(options, BEHIND)])
+        self._slowing: Counter[str] = Counter()
 
     def start(self) -> None:
         self._quick.start()
@@ -28,10 +32,17 @@ class Decoders:
     async def load(self, data: bytes | bytearray, who: str) -> pa.Table:
         """LOADED, one row; a photo that cannot be used is ``failed``."""
         quick = min(QUICK_S, self._options.max_seconds)
-        loaded = await self._quick.load(data, who, quick)
-        if loaded["error_kind"][0].as_py() == "too_slow" and quick < self._options.max_seconds:
-            loaded = await self._slow.load(data, who, self._options.max_seconds)
-        return loaded
+        # who has a slow photo may well bring others: one quick decoder is enough for finding that out
+        loaded = await self._quick.load(data, who, quick, 1 if self._slowing[who] else self._each)
+        if loaded["error_kind"][0].as_py() != "too_slow" or quick == self._options.max_seconds:
+            return loaded
+        self._slowing[who] += 1
+        try:
+            return await self._slow.load(data, who, self._options.max_seconds, 1)
+        finally:
+            self._slowing[who] -= 1
+            if not self._slowing[who]:
+                del self._slowing[who]
 
 
 class Lane:
@@ -46,10 +57,11 @@ class Lane:
         for decoder in self._free:
             decoder.start()
 
-    async def load(self, data: bytes | bytearray, who: str, max_seconds: float) -> pa.Table:
-        async with self._turns.turn(who):
+    async def load(self, data: bytes | bytearray, who: str, max_seconds: float, most: int) -> pa.Table:
+        """``most``: decoders that ``who`` may keep busy at once."""
+        async with self._turns.turn(who, most):
             decoder = self._free.pop()
-            work = asyncio.get_running_loop().run_in_executor(self._threads, load_one, data, decoder, max_seconds)
+            work = asyncio.get_running_loop().run_in_executor(self._threads, _load, data, decoder, max_seconds)
             try:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:  # nobody waits for it any more
@@ -58,3 +70,10 @@ class Lane:
                 raise
             finally:
                 self._free.append(decoder)
+
+
+def _load(data: bytes | bytearray, decoder: Decoder, max_seconds: float) -> pa.Table:
+    """Where the photo has killed the decoder, the next one's start is part of what the photo cost."""
+    loaded = load_one(data, decoder, max_seconds)
+    decoder.start()
+    return loaded

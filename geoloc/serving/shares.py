@@ -1,11 +1,15 @@
 """What a service has only so much of, shared fairly by those who ask."""
 
 import asyncio
-from collections import Counter, OrderedDict, deque
+import time
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from geoloc.serving.problems import busy
+
+REMEMBERED = 1_000
+"""Of those who have had turns, beyond which who is away is forgotten."""
 
 
 class Room:
@@ -42,40 +46,68 @@ class Room:
 
 
 class Turns:
-    """So many at a time; whoever waits comes in turn with others, however many requests each has waiting."""
+    """So many at a time. Whoever has had the least time of those who wait is next, so that time is shared evenly, however many
+    requests each has waiting and however long they take (fair queueing: Demers, Keshav and Shenker, 1989)."""
 
     def __init__(self, at_once: int) -> None:
         self._free = at_once
-        self._waiting: OrderedDict[str, deque[asyncio.Future]] = OrderedDict()
+        self._waiting: dict[str, deque[tuple[asyncio.Future, int]]] = {}
+        self._running: Counter[str] = Counter()
+        self._had_s: dict[str, float] = {}
 
     @asynccontextmanager
-    async def turn(self, who: str) -> AsyncIterator[None]:
-        await self._begin(who)
-        try:
-            yield
-        finally:
-            self._end()
-
-    async def _begin(self, who: str) -> None:
-        if self._free:
-            self._free -= 1
-            return
+    async def turn(self, who: str, most: int) -> AsyncIterator[None]:
+        """``most``: turns that ``who`` may have at once, for this one to be among them."""
+        self._come(who)
         mine = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(who, deque()).append(mine)
+        self._waiting.setdefault(who, deque()).append((mine, most))
+        self._hand_out()
         try:
             await mine
         except asyncio.CancelledError:
-            if not mine.cancelled():  # the turn came together with the cancellation
-                self._end()
+            if mine.cancelled():
+                self._hand_out()  # others may have waited behind it
+            else:  # its turn came together with the cancellation
+                self._end(who, 0)
             raise
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._end(who, time.monotonic() - start)
 
-    def _end(self) -> None:
-        while self._waiting:
-            who, queue = self._waiting.popitem(last=False)
-            next_one = queue.popleft()
-            if queue:
-                self._waiting[who] = queue  # at the end: the others are first
-            if not next_one.done():
-                next_one.set_result(None)
+    def _come(self, who: str) -> None:
+        """Who has been away is owed nothing for that time."""
+        active = [name for name in (*self._waiting, *self._running) if name != who]
+        if who not in self._waiting and who not in self._running:
+            least = min((self._had_s[name] for name in active), default=0.0)
+            self._had_s[who] = max(self._had_s.get(who, 0.0), least)
+        if len(self._had_s) > REMEMBERED:
+            self._had_s = {name: self._had_s[name] for name in (*active, who)}
+
+    def _hand_out(self) -> None:
+        for who in list(self._waiting):
+            while (queue := self._waiting[who]) and queue[0][0].done():  # it has left
+                queue.popleft()
+            if not queue:
+                del self._waiting[who]
+        while self._free:
+            ready = [who for who, queue in self._waiting.items() if self._running.get(who, 0) < queue[0][1]]
+            if not ready:
                 return
+            who = min(ready, key=self._had_s.__getitem__)
+            mine, _ = self._waiting[who].popleft()
+            if not self._waiting[who]:
+                del self._waiting[who]
+            if not mine.done():
+                self._free -= 1
+                self._running[who] += 1
+                mine.set_result(None)
+
+    def _end(self, who: str, seconds: float) -> None:
         self._free += 1
+        self._running[who] -= 1
+        if not self._running[who]:
+            del self._running[who]
+        self._had_s[who] += seconds
+        self._hand_out()

@@ -18,19 +18,20 @@ def test_a_photo_that_computes_for_ever_is_overtaken_and_given_up():
         return loaded["error_kind"][0].as_py()
 
     async def main() -> list:
-        decoders = Decoders(DecodeOptions(HostileView(16), max_seconds=1.5), quick=1)
+        decoders = Decoders(DecodeOptions(HostileView(16), max_seconds=1.5), each=1)
         decoders.start()
         asked = [("mob", 14)] * 2 + [("ann", 20)] * 4 + [("bob", 13)]
         return await asyncio.gather(*(ask(decoders, *one) for one in asked))
 
     kinds = asyncio.run(main())
     assert kinds == ["too_slow", "too_slow", None, None, None, None, "crashed"]
-    assert order[-2:] == ["mob", "mob"]
+    assert order[-1] == "mob"
+    assert sorted(order[:5]) in (["ann"] * 4 + ["bob"], ["ann"] * 4 + ["mob"])
 
 
 def test_who_leaves_frees_the_decoder():
     async def main() -> None:
-        decoders = Decoders(DecodeOptions(HostileView(16), max_seconds=60), quick=1)
+        decoders = Decoders(DecodeOptions(HostileView(16), max_seconds=60), each=1)
         waiting = asyncio.create_task(decoders.load(png(15), "ann"))
         await asyncio.sleep(1.5)
         waiting.cancel()
@@ -42,7 +43,7 @@ def test_who_leaves_frees_the_decoder():
 
 def test_the_slow_decoder_lets_others_go_first():
     async def main() -> int:
-        decoders = Decoders(DecodeOptions(HostileView(16), max_seconds=8), quick=1)
+        decoders = Decoders(DecodeOptions(HostileView(16), max_seconds=8), each=1)
         task = asyncio.create_task(decoders.load(png(14), "mob"))
         while True:
             await asyncio.sleep(0.1)

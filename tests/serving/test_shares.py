@@ -35,35 +35,43 @@ def test_a_small_room_still_has_place_for_one():
             bob(1)
 
 
-def order_of(asked: list[str], at_once: int, leaves: int | None = None) -> list[str]:
-    """Who had turns, in their order; the request of number ``leaves`` goes away while it waits."""
+def order_of(asked: list[str], at_once: int = 1, leaves: int | None = None, most: int = 9) -> list[str]:
+    """Who had turns, in their order, each of the seconds after its name; number ``leaves`` goes away while it waits."""
 
     async def main() -> list[str]:
-        turns, had, go = Turns(at_once), [], asyncio.Event()
+        turns, had = Turns(at_once), []
 
-        async def one(who: str) -> None:
-            async with turns.turn(who):
+        async def one(name: str) -> None:
+            who, _, seconds = name.partition(" ")
+            async with turns.turn(who, most):
                 had.append(who)
-                await go.wait()
+                await asyncio.sleep(float(seconds or 0.01))
 
         tasks = []
-        for who in asked:
-            tasks.append(asyncio.create_task(one(who)))
+        for name in asked:
+            tasks.append(asyncio.create_task(one(name)))
             await asyncio.sleep(0)
         if leaves is not None:
             tasks[leaves].cancel()
-        assert len(had) == at_once
-        go.set()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
         return had
 
     return asyncio.run(main())
 
 
 def test_who_has_many_requests_waits_for_who_has_few():
-    assert order_of(["mob"] * 5 + ["ann", "ann", "bob"], 1) == ["mob", "mob", "ann", "bob", "mob", "ann", "mob", "mob"]
+    assert order_of(["mob"] * 5 + ["ann", "bob"]) == ["mob", "ann", "bob", "mob", "mob", "mob", "mob"]
+
+
+def test_who_takes_long_waits_longer():
+    order = order_of(["mob 0.2"] * 3 + ["ann 0.03"] * 6)
+    assert order == ["mob", "ann", "ann", "ann", "ann", "ann", "ann", "mob", "mob"]
 
 
 def test_who_leaves_costs_nobody_a_turn():
-    assert order_of(["mob", "mob", "ann", "bob"], 1, leaves=2) == ["mob", "mob", "bob"]
-    assert order_of(["mob", "mob", "mob"], 2, leaves=0) == ["mob", "mob", "mob"]
+    assert order_of(["mob", "mob", "ann", "bob"], leaves=2) == ["mob", "bob", "mob"]
+    assert order_of(["mob", "mob", "mob"], at_once=2, leaves=0) == ["mob", "mob", "mob"]
+
+
+def test_one_may_be_kept_to_fewer_than_there_are():
+    assert order_of(["mob 0.1", "mob", "mob", "ann"], at_once=2, most=1) == ["mob", "ann", "mob", "mob"]
