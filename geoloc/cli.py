@@ -3,6 +3,7 @@
 geoloc geotag s3://bucket/photos/ s3://bucket/geotags --index s3://bucket/index
 """
 
+import copy
 import importlib
 import logging
 import os
@@ -17,7 +18,7 @@ from geoloc.options import parse
 
 SOURCE_FAILING = 3
 """Exit status of a job that stopped because its source could not be read."""
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,14 @@ def escaped(text: str) -> str:
 
 
 class _Escaping(logging.Formatter):
+    """What is put into a message is one line of it, whatever it is called."""
+
     def format(self, record: logging.LogRecord) -> str:
+        record = copy.copy(record)
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                value.replace("\n", "\\n") if isinstance(value, str) else value for value in record.args
+            )
         return escaped(super().format(record))
 
 

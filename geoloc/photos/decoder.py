@@ -125,7 +125,7 @@ class Decoder:
             row, ends = _read_row(process.stdout)
         except (OSError, EOFError, ValueError):
             row, ends = None, True
-        except PhotoError:
+        except BaseException:  # whatever it was: the answer that is still to come would be taken for the next photo's
             self.close()
             raise
         if ends:
@@ -163,7 +163,7 @@ def _is_readable(pipe: BinaryIO, seconds: float) -> bool:
     """Within so long; as it is at its end."""
     poll = select.poll()  # select() knows no file beyond the 1,024th, which a service may well have
     poll.register(pipe, select.POLLIN)
-    return bool(poll.poll(1000 * seconds))
+    return bool(poll.poll(min(1000 * seconds, 2**31 - 1)))
 
 
 def _widen(pipe: BinaryIO) -> None:
@@ -247,8 +247,9 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
         try:
             row = examined(data, place, sidecars, options)
         except MemoryError:
-            error = PhotoError("too_much_memory", f"decoding it took over {limit / 2**30:.1f} GB")
-            row = error.columns()
+            row = PhotoError("too_much_memory", f"decoding it took over {limit / 2**30:.1f} GB").columns()
+        except Exception as error:  # of a library, or of ours: told, where dying of it would only say that it died
+            row = PhotoError("corrupt", f"{type(error).__name__}: {error}").columns()
         signal.setitimer(signal.ITIMER_PROF, 0)
         ends = _peak_bytes() > LARGE_BYTES
         _write_row(answers, row, ends)

@@ -52,15 +52,18 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     run.settle(settings)
     confidence = _confidence(options, models, calibration)
     log.info("Confidences: %s", f"calibrated by {options.calibration}" if calibration else "uncalibrated")
-    run.take_up(source, options.photos.retry_kinds())
+
+    def probed() -> _Probed:
+        found = _probe(options, models, index, info)
+        run.settle(_settings(options, models, found, info))
+        return found
+
+    run.take_up(source, options.photos.retry_kinds(), probed if before is not None else None)
+    found = probed() if run.pending()[1] else None
     _bring_up_to_date(run, confidence)
-    work = Work()
-    if run.pending()[1]:
-        probed = _probe(options, models, index, info)
-        run.settle(_settings(options, models, probed, info))
-        work = _stream(options, run, models, index, probed, confidence).work()
-    else:
+    if found is None:
         log.info("Nothing to do: every photo has its result")
+    work = _stream(options, run, models, index, found, confidence).work() if found else Work()
     return _finish(options, run, work, source.root)
 
 

@@ -18,6 +18,8 @@ from geoloc.ranking.options import RankerOptions, RerankOptions, prompt_of
 from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import S3Options
 
+DAY_S = 86_400
+
 
 @dataclass(frozen=True)
 class PhotoOptions:
@@ -44,6 +46,8 @@ class PhotoOptions:
         for name in ("max_photo_mb", "max_megapixels", "max_decode_seconds", "fetch_concurrency", "max_failing_share"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+        if self.max_decode_seconds > DAY_S:
+            raise UsageError(f"--max-decode-seconds {self.max_decode_seconds:g}: must be at most {DAY_S}")
         self.retry_kinds()
 
     def retry_kinds(self) -> set[str]:

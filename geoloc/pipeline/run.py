@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -56,6 +56,7 @@ class Run:
         self.tried_again = np.zeros(0, np.int64)
         """Ids of photos that failed before, and may well fail again."""
         self._source: Source | None = None
+        self._approve: Callable[[], None] | None = None
         self.parts.remove_drafts()
 
     @property
@@ -72,6 +73,9 @@ class Run:
 
     def no_success(self) -> None:
         """Before anything changes."""
+        if self._approve:
+            approve, self._approve = self._approve, None
+            approve()
         self.folder.delete(SUCCESS)
 
     def _proof(self) -> dict:
@@ -101,11 +105,13 @@ class Run:
             return
         check_same(self.folder, before, settings)
 
-    def take_up(self, source: Source, retry: Collection[str]) -> None:
+    def take_up(self, source: Source, retry: Collection[str], approve: Callable[[], None] | None = None) -> None:
         """Before work: list, put aside what is damaged, forget the failures of kinds that are to be tried again; all told.
 
-        Raises UsageError where the source has no photos.
+        ``approve`` is called before any of that changes the folder, if it does, and may raise. Raises UsageError where the
+        source has no photos.
         """
+        self._approve = approve
         log.info("Photos: %s", self.list_photos(source))
         for line in source.found.lines():
             log.info("  %s", line)
@@ -115,6 +121,7 @@ class Run:
             )
         if again := self.forget_failures(retry):
             log.info("Trying %s photos again whose failure may have been put right", f"{again:,}")
+        self._approve = None
 
     def list_photos(self, source: Source) -> str:
         """Bring the manifest up to date, unless a listed run is unfinished. Returns what was found, in words.

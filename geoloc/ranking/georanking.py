@@ -12,9 +12,10 @@ from geoloc.encoders.presets import Preset
 from geoloc.errors import PhotoError
 from geoloc.estimate.retriever import Retriever
 from geoloc.geo.distance import geodesic_km, haversine_km, valid_coordinates
-from geoloc.photos.decode import PhotoFile
+from geoloc.photos.decoder import Decoder
+from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.fetch import Fetcher, FetchOptions
-from geoloc.photos.views import thumbnail, thumbnail_scale
+from geoloc.photos.views import View
 from geoloc.ranking.candidates import Candidates
 from geoloc.ranking.options import TWIN_KM, GeoRankingOptions
 from geoloc.schema import GEORANKING
@@ -87,6 +88,7 @@ class Published:
         self._row = {image: row for row, image in enumerate(rows["img_id"].to_pylist())}
         self._columns = {name: rows[name].combine_chunks() for name in ("ref_gps", "ref_img_id", "ref_texts")}
         self._images, self._options = images, options
+        self._decoder = Decoder(DecodeOptions(View(1), thumbnail_px=options.picture_px))
         self._fetcher = Fetcher(FetchOptions(s3=images.s3))
 
     def rows(self, batch: pa.Table, lat: np.ndarray, lon: np.ndarray) -> Iterator[tuple[int, list[Reference]]]:
@@ -109,12 +111,7 @@ class Published:
     def _picture(self, data: bytes | PhotoError) -> bytes | None:
         if isinstance(data, PhotoError):
             return None
-        longest = self._options.picture_px
-        try:
-            photo = PhotoFile(data)
-            return thumbnail(photo.picture(thumbnail_scale(photo.width, photo.height, longest)), longest)
-        except PhotoError:
-            return None
+        return self._decoder.examine(data, {"uri": "", "lat": None, "lon": None}).get("thumbnail")
 
 
 def _base_name(uri: str) -> str:

@@ -27,19 +27,29 @@ _GONE_S = 60
 
 def read_keys(file: str | None) -> dict[str, str]:
     """Names by the hashes of their keys, from a file and from the environment. Raises UsageError."""
+    return (keys_of_file(file) if file else {}) | keys_of_environment()
+
+
+def keys_of_file(file: str) -> dict[str, str]:
     try:
-        sources = {file: Path(file).read_text().split("\n")} if file else {}
+        lines = Path(file).read_text().split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"keys {file}: cannot read it ({error})") from error
-    sources[ENVIRONMENT] = re.split(r"[\n,]", os.environ.get(ENVIRONMENT, ""))
+    return _parsed(file, lines)
+
+
+def keys_of_environment() -> dict[str, str]:
+    return _parsed(ENVIRONMENT, re.split(r"[\n,]", os.environ.get(ENVIRONMENT, "")))
+
+
+def _parsed(source: str, lines: list[str]) -> dict[str, str]:
     keys = {}
-    for source, lines in sources.items():
-        for number, line in enumerate(map(str.strip, lines), 1):
-            found = _LINE.fullmatch(line)
-            if found:
-                keys[found[2]] = found[1]
-            elif line and not line.startswith("#"):
-                raise UsageError(f"keys {source}: line {number} is not a name and a SHA-256 in hexadecimal")
+    for number, line in enumerate(map(str.strip, lines), 1):
+        found = _LINE.fullmatch(line)
+        if found:
+            keys[found[2]] = found[1]
+        elif line and not line.startswith("#"):
+            raise UsageError(f"keys {source}: line {number} is not a name and a SHA-256 in hexadecimal")
     return keys
 
 
@@ -90,10 +100,9 @@ class Keys:
         if state == self._state:
             return
         try:
-            self._owners = read_keys(self._file) or {"": ""}  # nobody's
+            self._owners, self._state = read_keys(self._file) or {"": ""}, state  # or nobody's
         except UsageError as error:
-            log.error("the keys stay as they were: %s", error)
-        self._state = state
+            log.error("the keys stay as they were until they can be read: %s", error)
 
     @staticmethod
     def _stat(file: str | None) -> tuple | None:
@@ -101,7 +110,7 @@ class Keys:
             found = os.stat(file) if file else None
         except OSError:
             return None
-        return found and (found.st_mtime_ns, found.st_size, found.st_ino)
+        return found and (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
 
 
 class Rate:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from geoloc.errors import UsageError
-from geoloc.serving.access import NAME, key_hash, read_keys
+from geoloc.serving.access import ENVIRONMENT, NAME, key_hash, keys_of_environment, keys_of_file
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ def change_keys(options: KeyOptions) -> int:
         return _make(options.file, lines, options.make)
     if options.revoke is not None:
         return _revoke(options.file, lines, options.revoke)
-    for name, count in sorted(Counter(read_keys(str(options.file)).values()).items()):
+    for name, count in sorted(Counter(keys_of_file(str(options.file)).values()).items()):
         print(f"{name}  {count} {'key' if count == 1 else 'keys'}")
     return 0
 
@@ -54,21 +55,28 @@ def _revoke(file: Path, lines: list[str], name: str) -> int:
         raise UsageError(f"--revoke {name}: has no key in {file}")
     _write(file, kept)
     print(f"{gone} {'key' if gone == 1 else 'keys'} of {name} revoked")
+    if name in keys_of_environment().values():
+        print(f"{name} has a key in {ENVIRONMENT} too, which stays", file=sys.stderr)
     return 0
 
 
 def _lines(file: Path, missing_is_empty: bool) -> list[str]:
     if missing_is_empty and not file.exists():
         return []
-    read_keys(str(file))  # says what is wrong with it
+    keys_of_file(str(file))  # says what is wrong with it
     return file.read_text().splitlines()
 
 
 def _write(file: Path, lines: list[str]) -> None:
-    """All of it or nothing, for its owner's eyes."""
+    """All of it or nothing, for the eyes of those who could read it before; at first its owner alone."""
+    file = file.resolve()
     try:
-        handle, draft = tempfile.mkstemp(dir=file.absolute().parent, prefix=f".{file.name}-")
+        handle, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
         with os.fdopen(handle, "w") as stream:
+            if file.exists():
+                before = file.stat()
+                os.fchmod(handle, before.st_mode & 0o777)
+                os.fchown(handle, before.st_uid, before.st_gid)
             stream.writelines(f"{line}\n" for line in lines)
         os.replace(draft, file)
     except OSError as error:

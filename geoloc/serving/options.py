@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from geoloc.schema import MAX_CANDIDATES
 
@@ -53,7 +53,7 @@ class DeploymentOptions(BaseModel):
     """Largest photo, MB (2^20 bytes)."""
     max_megapixels: float = Field(100, gt=0)
     """Largest photo, megapixels."""
-    max_decode_seconds: float = Field(20, gt=0)
+    max_decode_seconds: float = Field(20, gt=0, le=86_400)
     """Processor time that decoding one may take."""
     max_batch: int = Field(16, ge=1)
     """Photos of one batch request."""
@@ -69,6 +69,15 @@ class DeploymentOptions(BaseModel):
     """Copies of the service with the models that retrieve, and of the ranker, at most; as many as the load asks for."""
     gpus_each: float = Field(0, ge=0)
     """Of a copy; a fraction shares a GPU."""
+
+    @model_validator(mode="after")
+    def _places_for_a_batch(self) -> "DeploymentOptions":
+        if self.max_waiting < 2 * self.max_batch:
+            raise ValueError(
+                f"max_waiting {self.max_waiting}: must be at least twice max_batch ({self.max_batch}), because one key gets half of "
+                "the places"
+            )
+        return self
 
 
 class ServingOptions(DeploymentOptions, ModelOptions):

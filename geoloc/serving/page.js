@@ -84,7 +84,7 @@ async function one(file, tries = TRIES) {
     method: "POST", body: file, signal: asking.signal,
     headers: { "Content-Type": file.type.startsWith("image/") ? file.type : "application/octet-stream", ...key() },
   }).catch((error) => { throw error.name === "AbortError" ? error : new Error("the service does not answer") })
-  const answer = await response.json().catch(() => ({}))
+  const answer = await response.json().catch((error) => { if (error.name === "AbortError") throw error; return {} })
   if (response.status === 429 && tries > 1) {
     const wait = +response.headers.get("Retry-After") || 1
     say(`${file.name}: the service is busy; again in ${wait} s …`)
@@ -95,6 +95,7 @@ async function one(file, tries = TRIES) {
     const error = new Error(answer.detail || `the service answers ${response.status}`)
     throw Object.assign(error, { needsKey: response.status === 401 })
   }
+  if (!answer.estimate) throw new Error("the answer broke off")
   return answer
 }
 

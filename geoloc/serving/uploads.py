@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import math
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -21,7 +22,7 @@ from geoloc.serving.shares import Room
 ENVELOPE_BYTES = 64 << 10
 """What a request may have beside its photos."""
 TOGETHER_BYTES = 1 << 30
-"""What requests may hold in memory together."""
+"""What requests may hold in memory together; twice the largest request where that is more, because one key gets half of it."""
 FORM_COST, JSON_COST = 1.25, 4
 """What a byte of a body takes in memory until its photo has been decoded: a form's files grow as they come, and base64 is text
 twice and bytes once."""
@@ -34,7 +35,8 @@ class Uploads:
     def __init__(self, options: DeploymentOptions) -> None:
         self._max_bytes = int(options.max_photo_mb * 2**20)
         self._max_mb, self._timeout_s, self._prefix = options.max_photo_mb, options.timeout_s, options.s3_prefix
-        self._room = Room(TOGETHER_BYTES, "memory")
+        largest = max(options.max_batch * FORM_COST, JSON_COST * 4 / 3) * (self._max_bytes + ENVELOPE_BYTES)
+        self._room = Room(max(TOGETHER_BYTES, math.ceil(2 * largest)), "memory")
         self._fetcher = Fetcher(FetchOptions(max_bytes=self._max_bytes, attempts=3, retry_s=10))
 
     @asynccontextmanager
@@ -154,7 +156,7 @@ class NamedPhoto(BaseModel):
 class _InMemory(MultiPartParser):
     """Starlette's own puts larger files on the disk."""
 
-    spool_max_size = TOGETHER_BYTES
+    spool_max_size = sys.maxsize
 
 
 def _content_type(request: Request) -> str:

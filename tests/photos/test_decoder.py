@@ -23,8 +23,8 @@ PLACE = {"uri": "a.jpg", "lat": None, "lon": None}
 
 @dataclass(frozen=True)
 class HostileView(View):
-    """Of a picture 13 pixels wide the decoder dies, of one of 14 it computes for ever, of one of 15 it sleeps, and of one of 16
-    it wants 100 GB."""
+    """Of a picture 13 pixels wide the decoder dies, of one of 14 it computes for ever, of one of 15 it sleeps, of one of 16
+    it wants 100 GB, and one of 17 meets a mistake of ours."""
 
     def pixels(self, picture: Picture) -> bytes:
         width = picture.size[0]
@@ -34,6 +34,8 @@ class HostileView(View):
             pass
         if width == 15:
             time.sleep(1000)
+        if width == 17:
+            return bytes(1 // (width - 17))
         if width == 16:
             np.zeros(100 << 30, np.uint8)
         return super().pixels(picture)
@@ -126,3 +128,23 @@ def test_a_decoder_that_cannot_begin_is_no_photos_fault(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with Decoder(DecodeOptions(HostileView(16))) as decoder, pytest.raises(RuntimeError, match="ended with status 1"):
         decoder.examine(png(20), PLACE)
+
+
+def test_an_interrupted_photo_leaves_no_answer_to_the_next():
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with Decoder(DecodeOptions(HostileView(16), max_seconds=2)) as decoder:
+        decoder.start()
+        before = signal.signal(signal.SIGALRM, interrupt)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(KeyboardInterrupt):
+                decoder.examine(png(14), PLACE)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert decoder.examine(png(21), PLACE)["width"] == 21
+
+
+def test_an_error_of_ours_is_told(decoder):
+    assert decoder.examine(png(17), PLACE)["error"] == "ZeroDivisionError: integer division or modulo by zero"

@@ -181,3 +181,33 @@ def test_half_written_files_are_swept_away(tmp_path):
     run = open_run(tmp_path)
     assert list((tmp_path / "geotags").iterdir()) == []
     assert run.parts.ids() == {}
+
+
+def test_what_is_not_approved_changes_nothing(tmp_path):
+    """A run that succeeded stays so, whether a photo is new or a failure would be tried again, until the models are there."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"a")
+    source = Source(str(tmp_path / "photos"), S3Options())
+    run = open_run(tmp_path / "run", FAILING)
+    run.write_record(settings={})
+    run.take_up(source, ())
+    row = {"id": 0, "uri": str(tmp_path / "photos" / "a.jpg"), "status": "failed", "error_kind": "network"}
+    run.parts.add(pa.Table.from_pylist([row], FAILING))
+    run.succeed({"failed": 1})
+
+    def refuse() -> None:
+        raise UsageError("no such GPU")
+
+    for kinds, new in ((["network"], None), ((), "b.jpg")):
+        if new:
+            (tmp_path / "photos" / new).write_bytes(b"b")
+        again = open_run(tmp_path / "run", FAILING)
+        with pytest.raises(UsageError, match="no such GPU"):
+            again.take_up(source, kinds, refuse)
+        assert again.succeeded
+        assert sum(table.num_rows for table in again.parts.tables()) == 1
+    approved = []
+    last = open_run(tmp_path / "run", FAILING)
+    last.take_up(source, ["network"], lambda: approved.append(True))
+    assert approved == [True]
+    assert (last.succeeded, last.pending()[1]) == (False, 2)

@@ -36,7 +36,8 @@ def test_keys_are_made_listed_and_revoked(tmp_path, monkeypatch):
     assert [named(read_keys(str(file)), key) for key in made] == ["ann", "bob", "ann"]
     assert named(read_keys(str(file)), made[0] + "x") is None
     assert not any(key in file.read_text() for key in made)
-    assert file.stat().st_mode & 0o777 == 0o600
+    keys(tmp_path / "new", "--make", "ann")
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o600
     assert keys(file) == "ann  2 keys\nbob  1 key"
     assert keys(file, "--revoke", "ann") == "2 keys of ann revoked"
     assert file.read_text().startswith("# people\nbob ")
@@ -46,8 +47,13 @@ def test_keys_are_made_listed_and_revoked(tmp_path, monkeypatch):
         keys(tmp_path / "none")
         == f"error: keys {tmp_path}/none: cannot read it ([Errno 2] No such file or directory: '{tmp_path}/none')"
     )
+    (tmp_path / "link").symlink_to(file)
+    file.chmod(0o640)
+    assert keys(tmp_path / "link", "--revoke", "bob") == "1 key of bob revoked"
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("# people\n", 0o640)
     monkeypatch.setenv("GEOLOC_API_KEYS", f"cy {hashlib.sha256(b'secret').hexdigest()}")
     assert named(read_keys(None), "secret") == "cy"
+    assert keys(file) == ""
 
 
 def test_a_service_that_runs_sees_who_was_revoked(tmp_path, monkeypatch):
@@ -60,6 +66,9 @@ def test_a_service_that_runs_sees_who_was_revoked(tmp_path, monkeypatch):
     assert (known.owner("a"), known.owner("b")) == (None, "bob")
     file.write_text("bob b\n")
     assert known.owner("b") == "bob"
+    file.rename(tmp_path / "gone")
+    assert known.owner("b") == "bob"
+    file.write_text(f"bob {hashlib.sha256(b'b').hexdigest()}\n")
     file.write_text("")
     assert (known.owner("b"), bool(known)) == (None, True)
 
@@ -166,3 +175,8 @@ def test_the_cluster_configuration_is_one_that_can_be_built():
     assert ServingOptions(**application["args"]).keys
     with pytest.raises(ValidationError, match="gpus"):
         ServingOptions(**application["args"], gpus=1)
+
+
+def test_a_batch_fits_into_the_places_of_one_key():
+    with pytest.raises(ValidationError, match="max_waiting 16: must be at least twice max_batch"):
+        ServingOptions(max_batch=9, max_waiting=16)

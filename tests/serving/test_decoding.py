@@ -1,6 +1,7 @@
 """Photos that take long wait for each other, and nobody waits for them."""
 
 import asyncio
+import os
 
 import psutil
 
@@ -57,6 +58,6 @@ def test_the_slow_decoder_lets_others_go_first():
 
 def _is_decoder(process: psutil.Process) -> bool:
     try:
-        return "geoloc.photos.decoder" in process.cmdline()
+        return process.ppid() == os.getpid() and "geoloc.photos.decoder" in process.cmdline()
     except psutil.Error:
         return False
