@@ -70,7 +70,9 @@ class Decoder:
     def start(self) -> None:
         """Begin the process now, so that the next photo need not wait for it. Raises RuntimeError where it cannot begin."""
         if self._process is None:
-            self._process, self._ready = _start(self._options, self._niceness), False
+            self._process, self._ready = _start(), False
+            with contextlib.suppress(BrokenPipeError):  # it has ended already
+                _write(self._process.stdin, pickle.dumps((self._options, self._niceness)))
         if not self._ready:
             try:
                 self._ready = _read(self._process.stdout) == _READY
@@ -116,7 +118,12 @@ class Decoder:
 
     def _answer(self, data: bytes | bytearray, place: dict, sidecars: Sequence[Sidecar], seconds: float) -> dict | None:
         """None where the process died. Raises PhotoError where it was killed for taking too long; RuntimeError as ``start``."""
-        self.start()
+        try:
+            self.start()
+        except RuntimeError:
+            if self._cancelled:
+                return None
+            raise
         process = self._process
         try:
             _write(process.stdin, pickle.dumps((seconds, place, tuple(sidecars))), data)
@@ -142,7 +149,7 @@ def _too_slow(seconds: float) -> PhotoError:
     return PhotoError("too_slow", f"decoding it took over {seconds:g} s")
 
 
-def _start(options: DecodeOptions, niceness: int) -> subprocess.Popen:
+def _start() -> subprocess.Popen:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -155,7 +162,6 @@ def _start(options: DecodeOptions, niceness: int) -> subprocess.Popen:
     )
     _widen(process.stdin)
     _widen(process.stdout)
-    _write(process.stdin, pickle.dumps((options, niceness)))
     return process
 
 
