@@ -156,7 +156,8 @@ def _map(points: _Points) -> figure:
 def _singles(points: _Points) -> dict:
     """A dot for each place; of photos that share one, with their number and the first few names."""
     places, which = np.unique(np.stack([points.lat, points.lon]), axis=1, return_inverse=True)
-    here = np.split(np.argsort(which, kind="stable"), np.cumsum(np.bincount(which, minlength=places.shape[1]))[:-1])
+    starts = np.searchsorted(np.sort(which), np.arange(places.shape[1]))
+    here = np.split(np.argsort(which, kind="stable"), starts)[1:]
     labels = [[points.labels[number] for number in numbers] for numbers in here]
     names = [", ".join(label["name"] for label in one[:NAMES]) for one in labels]
     more = [f" and {len(one) - NAMES:,} more: {len(one):,} photos here" if len(one) > NAMES else "" for one in labels]

@@ -257,3 +257,11 @@ def test_report_of_many_is_no_larger_than_its_grid(tmp_path, random):
     write_report(Folder(str(tmp_path)), parts, summary, record)
     assert "photos of half a degree" in (tmp_path / "report.html").read_text()
     assert (tmp_path / "report.html").stat().st_size < 8_000_000
+
+
+def test_report_of_failures_alone(tmp_path):
+    parts = Parts(Folder(str(tmp_path / "geotags")))
+    parts.add(results(ROWS[3:]))
+    record = {"settings": {}, "options": {"source": "s", "preset": "lite", "chooser": "top1"}, "last_work": {}}
+    write_report(Folder(str(tmp_path)), parts, Summary.of(parts.tables(COLUMNS)), record)
+    assert "truncated" in (tmp_path / "report.html").read_text()
