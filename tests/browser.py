@@ -8,7 +8,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True, "color_scheme": "dark"}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, no other event loop can run in this thread
 def browser():
     library = pytest.importorskip("playwright.sync_api")
     if CHROMIUM is None:
