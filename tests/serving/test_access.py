@@ -84,7 +84,7 @@ def test_a_wrong_key_takes_as_long_as_a_right_one():
             named(known, key)
             seconds[name].append(time.perf_counter_ns() - start)
     middle = [np.median(values) for values in seconds.values()]
-    assert max(middle) < 1.1 * min(middle)
+    assert max(middle) < 1.3 * min(middle)  # one that stopped at the first key would take half as long
 
 
 @pytest.mark.parametrize(

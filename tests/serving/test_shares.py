@@ -64,8 +64,8 @@ def test_who_has_many_requests_waits_for_who_has_few():
 
 
 def test_who_takes_long_waits_longer():
-    order = order_of(["mob 0.2"] * 3 + ["ann 0.03"] * 6)
-    assert order == ["mob", "ann", "ann", "ann", "ann", "ann", "ann", "mob", "mob"]
+    order = order_of(["mob 0.6"] * 3 + ["ann 0.02"] * 4)
+    assert order == ["mob", "ann", "ann", "ann", "ann", "mob", "mob"]
 
 
 def test_who_leaves_costs_nobody_a_turn():
