@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from geoloc.errors import PhotoError
-from geoloc.photos.examine import DecodeOptions, examined
+from geoloc.photos.examine import NOWHERE, DecodeOptions, examined
 from geoloc.photos.metadata import Sidecar
 
 TRIES = 2
@@ -47,7 +47,7 @@ class Decoder:
 
     >>> from geoloc.photos.views import View
     >>> with Decoder(DecodeOptions(View(224))) as decoder:
-    ...     decoder.examine(b"no image", {"uri": "a.jpg", "lat": None, "lon": None})["error_kind"]
+    ...     decoder.examine(b"no image")["error_kind"]
     'not_an_image'
     """
 
@@ -79,7 +79,9 @@ class Decoder:
             except EOFError:
                 status = self._process.wait()
                 self.close()
-                raise RuntimeError(f"the process that decodes photos ended with status {status} before any") from None
+                raise RuntimeError(
+                    f"the process that decodes photos ended with status {status} before any (python -m {__name__} tells why)"
+                ) from None
 
     def close(self) -> None:
         """End the process; whoever asks later starts another."""
@@ -99,7 +101,11 @@ class Decoder:
             process.kill()
 
     def examine(
-        self, data: bytes | bytearray, place: dict, sidecars: Sequence[Sidecar] = (), max_seconds: float | None = None
+        self,
+        data: bytes | bytearray,
+        place: dict = NOWHERE,
+        sidecars: Sequence[Sidecar] = (),
+        max_seconds: float | None = None,
     ) -> dict:
         """As geoloc.photos.examine.examined. A photo that takes too much is ``too_slow`` or ``too_much_memory``, one
         that kills the decoder ``crashed``."""

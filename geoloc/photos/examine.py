@@ -30,6 +30,10 @@ class DecodeOptions:
     """Longest side of the JPEG made on the way, 0 for the photo's own; None for no such JPEG."""
 
 
+NOWHERE = {"uri": "", "lat": None, "lon": None}
+"""What a source tells of a photo that comes alone."""
+
+
 def examined(data: bytes, place: dict, sidecars: Sequence[Sidecar], options: DecodeOptions) -> dict:
     """The columns of LOADED that come from looking at a photo, as far as it could be looked at.
 

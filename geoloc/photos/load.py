@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from geoloc.errors import PhotoError
 from geoloc.photos.decoder import Decoder
-from geoloc.photos.examine import DecodeOptions
+from geoloc.photos.examine import NOWHERE, DecodeOptions
 from geoloc.photos.fetch import Fetched, Fetcher, FetchOptions
 from geoloc.photos.metadata import Sidecar
 from geoloc.schema import LOADED
@@ -51,8 +51,7 @@ class PhotoLoader:
 
 def load_one(data: bytes | bytearray, decoder: Decoder, max_seconds: float | None = None) -> pa.Table:
     """A batch of LOADED for one photo that somebody has sent."""
-    nowhere = dict.fromkeys(("lat", "lon", "city", "region", "country"))
-    row = {"id": 0, "uri": "", "fetch_s": 0.0} | nowhere
+    row = NOWHERE | {"id": 0, "fetch_s": 0.0}
     return _table([row | _timed(decoder, data, row, max_seconds=max_seconds)])
 
 

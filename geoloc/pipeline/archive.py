@@ -12,7 +12,7 @@ from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import LocatorOptions
 from geoloc.index.store import IndexInfo
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.cluster import Plan, connect, make_plan
 from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.pipeline.lock import held
@@ -43,69 +43,68 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     source = Source(options.source, options.s3, options.listing)
     models = preset(options.preset, options.model, options.s3)
     index, info = find_index(options.index, models, options.candidates, run.folder)
+    loaded = functools.cache(functools.partial(_loaded, options, models, index, info))
+    # a run that goes on has its models on record: they are loaded, and compared, when there are photos for them
     before = run.record().get("settings") if run.manifest.generations else None
-    # a run that goes on has its models on record: they are loaded, and compared, once there are photos for them
-    settings = _settings(
-        options, models, _probe(options, models, index, info) if before is None else _Probed(before), info
-    )
+    fingerprints = loaded().fingerprints if before is None else (before["encoder"], before.get("ranker"))
+    settings = _settings(options, models, info, *fingerprints)
     calibration = _calibration(options, settings)
     run.settle(settings)
     confidence = _confidence(options, models, calibration)
     log.info("Confidences: %s", f"calibrated by {options.calibration}" if calibration else "uncalibrated")
 
-    def probed() -> _Probed:
-        found = _probe(options, models, index, info)
-        run.settle(_settings(options, models, found, info))
-        return found
+    def approve() -> None:
+        run.settle(_settings(options, models, info, *loaded().fingerprints))
 
-    run.take_up(source, options.photos.retry_kinds(), probed if before is not None else None)
-    found = probed() if run.pending()[1] else None
+    run.take_up(source, options.photos.retry_kinds(), approve)
+    left = run.pending()[1]
+    if left:
+        approve()
     _bring_up_to_date(run, confidence)
-    if found is None:
+    if not left:
         log.info("Nothing to do: every photo has its result")
-    work = _stream(options, run, models, index, found, confidence).work() if found else Work()
+    work = _stream(options, run, models, index, loaded(), confidence).work() if left else Work()
     return _finish(options, run, work, source.root)
 
 
 @dataclass(frozen=True)
-class _Probed:
-    """Fingerprints and views of the models; of a run on record, its settings have the former."""
+class _Models:
+    """What was learned of them by loading them once, and where they are to run."""
 
-    settings: dict
-    encoder: EncoderFacts | None = None
-    ranker: RankerFacts | None = None
+    plan: Plan
+    encoder: EncoderFacts
+    ranker: RankerFacts | None
 
-    def fingerprint(self, name: str) -> str | None:
-        facts = getattr(self, name)
-        return facts.fingerprint if facts else self.settings.get(name)
+    @property
+    def fingerprints(self) -> tuple[str, str | None]:
+        return self.encoder.fingerprint, self.ranker and self.ranker.fingerprint
 
 
-def _probe(options: ArchiveOptions, models: Preset, index: Folder, info: IndexInfo) -> _Probed:
-    """Raises UsageError where a model cannot be had, or is not the index's."""
+def _loaded(options: ArchiveOptions, models: Preset, index: Folder, info: IndexInfo) -> _Models:
+    """Raises UsageError where a model, or room for it, cannot be had, or it is not the index's."""
     connect()
-    make_plan(options.cluster, ranker=options.ranking.ranker is not None)
+    plan = make_plan(options.cluster, ranker=options.ranking.ranker is not None)
     encoder = probe_encoder(models)
     check_encoder(index, info, models, encoder.fingerprint)
-    ranker = probe_ranker(options.ranking.model(options.s3)) if options.ranking.ranker else None
-    return _Probed({}, encoder, ranker)
+    return _Models(plan, encoder, probe_ranker(options.ranking.model(options.s3)) if options.ranking.ranker else None)
 
 
 def _stream(
-    options: ArchiveOptions, run: Run, models: Preset, index: Folder, probed: _Probed, confidence: Confidence
+    options: ArchiveOptions, run: Run, models: Preset, index: Folder, loaded: _Models, confidence: Confidence
 ) -> Stream:
     build_ranker = None
     if options.ranking.ranker:
         rerank = options.ranking.rerank(options.candidates, options.s3, score_scale(options.chooser, models))
         ranker = options.ranking.model(options.s3)
         build_ranker = functools.partial(build_reranker, ranker, index, rerank, confidence)
-    load = {"keep_located": not options.relocate, "picture_view": probed.ranker and probed.ranker.view}
+    load = {"keep_located": not options.relocate, "picture_view": loaded.ranker and loaded.ranker.view}
     return Stream(
         run,
-        load=options.photos.load_options(probed.encoder.view, options.s3, **load),
+        load=options.photos.load_options(loaded.encoder.view, options.s3, **load),
         build_model=functools.partial(build_locator, _locator_options(options, models, index, confidence)),
         build_ranker=build_ranker,
         finish=with_geometry,
-        plan=make_plan(options.cluster, ranker=build_ranker is not None),
+        plan=loaded.plan,
         max_failing_share=options.photos.max_failing_share,
     )
 
@@ -159,12 +158,11 @@ def _bring_up_to_date(run: Run, confidence: Confidence) -> None:
     run.write_record(confidence=now)
 
 
-def _settings(options: ArchiveOptions, models: Preset, probed: _Probed, info: IndexInfo) -> dict:
-    """What decides the results; a run goes on only with the same."""
+def _settings(options: ArchiveOptions, models: Preset, info: IndexInfo, encoder: str, ranker: str | None) -> dict:
+    """What decides the results; a run goes on only with the same. ``encoder`` and ``ranker`` are fingerprints."""
     ranked = {}
     if options.ranking.ranker:
-        ranked = ranker_settings(options.ranking, options.candidates, options.s3, probed.fingerprint("ranker"))
-    estimated = estimate_settings(options, models, probed.fingerprint("encoder"), info)
+        ranked = ranker_settings(options.ranking, options.candidates, options.s3, ranker)
     return (
         {
             "source": Folder(options.source).uri,
@@ -173,7 +171,7 @@ def _settings(options: ArchiveOptions, models: Preset, probed: _Probed, info: In
             "max_megapixels": options.photos.max_megapixels,
             "exact_decode": options.photos.exact_decode,
         }
-        | estimated
+        | estimate_settings(options, models, encoder, info)
         | ranked
     )
 

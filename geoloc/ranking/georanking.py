@@ -111,7 +111,7 @@ class Published:
     def _picture(self, data: bytes | PhotoError) -> bytes | None:
         if isinstance(data, PhotoError):
             return None
-        return self._decoder.examine(data, {"uri": "", "lat": None, "lon": None}).get("thumbnail")
+        return self._decoder.examine(data).get("thumbnail")
 
 
 def _base_name(uri: str) -> str:

@@ -204,5 +204,5 @@ def _gallery(parts: Parts, rows: int, fetcher: Fetcher) -> list[dict]:
 
 
 def _data_uri(data: bytes, decoder: Decoder) -> str | None:
-    small = decoder.examine(data, {"uri": "", "lat": None, "lon": None}).get("thumbnail")
+    small = decoder.examine(data).get("thumbnail")
     return small and "data:image/jpeg;base64," + base64.b64encode(small).decode()

@@ -84,10 +84,11 @@ class Keys:
         """Raises UsageError."""
         self._file, self._state, self._looked = file, self._stat(file), time.monotonic()
         self._owners = read_keys(file)
+        self._needed = bool(self._owners)
 
     def __bool__(self) -> bool:
         """Whether there were any at the start; a service with keys never becomes one without."""
-        return bool(self._owners)
+        return self._needed
 
     def owner(self, key: str) -> str | None:
         """Whose key it is."""
@@ -100,7 +101,7 @@ class Keys:
         if state == self._state:
             return
         try:
-            self._owners, self._state = read_keys(self._file) or {"": ""}, state  # or nobody's
+            self._owners, self._state = read_keys(self._file), state
         except UsageError as error:
             log.error("the keys stay as they were until they can be read: %s", error)
 

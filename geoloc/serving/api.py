@@ -187,7 +187,6 @@ class Api:
         self._rate = Rate(options.photos_a_minute)
         self._ledger, self._exchanging = ledger, None
         self._uploads = Uploads(options)
-        self._waiting = 0
         self._places = Room(options.max_waiting, "waiting places")
 
     async def reconfigure(self, config: dict) -> None:
@@ -314,9 +313,13 @@ class Api:
 
     async def _answered(self, data: bytes | bytearray, who: str, candidates: int, rank: bool, with_map: bool) -> Answer:
         start = time.perf_counter()
-        with self._places.held(who) as hold:
-            hold(1, self._locating.wait_s)
-            row = await self._located(data, who, rank)
+        try:
+            with self._places.held(who) as hold:
+                hold(1, self._locating.wait_s)
+                measures().waiting.set(self._places.taken)
+                row = await self._located(data, who, rank)
+        finally:
+            measures().waiting.set(self._places.taken)
         if row["status"] == "failed":
             raise unusable(row["error_kind"], row["error"])
         told = answer(row, candidates, with_map)
@@ -327,7 +330,6 @@ class Api:
 
     async def _located(self, data: bytes | bytearray, who: str, rank: bool) -> dict:
         """Row of LOCATED. Raises ProblemError where the models have none to give."""
-        self._count_waiting(1)
         try:
             async with asyncio.timeout(self._options.timeout_s):
                 return await self._row(data, who, rank)
@@ -337,8 +339,6 @@ class Api:
             raise busy("the ranker has enough to do") from error
         except (ray.exceptions.RayActorError, ray.serve.exceptions.DeploymentUnavailableError) as error:
             raise ProblemError(503, "The models are starting", "try again in a moment", 5) from error
-        finally:
-            self._count_waiting(-1)
 
     async def _row(self, data: bytes | bytearray, who: str, rank: bool) -> dict:
         table = await self._locating.locate(data, who)
@@ -346,7 +346,3 @@ class Api:
             table = await _ranked(self._ranking, table)
         [row] = table.drop_columns([name for name in ("picture",) if name in table.column_names]).to_pylist()
         return row
-
-    def _count_waiting(self, more: int) -> None:
-        self._waiting += more
-        measures().waiting.set(self._waiting)

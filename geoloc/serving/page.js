@@ -171,7 +171,8 @@ function show(photo) {
   link("geojson", JSON.stringify(map), "application/geo+json")
   at("geojson").download = `${photo.file.name}.geojson`
   const zoom = Math.max(2, Math.min(16, Math.floor(Math.log2(20000 / Math.max(estimate.radius_km, 0.1)))))
-  at("elsewhere").href = `https://www.openstreetmap.org/?mlat=${estimate.lat}&mlon=${estimate.lon}#map=${zoom}/${estimate.lat}/${estimate.lon}`
+  const [lat, lon] = estimate.coordinates.split(", ")  // no more precise than the radius
+  at("elsewhere").href = `https://www.openstreetmap.org/?mlat=${lat}&mlon=${lon}#map=${zoom}/${lat}/${lon}`
   at("candidates").replaceChildren(...candidates.map(entry))
   draw(estimate, candidates, map)
 }

@@ -1,17 +1,18 @@
 """Which ports a service has opened on this machine, and to whom: Ray opens more than were asked for."""
 
-import re
 from collections import defaultdict
 
 import psutil
 
-_KINDS = (
-    (r"haproxy", None),
-    (r"ServeReplica", "a copy of the service, behind HAProxy: asks for what HAProxy's port asks for"),
-    (r"dashboard\.py|dashboard/dashboard", "Ray's dashboard: runs code for whoever has Ray's token"),
-    (r"gcs_server|raylet|ray::|agent|monitor|default_worker|log_monitor", "Ray's own: asks for Ray's token"),
+from geoloc.serving.access import LOOPBACK
+
+OWN = "the page and the API"
+COPY = "a copy of the service, for HAProxy on this machine"
+COUNTS = (
+    "HAProxy's statistics and metrics: counts of requests, for anybody who reaches them; keep them behind a firewall"
 )
-"""By the command line of whoever listens."""
+DASHBOARD = "Ray's dashboard: runs code for whoever has Ray's token"
+RAY = "Ray's own, of which not all ask for its token; keep them behind a firewall"
 
 
 def listening(port: int) -> list[str]:
@@ -25,19 +26,18 @@ def listening(port: int) -> list[str]:
             continue
         for connection in connections:
             if connection.status == psutil.CONN_LISTEN:
-                found[_what(command, connection.laddr.port, port)].append(_address(connection.laddr))
+                found[_what(command, connection.laddr, port)].append(_address(connection.laddr))
     return [f"{', '.join(sorted(set(addresses)))}: {what}" for what, addresses in found.items()]
 
 
-def _what(command: str, number: int, own: int) -> str:
-    kind = next(((pattern, what) for pattern, what in _KINDS if re.search(pattern, command)), (None, "unknown"))
-    if kind[0] != "haproxy":
-        return kind[1]
-    if number == own:
-        return "the page and the API"
-    return (
-        "HAProxy's statistics or metrics: counts of requests, for anybody who reaches them; keep them behind a firewall"
-    )
+def _what(command: str, address, own: int) -> str:
+    """By the command line of whoever listens: Ray's processes have ports of their own beside what they are there for."""
+    here = address.ip in LOOPBACK
+    if "haproxy" in command:
+        return OWN if address.port == own else COUNTS
+    if "ServeReplica" in command and here:
+        return COPY
+    return DASHBOARD if "dashboard/dashboard.py" in command and here else RAY
 
 
 def _address(address) -> str:

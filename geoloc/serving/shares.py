@@ -21,6 +21,10 @@ class Room:
         self._left, self._of = most, of
         self._held: Counter[str] = Counter()
 
+    @property
+    def taken(self) -> int:
+        return self._held.total()
+
     @contextmanager
     def held(self, who: str) -> Iterator[Callable[[int], None]]:
         """To be called with what a request takes as it takes it; it is free when the request ends. Raises ProblemError."""
@@ -31,7 +35,7 @@ class Room:
             if amount > self._left:
                 raise busy(f"no {self._of} left for more requests", wait_s)
             if self._held[who] and self._held[who] + amount > self._left - amount:
-                raise busy(f"your other requests have as much {self._of} as anybody may", wait_s)
+                raise busy(f"your other requests have all the {self._of} that one may have", wait_s)
             self._left -= amount
             self._held[who] += amount
             taken += amount

@@ -36,7 +36,6 @@ from tests.hostile import hostile
 
 MEGAPIXELS, ALLOWED = 99, 100
 ADDRESS, HONEST, ATTACKER = "http://127.0.0.1:8124", "honest", "attacker"
-PLACE = {"uri": "", "lat": None, "lon": None}
 
 
 def main() -> None:
@@ -55,12 +54,12 @@ def alone(files: dict[str, bytes]) -> None:
     print("| file | MB | answer | seconds | peak, MB |\n|---|---|---|---|---|")
     for name, data in files.items():
         with Decoder(DecodeOptions(View(224), ALLOWED * 10**6, max_seconds=20)) as decoder:
-            decoder.examine(b"", PLACE)
+            decoder.examine(b"")
             peak, done = [0], threading.Event()
             watch = threading.Thread(target=peak_of, args=(decoders()[-1], peak, done))
             watch.start()
             start = time.perf_counter()
-            row = decoder.examine(data, PLACE)
+            row = decoder.examine(data)
             seconds = time.perf_counter() - start
             done.set()
             watch.join()
@@ -71,12 +70,12 @@ def alone(files: dict[str, bytes]) -> None:
 def one_pixel_more() -> None:
     kinds, options = collections.Counter(), DecodeOptions(View(32), 1_000_000)
     with Decoder(options) as decoder:
-        sizes = {name: decoder.examine(data, PLACE) for name, data in hostile(0.9).items()}
+        sizes = {name: decoder.examine(data) for name, data in hostile(0.9).items()}
     for name, data in hostile(0.9).items():
         if "width" in sizes[name] and sizes[name]["width"] > 64:
             most = sizes[name]["width"] * sizes[name]["height"] - 1
             with Decoder(DecodeOptions(View(32), most)) as decoder:
-                kinds[decoder.examine(data, PLACE)["error_kind"]] += 1
+                kinds[decoder.examine(data)["error_kind"]] += 1
     print(f"one pixel more than allowed: {dict(kinds)}", flush=True)
 
 

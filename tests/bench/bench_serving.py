@@ -24,7 +24,7 @@ import pyarrow as pa
 import ray
 from ray import serve
 
-from geoloc.photos.examine import DecodeOptions, examined
+from geoloc.photos.examine import NOWHERE, DecodeOptions, examined
 from geoloc.schema import LOADED
 from geoloc.serving.app import build
 from geoloc.serving.options import ServingOptions
@@ -79,11 +79,10 @@ def best(options: ServingOptions, photos: list[bytes]) -> None:
     torch.set_num_threads(1)
     stage, rates = Retrieval(options.models, threads=2), []
     decode = DecodeOptions(stage.view, 10**8)
-    nowhere = {"id": 0, "uri": "", "lat": None, "lon": None}
 
     def load(photo: bytes) -> pa.Table:
         """In this process: what another costs is part of what is measured."""
-        return pa.Table.from_pylist([nowhere | examined(photo, nowhere, (), decode)], LOADED)
+        return pa.Table.from_pylist([{"id": 0} | NOWHERE | examined(photo, NOWHERE, (), decode)], LOADED)
 
     with ThreadPoolExecutor(2) as decoders:
         for size in (8, 16, 32, 64):
