@@ -46,7 +46,7 @@ def _run(options: ArchiveOptions, run: Run) -> int:
     loaded = functools.cache(functools.partial(_loaded, options, models, index, info))
     # a run that goes on has its models on record: they are loaded, and compared, when there are photos for them
     before = run.record().get("settings") if run.manifest.generations else None
-    fingerprints = loaded().fingerprints if before is None else (before["encoder"], before.get("ranker"))
+    fingerprints = loaded().fingerprints if before is None else (before.get("encoder"), before.get("ranker"))
     settings = _settings(options, models, info, *fingerprints)
     calibration = _calibration(options, settings)
     run.settle(settings)
