@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 
 import tyro
 import yaml
+from pydantic import BaseModel
 
 from geoloc.errors import UsageError
 
@@ -50,22 +51,37 @@ def _take_config(arguments: list[str]) -> tuple[dict, list[str]]:
 def _from_mapping(options: type, values: object, prefix: str) -> object:
     if not isinstance(values, dict):
         raise UsageError(f"--config: {prefix.rstrip('.')}: is not a mapping of options to values")
-    fields = {field.name: field for field in dataclasses.fields(options)}
+    fields = _fields(options)
     given = {}
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in fields:
             raise UsageError(f"--config: unknown option {prefix}{key}; there is {', '.join(sorted(fields))}")
-        kind = fields[name].type
+        kind = fields[name][0]
         kind = kind.__origin__ if typing.get_origin(kind) is Annotated else kind
-        if dataclasses.is_dataclass(kind):
+        if _has_fields(kind):
             given[name] = _from_mapping(kind, value, f"{prefix}{key}.")
         else:
             given[name] = _checked(kind, value, f"{prefix}{key}")
-    for name, field in fields.items():
-        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+    for name, (_, required) in fields.items():
+        if required:
             given.setdefault(name, tyro.MISSING)
     return options(**given)
+
+
+def _has_fields(kind: object) -> bool:
+    return dataclasses.is_dataclass(kind) or (isinstance(kind, type) and issubclass(kind, BaseModel))
+
+
+def _fields(options: type) -> dict[str, tuple[object, bool]]:
+    """Of a dataclass, or a model of pydantic: each one's type, and whether it has no default."""
+    if dataclasses.is_dataclass(options):
+        missing = dataclasses.MISSING
+        return {
+            field.name: (field.type, field.default is missing and field.default_factory is missing)
+            for field in dataclasses.fields(options)
+        }
+    return {name: (field.annotation, field.is_required()) for name, field in options.model_fields.items()}
 
 
 def _checked(kind: type, value: object, name: str) -> object:

@@ -148,31 +148,22 @@ GEORANKING = pa.schema(
     }
 )
 
-COMPARED = pa.schema(
-    {
-        **{
-            name: RESULT.field(name).type
-            for name in ("id", "uri", "status", "error_kind", "error", "true_lat", "true_lon")
-        },
-        "answers": pa.list_(
-            pa.struct(
-                {
-                    "configuration": pa.string(),
-                    "lat": pa.float64(),
-                    "lon": pa.float64(),
-                    "confidence": pa.float32(),
-                    "radius_km": pa.float32(),
-                    "candidates": pa.list_(  # most similar first
-                        pa.struct(
-                            {
-                                name: CANDIDATE.field(name).type
-                                for name in ("lat", "lon", "score", "similarity", "reference_id")
-                            }
-                        )
-                    ),
-                }
-            )
-        ),
-        **{name: pa.float32() for name in SECONDS if name != "rank_s"},
-    }
+ANSWER = pa.struct(
+    [
+        LOCATED.field(name)
+        for name in (
+            *("status", "lat", "lon", "radius_km", "confidence", *CONFIDENCES.values(), "estimate_lat", "estimate_lon"),
+            *("method", "place", "candidates", "error_kind", "error", "rank_s"),
+        )
+    ]
 )
+"""What a recipe says of a photo, beside what others say of it."""
+
+
+def compared(recipes: int, pictures: bool = False) -> pa.Schema:
+    """Photos with the answers of so many recipes, each in a column of ANSWER, null for a photo that failed."""
+    photo = ("id", "uri", "status", "error_kind", "error", "true_lat", "true_lon")
+    columns = {name: RESULT.field(name).type for name in photo}
+    columns |= {f"answer_{number}": ANSWER for number in range(recipes)}
+    columns |= dict.fromkeys(SECONDS, pa.float32())
+    return pa.schema(columns | ({"picture": PICTURE} if pictures else {}))

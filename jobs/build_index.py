@@ -1,6 +1,6 @@
 """Make an index of geotagged photos to find other photos' places with.
 
-python jobs/build_index.py s3://bucket/geotagged/ s3://bucket/index --preset lite
+python jobs/build_index.py s3://bucket/geotagged/ s3://bucket/index --encoder lite
 python jobs/build_index.py gallery index-of-coordinates
 """
 

@@ -1,7 +1,7 @@
 """Learn G3's geo-alignment: image heads that retrieve photos of near places.
 
-python jobs/train_alignment.py s3://bucket/geotagged.parquet s3://bucket/alignment --preset geoclip
-python jobs/build_index.py s3://bucket/geotagged.parquet s3://bucket/index --preset s3://bucket/alignment
+python jobs/train_alignment.py s3://bucket/geotagged.parquet s3://bucket/alignment --encoder geoclip
+python jobs/build_index.py s3://bucket/geotagged.parquet s3://bucket/index --encoder s3://bucket/alignment
 """
 
 from geoloc.cli import run_command

@@ -89,7 +89,7 @@ def toy(tmp_path_factory, planet) -> Path:
 def toy_index(toy, ray_cluster) -> Path:
     from geoloc.pipeline.references import IndexOptions, build_index
 
-    assert build_index(IndexOptions(str(toy / "references"), str(toy / "index"), preset="lite")) == 0
+    assert build_index(IndexOptions(str(toy / "references"), str(toy / "index"), encoder="lite")) == 0
     return toy / "index"
 
 
@@ -133,7 +133,7 @@ def toy_adapter(toy_base, tmp_path_factory) -> Path:
 def toy_tower(monkeypatch):
     """A toy's image tower passes for the one that GeoCLIP's head was trained on."""
     tower = {"width": 64, "layers": 2, "patch_size": 16, "image_size": 64, "embed_dim": 768, "quick_gelu": None}
-    monkeypatch.setattr("geoloc.encoders.presets.GEOCLIP_TOWER", tower)
+    monkeypatch.setattr("geoloc.encoders.config.GEOCLIP_TOWER", tower)
 
 
 @pytest.fixture

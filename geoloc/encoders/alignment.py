@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from geoloc.encoders.config import ALIGNMENT, PARTS, WEIGHTS
 from geoloc.encoders.location import LOCATION_DIMENSION, LocationEncoder
-from geoloc.encoders.presets import ALIGNMENT, PARTS, WEIGHTS
 from geoloc.errors import UsageError
 from geoloc.storage import Folder, describe
 
@@ -135,7 +135,7 @@ def load_alignment(folder: Folder) -> Alignment:
     try:
         alignment.load_state_dict(safetensors.torch.load(folder.read(WEIGHTS)))
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        raise UsageError(f"--preset {folder.uri}: {WEIGHTS} does not fit {ALIGNMENT} ({describe(error)})") from error
+        raise UsageError(f"--encoder {folder.uri}: {WEIGHTS} does not fit {ALIGNMENT} ({describe(error)})") from error
     return alignment.eval().requires_grad_(False)
 
 

@@ -28,5 +28,5 @@ def geoclip_gallery() -> tuple[np.ndarray, np.ndarray]:
 def _package() -> Path:
     spec = importlib.util.find_spec("geoclip")
     if spec is None:
-        raise UsageError("--preset geoclip: needs the package `geoclip` (pip install geoclip)")
+        raise UsageError("--encoder geoclip: needs the package `geoclip` (pip install geoclip)")
     return Path(spec.submodule_search_locations[0])

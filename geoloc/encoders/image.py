@@ -1,4 +1,4 @@
-"""Pixels to unit vectors: an open_clip image tower, with GeoCLIP's head where the preset has one."""
+"""Pixels to unit vectors: an open_clip image tower, with GeoCLIP's head where the encoder has one."""
 
 import hashlib
 import importlib.util
@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from geoloc.encoders.alignment import load_alignment
+from geoloc.encoders.config import LITE, EncoderConfig
 from geoloc.encoders.geoclip import geoclip_weights
-from geoloc.encoders.presets import LITE, Preset
 from geoloc.errors import UsageError
 from geoloc.photos.views import View
 from geoloc.storage import Folder, describe
@@ -28,24 +28,24 @@ class ImageEncoder:
     cores each encode photos of their own, which beats sharing every photo between them (with torch's own threads at 1).
     """
 
-    def __init__(self, preset: Preset, device: str = "cpu", threads: int = 1, features: bool = False) -> None:
+    def __init__(self, config: EncoderConfig, device: str = "cpu", threads: int = 1, features: bool = False) -> None:
         """``features``: leave the tower's output as it is, without head and normalisation."""
-        self.preset = preset
+        self.config = config
         self.device = torch.device(device)
         self._cores = ThreadPoolExecutor(threads) if self.device.type == "cpu" else None
-        model = _load(preset).eval().requires_grad_(False)
-        config = open_clip.get_model_preprocess_cfg(model)
-        size = config["size"]
+        model = _load(config).eval().requires_grad_(False)
+        preprocess = open_clip.get_model_preprocess_cfg(model)
+        size = preprocess["size"]
         self.view = View(
             size if isinstance(size, int) else size[0],
-            config.get("resize_mode", "shortest"),
-            config.get("interpolation", "bicubic"),
-            preset.crop,
+            preprocess.get("resize_mode", "shortest"),
+            preprocess.get("interpolation", "bicubic"),
+            config.crop,
         )
         if self.view.mode not in ("shortest", "squash"):
-            raise UsageError(f"--model {preset.model}: its resize mode {self.view.mode!r} is not supported")
+            raise UsageError(f"--model {config.model}: its resize mode {self.view.mode!r} is not supported")
         self._tower = model.visual
-        self._head = nn.Identity() if features else _head(preset, self._tower, self.view)
+        self._head = nn.Identity() if features else _head(config, self._tower, self.view)
         self.fingerprint = _fingerprint(self._tower, self._head, self.view)
 
         self._dtype = torch.float32
@@ -54,7 +54,7 @@ class ImageEncoder:
         layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self._tower = self._tower.to(self.device, self._dtype, memory_format=layout)
         self._head = self._head.to(self.device)
-        mean, std = (torch.tensor(config[key], device=self.device).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
+        mean, std = (torch.tensor(preprocess[key], device=self.device).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
         self._mean, self._std = mean, std
         self.dimension = self.encode(np.zeros((1, self.view.size, self.view.size, 3), np.uint8)).shape[1]
 
@@ -83,20 +83,20 @@ class ImageEncoder:
         return np.concatenate([self._encode(pixels[:middle]), self._encode(pixels[middle:])])
 
 
-def _load(preset: Preset) -> nn.Module:
+def _load(config: EncoderConfig) -> nn.Module:
     try:
-        if preset.model == LITE:
+        if config.model == LITE:
             return _lite()
         return open_clip.create_model(
-            preset.model, pretrained=preset.pretrained, require_pretrained=True, weights_only=True
+            config.model, pretrained=config.pretrained, require_pretrained=True, weights_only=True
         )
     except Exception as error:  # the hub, the file system and the model's own code each fail in their own way
-        weights = f" with weights {preset.pretrained!r}" if preset.pretrained else ""
+        weights = f" with weights {config.pretrained!r}" if config.pretrained else ""
         raise UsageError(
-            f"--preset {preset.name}: cannot load the image model {preset.model}{weights} ({describe(error)}). "
+            f"--encoder {config.name}: cannot load the image model {config.model}{weights} ({describe(error)}). "
             "It was looked for where that name says (model hub and its local cache, or folder). Without network, put "
             "the model in a folder with open_clip_config.json and open_clip_model.safetensors and pass "
-            "--model local-dir:/path/to/folder, or use --preset lite."
+            "--model local-dir:/path/to/folder, or use --encoder lite."
         ) from error
 
 
@@ -147,23 +147,25 @@ class _Aligned(nn.Module):
         return torch.cat([nn.functional.normalize(features, dim=1), *self.alignment.images(features)], dim=1)
 
 
-def _head(preset: Preset, tower: nn.Module, view: View) -> nn.Module:
+def _head(config: EncoderConfig, tower: nn.Module, view: View) -> nn.Module:
     width = tower(torch.zeros(1, 3, view.size, view.size)).shape[1]
-    if preset.alignment is not None:
-        head = _Aligned(preset.alignment)
+    if config.alignment is not None:
+        head = _Aligned(config.alignment)
         if width != head.width:
             raise UsageError(
-                f"--preset {preset.name}: was trained on image features of width {head.width}, and those of "
-                f"{preset.model} have {width}; name the model it was trained on"
+                f"--encoder {config.name}: was trained on image features of width {head.width}, and those of "
+                f"{config.model} have {width}; name the model it was trained on"
             )
         return head
-    return _Normalised(_geoclip_head(preset, width) if preset.geoclip_head else nn.Identity())
+    return _Normalised(_geoclip_head(config, width) if config.geoclip_head else nn.Identity())
 
 
-def _geoclip_head(preset: Preset, width: int) -> nn.Module:
+def _geoclip_head(config: EncoderConfig, width: int) -> nn.Module:
     """GeoCLIP's image head, 768 to 512 (methods: GeoCLIP §3.1)."""
     if width != 768:
-        raise UsageError(f"--model {preset.model}: preset {preset.name} needs 768-d image features, this gives {width}")
+        raise UsageError(
+            f"--model {config.model}: encoder {config.name} needs 768-d image features, this gives {width}"
+        )
     head = nn.Sequential(nn.Linear(768, 768), nn.ReLU(), nn.Linear(768, 512))
     head.load_state_dict(geoclip_weights("image_encoder_mlp_weights.pth"))
     return head.eval().requires_grad_(False)

@@ -7,7 +7,7 @@ import numpy as np
 import open_clip
 import torch
 
-from geoloc.encoders.presets import LITE, Preset
+from geoloc.encoders.config import LITE, EncoderConfig
 from geoloc.errors import UsageError
 from geoloc.storage import describe
 
@@ -23,16 +23,16 @@ def place_sentence(place: dict | None) -> str | None:
 class TextEncoder:
     """An open_clip text tower, frozen. Raises UsageError where its weights cannot be had."""
 
-    def __init__(self, preset: Preset, device: str = "cpu") -> None:
+    def __init__(self, config: EncoderConfig, device: str = "cpu") -> None:
         self._device = torch.device(device)
         try:
             model = open_clip.create_model(
-                preset.model, pretrained=preset.pretrained, require_pretrained=True, weights_only=True
+                config.model, pretrained=config.pretrained, require_pretrained=True, weights_only=True
             )
-            self._tokenizer = open_clip.get_tokenizer(preset.model)
+            self._tokenizer = open_clip.get_tokenizer(config.model)
         except Exception as error:  # the hub, the file system and the model's own code each fail in their own way
             raise UsageError(
-                f"--preset {preset.name}: cannot load the text model {preset.model} ({describe(error)})"
+                f"--encoder {config.name}: cannot load the text model {config.model} ({describe(error)})"
             ) from error
         self._model = model.eval().requires_grad_(False).to(self._device)
 
@@ -66,5 +66,5 @@ def _word_vector(word: str) -> np.ndarray:
     return (np.random.default_rng(seed).normal(size=HASHED_DIMENSION) / np.sqrt(HASHED_DIMENSION)).astype(np.float32)
 
 
-def text_encoder(preset: Preset, device: str = "cpu") -> TextEncoder | HashedWords:
-    return HashedWords() if preset.model == LITE else TextEncoder(preset, device)
+def text_encoder(config: EncoderConfig, device: str = "cpu") -> TextEncoder | HashedWords:
+    return HashedWords() if config.model == LITE else TextEncoder(config, device)

@@ -16,6 +16,7 @@ from geoloc.errors import UsageError
 from geoloc.estimate.spread import NEAR_KM
 from geoloc.evaluation.reliability import reliability
 from geoloc.geo.distance import THRESHOLDS_KM, haversine_km
+from geoloc.settings import differences
 from geoloc.storage import Folder, S3Options
 
 FORMAT = 1
@@ -92,10 +93,8 @@ class Calibration:
 
     def check(self, settings: dict, option: str) -> None:
         """Raises UsageError where a run with these settings has other scores than those it was fitted on."""
-        names = sorted(self.applies_to.keys() | settings.keys())
-        differing = [name for name in names if self.applies_to.get(name) != settings.get(name)]
-        if differing:
-            what = "; ".join(f"{n} was {self.applies_to.get(n)!r}, is now {settings.get(n)!r}" for n in differing)
+        if differing := differences(self.applies_to, settings):
+            what = "; ".join(differing)
             raise UsageError(f"{option}: was made for other estimates ({what}); calibrate again with jobs/calibrate.py")
 
 

@@ -1,80 +1,82 @@
-"""Several ways of choosing, side by side on the same photos: encoded once, searched once, chosen many times."""
+"""Several recipes side by side on the same photos: encoded once, searched once an index, answered by each."""
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from geoloc.estimate.confidence import Confidence
-from geoloc.estimate.locator import make_chooser
+from geoloc.encoders.image import ImageEncoder
+from geoloc.estimate.locator import Locator, with_seconds
 from geoloc.estimate.options import ComparisonOptions
+from geoloc.estimate.reranker import Reranker
 from geoloc.estimate.retriever import Retriever
-from geoloc.ranking.candidates import Candidates
-from geoloc.schema import COMPARED
+from geoloc.schema import ANSWER, compared
 
 
 class Comparison:
     def __init__(self, options: ComparisonOptions, device: str = "cpu", threads: int = 1) -> None:
-        self._configurations = options.configurations
-        self._retriever = Retriever(options.preset, options.index, device, threads, options.ten_crop)
-        self._choosers = {
-            name: make_chooser(name, options.preset, options.density_sigma_km, device)
-            for name in {configuration.chooser for configuration in options.configurations}
-        }
+        encoder = ImageEncoder(options.locators[0].config, device, threads)
+        indexes = {locator.index.uri: locator.index for locator in options.locators}
+        self._retrievers = {uri: Retriever(encoder, index, options.ten_crop) for uri, index in indexes.items()}
+        self._locators = [Locator(locator, self._retrievers[locator.index.uri], device) for locator in options.locators]
+        self._schema = compared(len(options.locators), any(locator.ranked for locator in options.locators))
 
     def compare(self, batch: pa.Table) -> pa.Table:
-        """A batch of LOADED to one of COMPARED, row for row; ``status`` is ``compared`` or ``failed``."""
+        """A batch of LOADED to one of ``compared``, row for row; ``status`` is ``compared`` or ``failed``."""
         start = time.perf_counter()
-        vectors, rows = self._retriever.encode(batch)
+        vectors, rows = next(iter(self._retrievers.values())).encode(batch)
         encoded = time.perf_counter()
         status = np.array(batch["status"].to_pylist(), object)
         status[rows] = "compared"
         columns = {name: batch[name] for name in ("id", "uri", "error_kind", "error", "fetch_s", "decode_s")}
         columns |= {"status": status, "true_lat": batch["lat"], "true_lon": batch["lon"]}
-        columns["answers"] = _in_rows(self._answers(vectors) if len(rows) else [], rows, batch.num_rows)
-        each = max(1, len(rows))
-        columns["embed_s"] = _seconds((encoded - start) / each, rows, batch.num_rows)
-        columns["retrieve_s"] = _seconds((time.perf_counter() - encoded) / each, rows, batch.num_rows)
-        return pa.table({name: columns[name] for name in COMPARED.names}, schema=COMPARED)
+        columns |= {name: np.zeros(batch.num_rows, np.float32) for name in ("embed_s", "retrieve_s", "rank_s")}
+        if "picture" in self._schema.names:
+            columns["picture"] = batch["picture"]
+        found = self._search(vectors)
+        for number, locator in enumerate(self._locators):
+            own = found[locator.options.index.uri, locator.options.parts].first(locator.options.candidates)
+            columns[f"answer_{number}"] = _answers(locator.answer(batch, rows, vectors, own), rows)
+        table = pa.table({name: columns[name] for name in self._schema.names}, schema=self._schema)
+        table = with_seconds(table, "embed_s", rows, encoded - start)
+        return with_seconds(table, "retrieve_s", rows, time.perf_counter() - encoded)
 
-    def _answers(self, vectors: np.ndarray) -> list[list[dict]]:
-        """For each photo, one of every configuration."""
-        most = max(configuration.candidates for configuration in self._configurations)
-        found = {
-            parts: self._retriever.search(vectors, most, parts)
-            for parts in {configuration.parts for configuration in self._configurations}
+    def _search(self, vectors: np.ndarray) -> dict:
+        """By index and parts, as many candidates as any locator wants of them."""
+        most: dict[tuple[str, tuple[str, ...]], int] = {}
+        for locator in self._locators:
+            key = locator.options.index.uri, locator.options.parts
+            most[key] = max(most.get(key, 0), locator.options.candidates)
+        return {
+            (uri, parts): self._retrievers[uri].search(vectors, count, parts) for (uri, parts), count in most.items()
         }
-        answers: list[list[dict]] = [[] for _ in vectors]
-        for configuration in self._configurations:
-            candidates = found[configuration.parts].first(configuration.candidates)
-            chooser = self._choosers[configuration.chooser]
-            scores = chooser.scores(vectors, candidates)
-            columns = Confidence(chooser.scale).columns(scores, candidates.similarity, candidates.lat, candidates.lon)
-            lists = _lists(candidates, scores)
-            for photo, answer in enumerate(answers):
-                values = {name: float(columns[name][photo]) for name in ("lat", "lon", "confidence", "radius_km")}
-                answer.append({"configuration": configuration.name, **values, "candidates": lists[photo]})
-        return answers
 
 
-def _lists(found: Candidates, scores: np.ndarray) -> list[list[dict]]:
-    names = ("reference_id", "similarity", "lat", "lon", "score")
-    columns = (array.tolist() for array in (found.row, found.similarity, found.lat, found.lon, scores))
-    return [
-        [dict(zip(names, values, strict=True)) for values in zip(*photo, strict=True) if values[0] >= 0]
-        for photo in zip(*columns, strict=True)
-    ]
+@dataclass(frozen=True)
+class ComparedReranker:
+    """A ranker's part of a comparison: it works on one column of answers, and passes the others on."""
+
+    number: int
+    reranker: Reranker
+    last: bool
+    """Whether no other ranker, of whatever recipe, wants the pictures."""
+
+    def rerank(self, batch: pa.Table) -> pa.Table:
+        name = f"answer_{self.number}"
+        answers = batch[name].combine_chunks()
+        table = pa.Table.from_arrays(answers.flatten(), schema=pa.schema(list(ANSWER)))
+        done = self.reranker.rerank(table.append_column("picture", batch["picture"]))
+        rows = np.flatnonzero(np.asarray(answers.is_valid()))
+        batch = batch.set_column(batch.schema.get_field_index(name), name, _answers(done, rows))
+        spent = np.nansum(done["rank_s"].to_numpy(zero_copy_only=False)[rows]) if len(rows) else 0.0
+        batch = with_seconds(batch, "rank_s", rows, spent)
+        return batch.drop_columns(["picture"]) if self.last else batch
 
 
-def _in_rows(values: list, rows: np.ndarray, total: int) -> list:
-    """As long as the batch: the values in their rows, None elsewhere."""
-    column = [None] * total
-    for row, value in zip(rows.tolist(), values, strict=True):
-        column[row] = value
-    return column
-
-
-def _seconds(each: float, rows: np.ndarray, total: int) -> np.ndarray:
-    seconds = np.zeros(total, np.float32)
-    seconds[rows] = each
-    return seconds
+def _answers(located: pa.Table, rows: np.ndarray) -> pa.StructArray:
+    """The columns of ANSWER as one; null but in these rows."""
+    absent = np.ones(located.num_rows, bool)
+    absent[rows] = False
+    arrays = [located[field.name].combine_chunks() for field in ANSWER]
+    return pa.StructArray.from_arrays(arrays, fields=list(ANSWER), mask=pa.array(absent))

@@ -1,6 +1,6 @@
 """How sure the answers are, in the result's columns: calibrated where there is a calibration, else by spread alone."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,14 @@ class Confidence:
     """Of the chooser's scores (geoloc.ranking.choosers)."""
     calibration: Calibration | None = None
     abstention: Abstention | None = None
+
+    def state(self) -> dict:
+        """What decides the columns, of given candidates: results that have been told with the same are up to date."""
+        return {
+            "calibration": self.calibration.fingerprint if self.calibration else None,
+            "min_confidence": asdict(self.abstention) if self.abstention else None,
+            "evidence": self.calibration.evidence if self.calibration else None,
+        }
 
     def columns(
         self, scores: np.ndarray, similarity: np.ndarray, lat: np.ndarray, lon: np.ndarray

@@ -5,18 +5,13 @@ import time
 import numpy as np
 import pyarrow as pa
 
-from geoloc.encoders.alignment import load_alignment, part_of
-from geoloc.encoders.location import LocationEncoder
-from geoloc.encoders.presets import Preset
+from geoloc.encoders.image import ImageEncoder
 from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import LocatorOptions
 from geoloc.estimate.retriever import Retriever
 from geoloc.geo.places import place_text, places
 from geoloc.index.store import Index
-from geoloc.photos.views import View
 from geoloc.ranking.candidates import Candidates
-from geoloc.ranking.choosers import Chooser, Density, Top1, check_chooser
-from geoloc.ranking.verification import Verification
 from geoloc.schema import CANDIDATE, LOCATED
 
 _NAME_CACHE_ROWS = 200_000
@@ -27,59 +22,64 @@ ESTIMATES = [field.name for field in LOCATED if field.name.startswith(("radius",
 
 
 class Locator:
-    def __init__(self, options: LocatorOptions, device: str = "cpu", threads: int = 1) -> None:
-        self._options = options
-        self._retriever = Retriever(options.preset, options.index, device, threads)
-        self._index = self._retriever.index
-        self._chooser = make_chooser(options.chooser, options.preset, options.density_sigma_km, device)
-        self._confidence = Confidence(self._chooser.scale, options.calibration, options.abstention)
-        names = self._index.place.to_pylist() if self._index.info.rows < _NAME_CACHE_ROWS else None
-        self._place_texts = None if names is None else np.array([place_text(name) for name in names], object)
+    def __init__(self, options: LocatorOptions, retriever: Retriever, device: str = "cpu") -> None:
+        self.options, self.retriever = options, retriever
+        self._score = options.chooser.load(options.config, device)
+        self._confidence = options.confidence or Confidence(options.chooser.scale(options.config))
+        self._lists = _CandidateLists(retriever.index)
 
-    @property
-    def index(self) -> Index:
-        return self._index
-
-    @property
-    def encoder_fingerprint(self) -> str:
-        return self._retriever.encoder_fingerprint
-
-    @property
-    def view(self) -> View:
-        """What of a photo is to be loaded."""
-        return self._retriever.view
+    @classmethod
+    def load(cls, options: LocatorOptions, device: str = "cpu", threads: int = 1) -> "Locator":
+        """Raises UsageError where its models cannot be had."""
+        return cls(options, Retriever(ImageEncoder(options.config, device, threads), options.index), device)
 
     def locate(self, batch: pa.Table) -> pa.Table:
         """A batch of LOADED to one of LOCATED, row for row, without ``geometry`` and ``bbox``; with ``picture`` if it is to be ranked, and
         without ``rank_s`` if not."""
         start = time.perf_counter()
-        columns = _carried_over(batch)
-        vectors, rows = self._retriever.encode(batch)
-        if len(rows):
-            encoded = time.perf_counter()
-            self._answer(vectors, rows, columns)
-            columns["embed_s"][rows] = (encoded - start) / len(rows)
-            columns["retrieve_s"][rows] = (time.perf_counter() - encoded) / len(rows)
-        lat, lon = columns["lat"], columns["lon"]
-        columns["place"] = places().lookup(lat, lon)
-        schema = pa.schema([field for field in LOCATED if field.name not in ("geometry", "bbox")])
-        arrays = [_array(columns[field.name], field.type) for field in schema]
-        located = pa.Table.from_arrays(arrays, schema=schema)
-        if self._options.ranked:
+        vectors, rows = self.retriever.encode(batch)
+        encoded = time.perf_counter()
+        candidates = self.retriever.search(vectors, self.options.candidates, self.options.parts)
+        located = self.answer(batch, rows, vectors, candidates)
+        seconds = {"embed_s": encoded - start, "retrieve_s": time.perf_counter() - encoded}
+        for name, spent in seconds.items():
+            located = with_seconds(located, name, rows, spent)
+        if self.options.ranked:
             return located.append_column("picture", batch["picture"])
         return located.drop_columns(["rank_s"])
 
-    def _answer(self, vectors: np.ndarray, rows: np.ndarray, columns: dict) -> None:
-        candidates = self._retriever.search(vectors, self._options.candidates, self._options.parts)
-        scores = self._chooser.scores(vectors, candidates)
-        answers = self._confidence.columns(scores, candidates.similarity, candidates.lat, candidates.lon)
-        for name, values in answers.items():
-            columns[name][rows] = values
-        columns["method"][rows] = self._chooser.name
-        columns["candidates"] = self._candidate_lists(candidates, scores, rows, len(columns["status"]))
+    def answer(self, batch: pa.Table, rows: np.ndarray, vectors: np.ndarray, candidates: Candidates) -> pa.Table:
+        """LOCATED, of a batch's photos in these rows (n,), whose vectors (n, d) and candidates are known; nothing is timed."""
+        columns = _carried_over(batch)
+        if len(rows):
+            scores = self._score(vectors, candidates)
+            answers = self._confidence.columns(scores, candidates.similarity, candidates.lat, candidates.lon)
+            for name, values in answers.items():
+                columns[name][rows] = values
+            columns["method"][rows] = self.options.chooser.name
+            columns["candidates"] = self._lists.of(candidates, scores, rows, batch.num_rows)
+        columns["place"] = places().lookup(columns["lat"], columns["lon"])
+        schema = pa.schema([field for field in LOCATED if field.name not in ("geometry", "bbox")])
+        return pa.Table.from_arrays([_array(columns[field.name], field.type) for field in schema], schema=schema)
 
-    def _candidate_lists(self, candidates: Candidates, scores: np.ndarray, rows: np.ndarray, total: int) -> pa.Array:
-        """Best first by the chooser's score; one list a row of the batch, null for rows without an answer."""
+
+def with_seconds(table: pa.Table, name: str, rows: np.ndarray, spent: float) -> pa.Table:
+    """With the seconds that were spent on photos in these rows, an equal share each; 0 for the others."""
+    seconds = np.zeros(table.num_rows, np.float32)
+    seconds[rows] = spent / max(1, len(rows))
+    return table.set_column(table.schema.get_field_index(name), name, pa.array(seconds))
+
+
+class _CandidateLists:
+    """Candidates as the lists of result rows, with what an index knows of them."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        names = index.place.to_pylist() if index.info.rows < _NAME_CACHE_ROWS else None
+        self._place_texts = None if names is None else np.array([place_text(name) for name in names], object)
+
+    def of(self, candidates: Candidates, scores: np.ndarray, rows: np.ndarray, total: int) -> pa.Array:
+        """Best first by ``scores`` (n, k); a list for each of ``total`` rows, null but for those of ``rows`` (n,)."""
         order = np.argsort(-scores, axis=1, kind="stable")
         known = np.take_along_axis(candidates.row, order, axis=1) >= 0
         flat = {
@@ -106,21 +106,6 @@ class Locator:
         if self._place_texts is not None:
             return pa.array(self._place_texts[ids], pa.string())
         return pa.array([place_text(place) for place in self._index.place.take(pa.array(ids)).to_pylist()], pa.string())
-
-
-def make_chooser(name: str, preset: Preset, density_sigma_km: float, device: str = "cpu") -> Chooser:
-    """Raises UsageError where there is no such chooser, or the preset cannot serve it."""
-    check_chooser(name, preset)
-    scale = preset.similarity_scale
-    if name == "verification":
-        if preset.alignment is not None:
-            return Verification(load_alignment(preset.alignment).to(device).encode_locations, scale, _in_location_space)
-        return Verification(LocationEncoder.geoclip().to(device).encode, scale)
-    return Top1(scale) if name == "top1" else Density(scale, density_sigma_km)
-
-
-def _in_location_space(vectors: np.ndarray) -> np.ndarray:
-    return part_of(vectors, "location")
 
 
 def _carried_over(batch: pa.Table) -> dict:

@@ -1,44 +1,30 @@
 """What a locator, and a comparison of several, are made of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from geoloc.encoders.presets import PARTS, Preset
-from geoloc.estimate.abstention import Abstention
-from geoloc.estimate.calibration import Calibration
+from geoloc.encoders.config import PARTS, EncoderConfig
+from geoloc.estimate.confidence import Confidence
+from geoloc.ranking.choosers import Top1
+from geoloc.ranking.scorers import Chooser
 from geoloc.storage import Folder
 
 
 @dataclass(frozen=True)
 class LocatorOptions:
-    preset: Preset
+    config: EncoderConfig
     index: Folder
     candidates: int = 20
-    chooser: str = "top1"
-    density_sigma_km: float = 445.0
+    chooser: Chooser = field(default_factory=Top1)
     parts: tuple[str, ...] = PARTS
-    calibration: Calibration | None = None
-    abstention: Abstention | None = None
+    """Of an aligned vector, that similarity is taken of."""
+    confidence: Confidence | None = None
+    """None for the chooser's, uncalibrated."""
     ranked: bool = False
     """Whether the answers are not the last word, and a Reranker follows."""
 
 
 @dataclass(frozen=True)
-class Configuration:
-    chooser: str
-    candidates: int
-    parts: tuple[str, ...] = PARTS
-    """Of an aligned vector, that similarity is taken of."""
-
-    @property
-    def name(self) -> str:
-        which = "" if self.parts == PARTS else f" by {'+'.join(self.parts)}"
-        return f"{self.chooser} of {self.candidates}{which}"
-
-
-@dataclass(frozen=True)
 class ComparisonOptions:
-    preset: Preset
-    index: Folder
-    configurations: tuple[Configuration, ...]
-    density_sigma_km: float = 445.0
+    locators: tuple[LocatorOptions, ...]
+    """Of one encoder; an answer's column has its locator's number."""
     ten_crop: bool = False

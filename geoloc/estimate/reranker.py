@@ -10,10 +10,9 @@ from geoloc.estimate.confidence import ANSWERED, Confidence
 from geoloc.geo.distance import haversine_km
 from geoloc.index.store import Index
 from geoloc.photos.views import unpacked
-from geoloc.ranking.choosers import GEORANKER
-from geoloc.ranking.options import RerankOptions
 from geoloc.ranking.prompt import PromptPlace, negatives_of, place_words
-from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
+from geoloc.ranking.query import RankCandidate, RankQuery
+from geoloc.ranking.scorers import Rank, RankOptions
 from geoloc.schema import LOCATED
 
 AGREEING = 5
@@ -23,8 +22,21 @@ NO_PICTURE = PhotoError("no_picture", "the ranker cannot look at a picture of th
 
 
 class Reranker:
-    def __init__(self, ranker: Ranker, index: Index, options: RerankOptions, confidence: Confidence) -> None:
-        self._ranker, self._index, self._options, self._confidence = ranker, index, options, confidence
+    def __init__(
+        self,
+        name: str,
+        ranker: Rank,
+        index: Index,
+        options: RankOptions,
+        confidence: Confidence,
+        scale_before: float = 1.0,
+        by: str = "similarity",
+        keep_picture: bool = False,
+    ) -> None:
+        """``scale_before``: what makes the scores that there are comparable with the ranker's, whose name is ``name``. ``by``:
+        which field of candidates says which of them are ranked. ``keep_picture``: for another ranker."""
+        self._name, self._ranker, self._index, self._options = name, ranker, index, options
+        self._confidence, self._scale_before, self._by, self._keep_picture = confidence, scale_before, by, keep_picture
 
     def rerank(self, batch: pa.Table) -> pa.Table:
         """LOCATED with ``picture`` (Locator) to LOCATED, row for row.
@@ -33,28 +45,32 @@ class Reranker:
         ``method`` says why, and ``error_kind`` and ``error`` what was wrong with it.
         """
         start = time.perf_counter()
-        rows = batch.drop_columns(["picture"]).select(["status", "method", "candidates", "error_kind", "error"])
-        rows = rows.to_pylist()
+        rows = batch.select(["status", "method", "candidates", "error_kind", "error"]).to_pylist()
         answered = [n for n, row in enumerate(rows) if row["status"] in ANSWERED]
-        lists = {n: sorted(rows[n]["candidates"], key=lambda c: -c["similarity"]) for n in answered}
-        agreed = {n for n in answered if self._agree(lists[n])}
-        pictures = {n: unpacked(batch["picture"][n].as_py()) for n in answered if n not in agreed}
-        shown = [n for n, picture in pictures.items() if picture is not None]
-        found = dict.fromkeys(pictures, NO_PICTURE)
-        found |= zip(shown, self._ranker.rank([self._query(pictures[n], lists[n]) for n in shown]), strict=True)
-        for n in answered:
-            if isinstance(found.get(n), np.ndarray):
-                rows[n] |= {"method": GEORANKER, "candidates": _ranked(lists[n], found[n])}
-                continue
-            rows[n]["candidates"] = [
-                c | {"score": c["score"] * self._options.retrieval_scale} for c in rows[n]["candidates"]
-            ]
-            rows[n]["method"] += f" ({AGREED if n in agreed else FAILED})"
-            if n in found:
-                rows[n] |= {"error_kind": found[n].kind, "error": found[n].message}
+        pictures = batch["picture"].take(pa.array(answered, pa.int64())).to_pylist()
+        ranked = self._rerank([rows[n] for n in answered], [unpacked(picture) for picture in pictures])
         seconds = np.zeros(len(rows), np.float32)
-        seconds[list(pictures)] = (time.perf_counter() - start) / max(1, len(pictures))
-        return self._confidence.renew(_with(batch.drop_columns(["picture"]), rows, seconds))
+        seconds[[n for n, asked in zip(answered, ranked, strict=True) if asked]] = time.perf_counter() - start
+        seconds /= max(1, sum(ranked))
+        done = self._confidence.renew(_with(batch, rows, seconds))
+        return done if self._keep_picture else done.drop_columns(["picture"])
+
+    def _rerank(self, rows: list[dict], pictures: list[np.ndarray | None]) -> list[bool]:
+        """Puts photos' answers right, in place. Returns which of them the ranker was to look at."""
+        lists = [sorted(row["candidates"], key=lambda c: -c[self._by]) for row in rows]
+        agreed = [self._agree(candidates) for candidates in lists]
+        shown = [n for n, picture in enumerate(pictures) if picture is not None and not agreed[n]]
+        scores = dict(zip(shown, self._ranker.rank([self._query(pictures[n], lists[n]) for n in shown]), strict=True))
+        for n, row in enumerate(rows):
+            found = scores.get(n, NO_PICTURE)
+            if isinstance(found, np.ndarray):
+                row |= {"method": self._name, "candidates": _ranked(lists[n], found)}
+                continue
+            row["candidates"] = [c | {"score": c["score"] * self._scale_before} for c in row["candidates"]]
+            row["method"] += f" ({AGREED if agreed[n] else FAILED})"
+            if not agreed[n]:
+                row |= {"error_kind": found.kind, "error": found.message}
+        return [not agrees for agrees in agreed]
 
     def _agree(self, candidates: list[dict]) -> bool:
         if self._options.skip_within_km is None:

@@ -1,4 +1,4 @@
-"""From pixels to candidates: the image encoder and the index, loaded once."""
+"""From pixels to candidates: an image encoder, and an index that is searched by its vectors."""
 
 import dataclasses
 
@@ -8,7 +8,6 @@ import torch
 
 from geoloc.encoders.alignment import PARTS, keep_parts, part_of
 from geoloc.encoders.image import ImageEncoder
-from geoloc.encoders.presets import Preset
 from geoloc.index.search import ExactSearcher, GpuSearcher, ReRanked
 from geoloc.index.store import Index, local_copy
 from geoloc.photos.load import pixel_array
@@ -18,14 +17,12 @@ from geoloc.storage import Folder
 
 
 class Retriever:
-    def __init__(
-        self, preset: Preset, index: Folder, device: str = "cpu", threads: int = 1, ten_crop: bool = False
-    ) -> None:
-        self._encoder = ImageEncoder(preset, device, threads)
-        self._ten_crop, self._aligned = ten_crop, preset.alignment is not None
+    def __init__(self, encoder: ImageEncoder, index: Folder, ten_crop: bool = False) -> None:
+        """Searches on the encoder's device."""
+        self._encoder, self._ten_crop = encoder, ten_crop
         self.index = Index(local_copy(index))
         ann = self.index.info.ann
-        if device == "cuda":
+        if encoder.device.type == "cuda":
             self._searcher = GpuSearcher(self.index.vectors, list(range(torch.cuda.device_count())))
         elif ann:
             self._searcher = ReRanked.open(self.index.vectors, self.index.path / "ann.faiss", ann)
@@ -33,8 +30,8 @@ class Retriever:
             self._searcher = ExactSearcher(self.index.vectors)
 
     @property
-    def encoder_fingerprint(self) -> str:
-        return self._encoder.fingerprint
+    def encoder(self) -> ImageEncoder:
+        return self._encoder
 
     @property
     def view(self) -> View:
@@ -66,10 +63,12 @@ class Retriever:
         return dataclasses.replace(found, similarity=-found.similarity)
 
     def _queries(self, vectors: np.ndarray, parts: tuple[str, ...]) -> np.ndarray:
-        if not self._aligned:
+        if self._encoder.config.alignment is None:
             return vectors
         return part_of(vectors, "location") if self.index.info.kind == "gallery" else keep_parts(vectors, parts)
 
     def _found(self, queries: np.ndarray, k: int) -> Candidates:
+        if not len(queries):
+            return Candidates(*np.zeros((4, 0, k)))
         similarity, found = self._searcher.search(queries, k)
         return Candidates(found, similarity, self.index.lat[found], self.index.lon[found])

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from geoloc.encoders.alignment import PARTS, load_alignment, part_of
+from geoloc.encoders.config import EncoderConfig, untrained
 from geoloc.encoders.image import ImageEncoder
-from geoloc.encoders.presets import Preset, untrained
 from geoloc.encoders.text import place_sentence, text_encoder
 from geoloc.geo.distance import valid_coordinates
 from geoloc.geo.places import places
@@ -20,12 +20,12 @@ class Referencer:
     """With ``multimodal``, an aligned vector's parts in text space and in location space are those of the photo's words
     and coordinates (GeoRanker §3.1), where otherwise they are the photo's own (G3's released index)."""
 
-    def __init__(self, preset: Preset, device: str = "cpu", threads: int = 1, multimodal: bool = False) -> None:
-        self._encoder = ImageEncoder(preset, device, threads)
+    def __init__(self, config: EncoderConfig, device: str = "cpu", threads: int = 1, multimodal: bool = False) -> None:
+        self._encoder = ImageEncoder(config, device, threads)
         self._multimodal = multimodal
         if multimodal:
-            self._alignment = load_alignment(preset.alignment).to(device)
-            self._text = text_encoder(preset, device)
+            self._alignment = load_alignment(config.alignment).to(device)
+            self._text = text_encoder(config, device)
 
     def refer(self, batch: pa.Table) -> pa.Table:
         """A batch of LOADED to one of REFERENCE, row for row; ``status`` is ``indexed`` or ``failed``.
@@ -66,8 +66,8 @@ class Referencer:
 class Featurer(Referencer):
     """What an alignment is trained on: vectors are the image tower's features as they come, not normalised."""
 
-    def __init__(self, preset: Preset, device: str = "cpu", threads: int = 1) -> None:
-        self._encoder = ImageEncoder(untrained(preset), device, threads, features=True)
+    def __init__(self, config: EncoderConfig, device: str = "cpu", threads: int = 1) -> None:
+        self._encoder = ImageEncoder(untrained(config), device, threads, features=True)
         self._multimodal = False
 
 

@@ -45,9 +45,9 @@ class IndexInfo:
 
     kind: str
     """``photos`` or ``gallery``."""
-    encoder: str
+    weights: str
     """Fingerprint of the image encoder whose vectors these are; a gallery's is its location encoder's name."""
-    preset: str
+    encoder: str
     model: str
     rows: int
     dimension: int
@@ -61,7 +61,7 @@ class IndexInfo:
     def fingerprint(self) -> str:
         """Two indexes with the same fingerprint give the same answers."""
         content = {name: entry["blake2b"] for name, entry in self.files.items()}
-        return hashlib.blake2b(json.dumps([self.encoder, content], sort_keys=True).encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(json.dumps([self.weights, content], sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self), indent=1).encode()

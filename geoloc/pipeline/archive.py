@@ -1,28 +1,21 @@
-"""The archive run: list, load, locate, write, prove, report."""
+"""The archive run: check, list, plan, stream, prove, report."""
 
 import functools
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 
-from geoloc.encoders.presets import PARTS, Preset, preset
-from geoloc.estimate.abstention import Abstention
-from geoloc.estimate.calibration import Calibration, read_calibration
-from geoloc.estimate.confidence import Confidence
-from geoloc.estimate.options import LocatorOptions
-from geoloc.index.store import IndexInfo
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import Plan, connect, make_plan
-from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.pipeline.lock import held
-from geoloc.pipeline.models import EncoderFacts, RankerFacts, build_locator, build_reranker, probe_encoder, probe_ranker
-from geoloc.pipeline.options import parse_parts
+from geoloc.pipeline.models import probe
 from geoloc.pipeline.publication import open_run, publish
 from geoloc.pipeline.run import Run
-from geoloc.pipeline.settings import SOURCE_SETTINGS, estimate_settings, ranker_settings
 from geoloc.pipeline.stages import Stream, Work
-from geoloc.ranking.choosers import score_scale
+from geoloc.recipes.method import Facts, Method
+from geoloc.recipes.reading import recipe_to_dict
+from geoloc.recipes.recipe import Recipe
 from geoloc.results.geoparquet import with_geometry
 from geoloc.results.summary import COLUMNS, Summary
 from geoloc.storage import Folder
@@ -32,155 +25,71 @@ log = logging.getLogger("geoloc")
 
 def geotag_archive(options: ArchiveOptions) -> int:
     """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
-    options.check()
+    recipe = options.check()
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
     with held(folder):
-        return _run(options, open_run(folder))
+        return _run(options, recipe, open_run(folder))
 
 
-def _run(options: ArchiveOptions, run: Run) -> int:
-    source = Source(options.source, options.s3, options.listing)
-    models = preset(options.preset, options.model, options.s3)
-    index, info = find_index(options.index, models, options.candidates, run.folder)
-    loaded = functools.cache(functools.partial(_loaded, options, models, index, info))
-    # a run that goes on has its models on record: they are loaded, and compared, when there are photos for them
-    before = run.record().get("settings") if run.manifest.generations else None
-    fingerprints = loaded().fingerprints if before is None else (before.get("encoder"), before.get("ranker"))
-    settings = _settings(options, models, info, *fingerprints)
-    calibration = _calibration(options, settings)
-    run.settle(settings)
-    confidence = _confidence(options, models, calibration)
-    log.info("Confidences: %s", f"calibrated by {options.calibration}" if calibration else "uncalibrated")
+def _run(options: ArchiveOptions, recipe: Recipe, run: Run) -> int:
+    source, method = Source(options.source, options.s3, options.listing), Method.find(recipe, run.folder)
+    load = functools.cache(functools.partial(_plan_and_probe, options, method))  # once, and only if it has to be
 
-    def approve() -> None:
-        run.settle(_settings(options, models, info, *loaded().fingerprints))
+    def settle(weights: dict[str, str]) -> None:
+        method.check_calibration(weights)
+        run.settle(_source_settings(options) | {"method": method.settings(weights)})
 
-    run.take_up(source, options.photos.retry_kinds(), approve)
-    left = run.pending()[1]
-    if left:
-        approve()
-    _bring_up_to_date(run, confidence)
-    if not left:
-        log.info("Nothing to do: every photo has its result")
-    work = _stream(options, run, models, index, loaded(), confidence).work() if left else Work()
+    settle(_weights_on_record(run) or load()[1].weights)
+    run.take_up(source, options.photos.retry_kinds(), approve=lambda: settle(load()[1].weights))
+    if left := run.pending()[1]:
+        settle(load()[1].weights)
+    run.write_record(recipe=recipe_to_dict(recipe))
+    confidence = method.confidence
+    run.renew("confidence", confidence.state(), lambda results: with_geometry(confidence.renew(results)))
+    work = _stream(options, run, *load()).work() if left else _nothing_to_do()
     return _finish(options, run, work, source.root)
 
 
-@dataclass(frozen=True)
-class _Models:
-    """What was learned of them by loading them once, and where they are to run."""
-
-    plan: Plan
-    encoder: EncoderFacts
-    ranker: RankerFacts | None
-
-    @property
-    def fingerprints(self) -> tuple[str, str | None]:
-        return self.encoder.fingerprint, self.ranker and self.ranker.fingerprint
-
-
-def _loaded(options: ArchiveOptions, models: Preset, index: Folder, info: IndexInfo) -> _Models:
+def _plan_and_probe(options: ArchiveOptions, method: Method) -> tuple[Plan, Facts]:
     """Raises UsageError where a model, or room for it, cannot be had, or it is not the index's."""
     connect()
-    plan = make_plan(options.cluster, ranker=options.ranking.ranker is not None)
-    encoder = probe_encoder(models)
-    check_encoder(index, info, models, encoder.fingerprint)
-    return _Models(plan, encoder, probe_ranker(options.ranking.model(options.s3)) if options.ranking.ranker else None)
+    return make_plan(options.cluster, method.stages()), probe(method)
 
 
-def _stream(
-    options: ArchiveOptions, run: Run, models: Preset, index: Folder, loaded: _Models, confidence: Confidence
-) -> Stream:
-    build_ranker = None
-    if options.ranking.ranker:
-        rerank = options.ranking.rerank(options.candidates, options.s3, score_scale(options.chooser, models))
-        ranker = options.ranking.model(options.s3)
-        build_ranker = functools.partial(build_reranker, ranker, index, rerank, confidence)
-    load = {"keep_located": not options.relocate, "picture_view": loaded.ranker and loaded.ranker.view}
+def _weights_on_record(run: Run) -> dict[str, str] | None:
+    """Of a run that goes on: its models are loaded, and compared, when there are photos for them."""
+    settings = run.record().get("settings") if run.manifest.generations else None
+    return settings and settings.get("method", {}).get("weights")
+
+
+def _source_settings(options: ArchiveOptions) -> dict:
+    """Which photos a run looks at, and how closely: they decide its results, with the method's settings."""
+    photos = {name: getattr(options.photos, name) for name in ("max_photo_mb", "max_megapixels", "exact_decode")}
+    return {"source": Folder(options.source).uri, "relocate": options.relocate} | photos
+
+
+def _stream(options: ArchiveOptions, run: Run, plan: Plan, facts: Facts) -> Stream:
+    load = {"keep_located": not options.relocate, "picture_view": facts.picture_view}
     return Stream(
         run,
-        load=options.photos.load_options(loaded.encoder.view, options.s3, **load),
-        build_model=functools.partial(build_locator, _locator_options(options, models, index, confidence)),
-        build_ranker=build_ranker,
+        load=options.photos.load_options(facts.view, options.s3, **load),
+        plan=plan,
         finish=with_geometry,
-        plan=loaded.plan,
         max_failing_share=options.photos.max_failing_share,
     )
 
 
-def _locator_options(options: ArchiveOptions, models: Preset, index: Folder, confidence: Confidence) -> LocatorOptions:
-    return LocatorOptions(
-        models,
-        index,
-        options.candidates,
-        options.chooser,
-        options.density_sigma_km,
-        parse_parts(options.parts, models) if options.parts else PARTS,
-        # with a ranker they are about its scores
-        None if options.ranking.ranker else confidence.calibration,
-        None if options.ranking.ranker else confidence.abstention,
-        ranked=options.ranking.ranker is not None,
-    )
-
-
-def _calibration(options: ArchiveOptions, settings: dict) -> Calibration | None:
-    if options.calibration is None:
-        return None
-    calibration = read_calibration(options.calibration, options.s3)
-    estimates = {name: value for name, value in settings.items() if name not in SOURCE_SETTINGS}
-    calibration.check(estimates, f"--calibration {options.calibration}")
-    return calibration
-
-
-def _confidence(options: ArchiveOptions, models: Preset, calibration: Calibration | None) -> Confidence:
-    abstention = Abstention.parse(options.min_confidence) if options.min_confidence else None
-    return Confidence(score_scale(options.ranking.ranker or options.chooser, models), calibration, abstention)
-
-
-def _bring_up_to_date(run: Run, confidence: Confidence) -> None:
-    """Give the results that are there the confidences that new ones will have: it takes no model, only their candidates.
-
-    What is cut off here starts again with any later run, because the record names no confidence until all is done.
-    """
-    now = {
-        "calibration": confidence.calibration.fingerprint if confidence.calibration else None,
-        "min_confidence": asdict(confidence.abstention) if confidence.abstention else None,
-        "evidence": confidence.calibration.evidence if confidence.calibration else None,
-    }
-    names = run.parts.names()
-    if run.record().get("confidence", None if names else now) != now:
-        log.info("Bringing the confidences of the results up to date")
-        run.no_success()
-        run.write_record(confidence=None)
-        for name in names:
-            run.parts.write(name, with_geometry(confidence.renew(run.parts.read(name))))
-    run.write_record(confidence=now)
-
-
-def _settings(options: ArchiveOptions, models: Preset, info: IndexInfo, encoder: str, ranker: str | None) -> dict:
-    """What decides the results; a run goes on only with the same. ``encoder`` and ``ranker`` are fingerprints."""
-    ranked = {}
-    if options.ranking.ranker:
-        ranked = ranker_settings(options.ranking, options.candidates, options.s3, ranker)
-    return (
-        {
-            "source": Folder(options.source).uri,
-            "relocate": options.relocate,
-            "max_photo_mb": options.photos.max_photo_mb,
-            "max_megapixels": options.photos.max_megapixels,
-            "exact_decode": options.photos.exact_decode,
-        }
-        | estimate_settings(options, models, encoder, info)
-        | ranked
-    )
+def _nothing_to_do() -> Work:
+    log.info("Nothing to do: every photo has its result")
+    return Work()
 
 
 def _finish(options: ArchiveOptions, run: Run, work: Work, root: str) -> int:
     missing = run.reconcile()
     summary = Summary.of(run.parts.tables(COLUMNS))
     run.write_record(
-        options=asdict(options),
+        options=options.to_dict(),
         root=root,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         counts=dict(summary.statuses),

@@ -8,7 +8,6 @@ import logging
 
 import numpy as np
 
-from geoloc.encoders.presets import preset
 from geoloc.errors import UsageError
 from geoloc.estimate.calibration import Calibration, features, fit
 from geoloc.evaluation.datasets import read_truth
@@ -16,9 +15,9 @@ from geoloc.evaluation.matching import match
 from geoloc.evaluation.positions import Positions, read_positions
 from geoloc.geo.distance import geodesic_km, valid_coordinates
 from geoloc.pipeline.job_options import CalibrationOptions
-from geoloc.pipeline.settings import SOURCE_SETTINGS
 from geoloc.ranking.candidates import padded
-from geoloc.ranking.choosers import GEORANKER, score_scale
+from geoloc.recipes.reading import recipe_from_dict
+from geoloc.recipes.recipe import Recipe
 from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
@@ -30,14 +29,12 @@ def calibrate(options: CalibrationOptions) -> int:
     """Fit and write; returns the process's exit status. Raises UsageError where something is to be put right."""
     if not 0.5 <= options.coverage < 1:
         raise UsageError(f"--coverage {options.coverage}: must be from 0.5 to below 1")
-    settings = _settings(Folder(options.run, options.s3), options.run)
+    recipe, settings = _recipe_and_settings(options)
     run = read_positions(options.run, "predictions", s3=options.s3, option="RUN")
     if not run.has_candidates:
         raise UsageError(f"RUN {options.run}: its results have no candidates to tell confidence by")
     truth = read_truth(options.truth or options.run, None, options.columns, options.s3)
-    models = preset(settings["preset"], settings["model"], options.s3)
-    scale = score_scale(GEORANKER if settings.get("ranker") else settings["chooser"], models)
-    table, km, groups, itself = _examples(run, truth, scale)
+    table, km, groups, itself = _examples(run, truth, recipe.scale(options.s3))
     if itself > _ITSELF_SHARE * len(km):
         log.warning(
             "note: %s of %s photos found themselves among the references, so the confidences will be too high for photos "
@@ -45,21 +42,24 @@ def calibrate(options: CalibrationOptions) -> int:
             f"{itself:,}",
             f"{len(km):,}",
         )
-    estimates = {name: value for name, value in settings.items() if name not in SOURCE_SETTINGS}
-    calibration = fit(table, km, estimates, groups, options.coverage)
+    calibration = fit(table, km, settings, groups, options.coverage)
     folder = Folder(options.output or options.run, options.s3)
     folder.write("calibration.json", calibration.to_json())
     _tell(calibration, folder)
     return 0
 
 
-def _settings(folder: Folder, run: str) -> dict:
+def _recipe_and_settings(options: CalibrationOptions) -> tuple[Recipe, dict]:
+    """How the run located its photos, and the settings that decided its estimates."""
     try:
-        return json.loads(folder.read("run.json"))["settings"]
+        record = json.loads(Folder(options.run, options.s3).read("run.json"))
+        return recipe_from_dict(record["recipe"], f"RUN {options.run}"), record["settings"]["method"]
     except FileNotFoundError as error:
-        raise UsageError(f"RUN {run}: has no run.json; give the folder that geotag_archive.py wrote to") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"RUN {run}: cannot read run.json ({type(error).__name__}: {error})") from error
+        raise UsageError(
+            f"RUN {options.run}: has no run.json; give the folder that geotag_archive.py wrote to"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"RUN {options.run}: cannot read run.json ({type(error).__name__}: {error})") from error
 
 
 def _examples(run: Positions, truth: Positions, scale: float) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int]:

@@ -1,13 +1,15 @@
 """The Ray cluster a job runs on, and how the job is laid out over it."""
 
 import contextlib
+import dataclasses
 import logging
+import math
 import os
 import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from ray._common.utils import get_ray_address_file  # Ray tells nobody else wher
 
 from geoloc.errors import UsageError
 from geoloc.pipeline.options import ClusterOptions
+from geoloc.recipes.stage import Stage
 
 log = logging.getLogger("geoloc")
 
@@ -24,17 +27,17 @@ ANSWER_S = 5
 LOADER_CPUS = 0.5
 """Of a loading task: half its time it waits for the store."""
 MIN_CPUS = 1
-RANKERS_A_RETRIEVER = 16
-RETRIEVER_GPU, RETRIEVER_CPUS = 0.2, 0.25
-"""Of a GPU, and of the models' CPUs, that retrieval has where there is a ranker."""
-RANKER_PHOTOS = 16
-"""Photos a ranker takes at once."""
+GPU_THREADS = 4
+"""Of an actor on a GPU."""
+CPUS_AN_ACTOR = 8
+"""Where models run on CPUs: with more threads a photo each, an actor gains little."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Processes that hold models."""
+    """Processes that hold a stage's models."""
 
+    stage: Stage
     actors: int
     gpus_each: float
     cpus_each: float
@@ -45,23 +48,22 @@ class Pool:
     def device(self) -> str:
         return "cuda" if self.gpus_each else "cpu"
 
-    def describe(self, what: str) -> str:
+    def describe(self) -> str:
         where = f"{self.gpus_each:g} GPU each" if self.gpus_each else f"CPU, {self.threads_each} threads each"
-        return (
-            f"{self.actors} {what} {'actor' if self.actors == 1 else 'actors'} ({where}, batches of {self.batch_size})"
-        )
+        actors = f"{self.actors} {self.stage.name} {'actor' if self.actors == 1 else 'actors'}"
+        return f"{actors} ({where}, batches of {self.batch_size})"
 
 
 @dataclass(frozen=True)
 class Plan:
-    models: Pool
+    pools: tuple[Pool, ...]
+    """One a stage, in their order."""
     loaders: int
     """Loading tasks that find room beside the actors."""
-    rankers: Pool | None = None
 
     def describe(self) -> str:
-        rankers = f"{self.rankers.describe('ranker')}, " if self.rankers else ""
-        return f"{self.models.describe('model')}, {rankers}room for {self.loaders} loading {'task' if self.loaders == 1 else 'tasks'}"
+        pools = ", ".join(pool.describe() for pool in self.pools)
+        return f"{pools}, room for {self.loaders} loading {'task' if self.loaders == 1 else 'tasks'}"
 
 
 def connect() -> None:
@@ -138,8 +140,8 @@ def quiet_data() -> ray.data.DataContext:
     return context
 
 
-def make_plan(options: ClusterOptions, ranker: bool = False) -> Plan:
-    """Lay the job out over the cluster; ``ranker``: with a pool of rankers behind the models that retrieve.
+def make_plan(options: ClusterOptions, stages: Sequence[Stage]) -> Plan:
+    """Lay a job's stages out over the cluster, by what they say they want of a device.
 
     Raises UsageError, instead of hanging, where the cluster lacks what the plan needs and does not grow to it within
     ``wait_minutes``.
@@ -149,43 +151,68 @@ def make_plan(options: ClusterOptions, ranker: bool = False) -> Plan:
         raise UsageError(f"--gpus-per-actor {each}: must be at least 1 and divide --gpus {options.gpus}")
     if options.batch_size is not None and options.batch_size < 1:
         raise UsageError(f"--batch-size {options.batch_size}: must be at least 1")
+    cpus, gpus = _resources(options)
+    if gpus:
+        pools, loaders = _on_gpus(options, stages, gpus), int(cpus / LOADER_CPUS)
+    else:
+        pools = _on_cpus(stages, cpus)
+        loaders = int((cpus - sum(pool.actors * pool.cpus_each for pool in pools)) / LOADER_CPUS)
+    if options.batch_size is not None:
+        pools[0] = dataclasses.replace(pools[0], batch_size=options.batch_size)
+    return Plan(tuple(pools), loaders)
+
+
+def _resources(options: ClusterOptions) -> tuple[float, int]:
+    """The cluster's CPUs, and the GPUs that are to be used; waits for them. Raises UsageError."""
     deadline = time.monotonic() + 60 * options.wait_minutes
     while True:
         have = ray.cluster_resources()
         cpus, gpus = have.get("CPU", 0), int(have.get("GPU", 0))
+        each = options.gpus_per_actor
         wanted = gpus // each * each if options.gpus is None else options.gpus
         if cpus >= MIN_CPUS and gpus >= wanted:
-            break
+            return cpus, wanted
         if time.monotonic() >= deadline:
             raise UsageError(
                 f"the plan needs at least {MIN_CPUS:g} CPU and {wanted} GPU (--gpus), and the cluster has {cpus:g} CPU "
                 f"and {gpus} GPU: add nodes, ask for fewer GPUs, or give it time to grow (--wait-minutes)"
             )
         time.sleep(2)
-    if wanted:
-        return _on_gpus(options, wanted, int(cpus / LOADER_CPUS), ranker)
-    return _on_cpus(options, cpus, ranker)
 
 
-def _on_gpus(options: ClusterOptions, gpus: int, loaders: int, ranker: bool) -> Plan:
+def _on_gpus(options: ClusterOptions, stages: Sequence[Stage], gpus: int) -> list[Pool]:
+    """The costliest stage has an actor on every GPU, the others on as many as keep up with it."""
     each = options.gpus_per_actor
-    if not ranker:
-        return Plan(Pool(gpus // each, each, 0, 4, options.batch_size or 256), loaders)
-    if each == 1:  # every GPU ranks; a few of them retrieve on the side, which costs a hundredth of it
-        models = Pool(-(-gpus // RANKERS_A_RETRIEVER), RETRIEVER_GPU, 0, 4, options.batch_size or 64)
-        return Plan(models, loaders, Pool(gpus, 1 - RETRIEVER_GPU, 0, 4, RANKER_PHOTOS))
-    if gpus <= each:
-        raise UsageError(f"--gpus-per-actor {each}: leaves none of {gpus} GPUs to the ranker")
-    return Plan(Pool(1, each, 0, 4, options.batch_size or 64), loaders, Pool(gpus - each, 1, 0, 4, RANKER_PHOTOS))
+    if len(stages) == 1:
+        return [_pool(stages[0], gpus // each, each)]
+    if each > 1:  # a whole index has GPUs of its own
+        holds = [stage for stage in stages if stage.whole_index]
+        left = gpus - each * len(holds)
+        if left < 1:
+            beside = ", ".join(stage.name for stage in stages if not stage.whole_index)
+            raise UsageError(f"--gpus-per-actor {each}: leaves none of {gpus} GPUs to the {beside}")
+        others = iter(_side_by_side([stage for stage in stages if not stage.whole_index], left))
+        return [_pool(stage, 1, each) if stage.whole_index else next(others) for stage in stages]
+    return _side_by_side(stages, gpus)
 
 
-def _on_cpus(options: ClusterOptions, cpus: float, ranker: bool) -> Plan:
+def _side_by_side(stages: Sequence[Stage], gpus: int) -> list[Pool]:
+    costliest, shares = max(stage.cost for stage in stages), sum(stage.share for stage in stages)
+    return [_pool(stage, math.ceil(gpus * stage.cost / costliest), stage.share / shares) for stage in stages]
+
+
+def _pool(stage: Stage, actors: int, gpus_each: float) -> Pool:
+    return Pool(stage, actors, gpus_each, 0, GPU_THREADS, stage.rows("cuda", GPU_THREADS))
+
+
+def _on_cpus(stages: Sequence[Stage], cpus: float) -> list[Pool]:
     """The models take most of the CPUs, and one loading task at least has room beside them."""
-    actors = max(1, int(cpus) // 8)
+    actors = max(1, int(cpus) // CPUS_AN_ACTOR)
     cpus_each = min(0.75 * cpus, cpus - LOADER_CPUS) / actors
-    shares = (RETRIEVER_CPUS * cpus_each, (1 - RETRIEVER_CPUS) * cpus_each) if ranker else (cpus_each,)
-    # Ray Data fuses a task into an actor that asks for the same, and loads nothing ahead
-    shares = [share - 0.01 if share == LOADER_CPUS else share for share in shares]
-    threads, loaders = max(1, int(cpus / actors)), int((cpus - actors * sum(shares)) / LOADER_CPUS)
-    models = Pool(actors, 0, shares[0], threads, options.batch_size or 16 * threads)
-    return Plan(models, loaders, Pool(actors, 0, shares[1], threads, RANKER_PHOTOS) if ranker else None)
+    threads, total, pools = max(1, int(cpus / actors)), sum(stage.share for stage in stages), []
+    for stage in stages:
+        cpus_of_stage = cpus_each * stage.share / total
+        # Ray Data fuses a task into an actor that asks for the same, and loads nothing ahead
+        cpus_of_stage -= 0.01 if cpus_of_stage == LOADER_CPUS else 0
+        pools.append(Pool(stage, actors, 0, cpus_of_stage, threads, stage.rows("cpu", threads)))
+    return pools

@@ -1,4 +1,4 @@
-"""The models on a data set with known truth: every configuration's answers for every photo, in one pass on Ray."""
+"""Recipes on a data set with known truth: the answers of each for every photo, in one pass on Ray for each encoder."""
 
 import dataclasses
 import functools
@@ -6,25 +6,26 @@ import logging
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from geoloc.encoders.presets import preset
+from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import UsageError
-from geoloc.estimate.options import ComparisonOptions, Configuration
+from geoloc.estimate.options import ComparisonOptions
 from geoloc.evaluation.matching import match
 from geoloc.evaluation.positions import Positions
 from geoloc.photos.sources import Source
+from geoloc.photos.views import AreaView
 from geoloc.pipeline.cluster import connect, make_plan
-from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.lock import held
-from geoloc.pipeline.models import build_comparison, probe_encoder
+from geoloc.pipeline.models import probe
 from geoloc.pipeline.options import LocateOptions
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
-from geoloc.ranking.choosers import choosers_for
+from geoloc.recipes.method import Facts, Method
+from geoloc.recipes.recipe import Recipe
+from geoloc.recipes.stage import Answer, Stage
 from geoloc.results.parts import Parts
-from geoloc.schema import COMPARED
+from geoloc.schema import compared
 from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
@@ -33,45 +34,46 @@ PHOTOS = "photos.parquet"
 
 
 def compare(options: LocateOptions, truth: Positions, folder: Folder) -> dict[str, Positions]:
-    """Locate the photos of the truth; each configuration's answers by its name. ``folder`` is where to go on from.
+    """Locate the photos of the truth; each recipe's answers by its name. ``folder`` is where to go on from.
+
+    Recipes of one encoder share their photos' vectors; those of another read the photos anew.
 
     Raises UsageError where something is to be put right, among it photos that are not there.
     """
+    groups: dict[EncoderConfig, list[Recipe]] = {}
+    recipes = options.read_recipes(folder.s3)
+    for recipe in recipes:
+        groups.setdefault(recipe.encoder_config(folder.s3), []).append(recipe)
+    found: dict[str, Positions] = {}
     with held(folder):
-        return _compare(options, truth, Run(folder, "answers", COMPARED))
+        for number, group in enumerate(groups.values()):
+            run = Run(folder / f"encoder-{number}", "answers", compared(len(group)))
+            found |= _compare(options, group, truth, run)
+    return {recipe.name: found[recipe.name] for recipe in recipes}
 
 
-def _compare(options: LocateOptions, truth: Positions, run: Run) -> dict[str, Positions]:
-    models = preset(options.preset, options.model, run.folder.s3)
-    index, info = find_index(options.index, models, max(options.candidates), run.folder)
-    configurations = tuple(
-        Configuration(chooser, count, parts)
-        for chooser in options.choosers or choosers_for(models)
-        for parts in options.vector_parts(models)
-        for count in options.candidates
-    )
+def _compare(options: LocateOptions, recipes: list[Recipe], truth: Positions, run: Run) -> dict[str, Positions]:
+    """By recipes of one encoder."""
+    methods = [Method.find(recipe, run.folder) for recipe in recipes]
     connect()
-    plan = make_plan(options.cluster)
-    encoder = probe_encoder(models)
-    check_encoder(index, info, models, encoder.fingerprint)
+    plan = make_plan(options.cluster, _stages(methods, options.ten_crop))
+    facts = [probe(methods[0])]
+    facts += [method.facts(facts[0].view, facts[0].dimension, facts[0].weights["encoder"]) for method in methods[1:]]
+    for method, known in zip(methods, facts, strict=True):
+        method.check_calibration(known.weights)
     run.settle(
         {
             "images": Folder(options.images).uri,
-            "encoder": encoder.fingerprint,
-            "index": info.fingerprint,
-            "configurations": [configuration.name for configuration in configurations],
-            "density_sigma_km": options.density_sigma_km,
             "ten_crop": options.ten_crop,
             "exact_decode": options.photos.exact_decode,
         }
+        | {method.recipe.name: method.settings(known.weights) for method, known in zip(methods, facts, strict=True)}
     )
     run.take_up(_photos_of(truth, options.images, run), options.photos.retry_kinds())
-    view = dataclasses.replace(encoder.view, ten_crop=options.ten_crop)
-    comparison = ComparisonOptions(models, index, configurations, options.density_sigma_km, options.ten_crop)
+    view = dataclasses.replace(facts[0].view, ten_crop=options.ten_crop)
     stream = Stream(
         run,
-        load=options.photos.load_options(view, run.folder.s3),
-        build_model=functools.partial(build_comparison, comparison),
+        load=options.photos.load_options(view, run.folder.s3, picture_view=_picture_view(facts)),
         plan=plan,
         max_failing_share=options.photos.max_failing_share,
     )
@@ -80,7 +82,41 @@ def _compare(options: LocateOptions, truth: Positions, run: Run) -> dict[str, Po
     if missing := run.reconcile():
         raise UsageError(f"OUTPUT {run.folder.uri}: {missing:,} photos have no answer yet; run the same command again")
     run.succeed({"compared": run.manifest.rows})
-    return {name.name: _positions(run.parts, name, number) for number, name in enumerate(configurations)}
+    return {recipe.name: _positions(run.parts, recipe.name, number) for number, recipe in enumerate(recipes)}
+
+
+def _picture_view(facts: list[Facts]) -> AreaView | None:
+    """Of all rankers. Raises UsageError where they look at different pictures."""
+    views = list(dict.fromkeys(known.picture_view for known in facts if known.picture_view))
+    if len(views) > 1:
+        raise UsageError(f"--recipes: their rankers do not look at the same picture ({views}); compare them one by one")
+    return views[0] if views else None
+
+
+def _stages(methods: list[Method], ten_crop: bool) -> list[Stage]:
+    """One that encodes, searches and chooses for all recipes, then one for each ranker of each recipe."""
+    options = ComparisonOptions(tuple(method.locator_options() for method in methods), ten_crop)
+    rankers = [
+        (recipe, number) for recipe, method in enumerate(methods) for number in range(len(method.recipe.rankers))
+    ]
+    retriever = methods[0].stages()[0] if not rankers else methods[rankers[0][0]].stages()[0]
+    stages = [dataclasses.replace(retriever, build=functools.partial(_build_comparison, options))]
+    for recipe, number in rankers:
+        build = functools.partial(_build_reranker, methods[recipe], recipe, number, (recipe, number) == rankers[-1])
+        stages.append(dataclasses.replace(methods[recipe].stages()[1 + number], build=build))
+    return stages
+
+
+def _build_comparison(options: ComparisonOptions, device: str, threads: int) -> Answer:
+    from geoloc.estimate.comparison import Comparison
+
+    return Comparison(options, device, threads).compare
+
+
+def _build_reranker(method: Method, column: int, number: int, last: bool, device: str, threads: int) -> Answer:
+    from geoloc.estimate.comparison import ComparedReranker
+
+    return ComparedReranker(column, method.load_reranker(number, device, threads), last).rerank
 
 
 def _photos_of(truth: Positions, images: str, run: Run) -> Source:
@@ -103,20 +139,12 @@ def _photos_of(truth: Positions, images: str, run: Run) -> Source:
     return Source(f"{run.folder.uri}/{PHOTOS}", s3)
 
 
-def _positions(parts: Parts, configuration: Configuration, number: int) -> Positions:
-    """What the ``number``-th configuration answered."""
-    table = pa.concat_tables(parts.tables(["uri", "status", "answers"]))
-    answered = pc.equal(table["status"], "compared").to_numpy()
-    answers = table["answers"].combine_chunks().filter(pa.array(answered))
-    of_each = len(answers.flatten()) // max(1, len(answers))
-    mine = answers.flatten().take(pa.array(np.arange(number, len(answers) * of_each, of_each)))
-    columns = {}
-    for name in ("lat", "lon", "confidence", "radius_km"):
-        columns[name] = np.full(table.num_rows, np.nan)
-        columns[name][answered] = mine.field(name).to_numpy(zero_copy_only=False)
-    at = np.full(table.num_rows, -1)
-    at[answered] = np.arange(int(answered.sum()))
-    lists = mine.field("candidates").take(pa.array(at, mask=at < 0))
-    uris = table["uri"].combine_chunks()
-    lat, lon = columns.pop("lat"), columns.pop("lon")
-    return Positions(configuration.name, {"uri": uris}, lat, lon, extra=columns, lists=lists)
+def _positions(parts: Parts, name: str, number: int) -> Positions:
+    """What the ``number``-th recipe answered."""
+    table = pa.concat_tables(parts.tables(["uri", f"answer_{number}"]))
+    answers = table[f"answer_{number}"].combine_chunks()
+    names = [field.name for field in answers.type]
+    columns = dict(zip(names, answers.flatten(), strict=True))
+    extra = {n: columns[n].to_numpy(zero_copy_only=False).astype(np.float64) for n in ("confidence", "radius_km")}
+    lat, lon = (columns[axis].to_numpy(zero_copy_only=False) for axis in ("lat", "lon"))
+    return Positions(name, {"uri": table["uri"].combine_chunks()}, lat, lon, extra=extra, lists=columns["candidates"])

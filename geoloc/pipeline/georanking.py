@@ -9,18 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from geoloc.encoders.presets import preset
+from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import UsageError
 from geoloc.photos.sources import Source
 from geoloc.photos.views import View
 from geoloc.pipeline.cluster import connect, make_plan
-from geoloc.pipeline.indexes import check_encoder, find_index
 from geoloc.pipeline.job_options import GeoRankingJobOptions
 from geoloc.pipeline.lock import held
-from geoloc.pipeline.models import build_published_georanking, build_retrieved_georanking, probe_encoder
+from geoloc.pipeline.models import probe_encoder
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
-from geoloc.ranking.options import part_rows
+from geoloc.ranking.options import GeoRankingOptions, part_rows
+from geoloc.recipes.indexes import check_encoder
+from geoloc.recipes.method import RETRIEVER, Method
+from geoloc.recipes.stage import Answer, Stage
 from geoloc.schema import GEORANKING
 from geoloc.storage import Folder, describe
 
@@ -48,22 +50,20 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
         run.settle(settings)
         source, view = _published(options, run), _NOTHING
         images = Folder(options.images, options.s3)
-        build = functools.partial(build_published_georanking, _parent(options), images, options.rows)
+        build = functools.partial(_build_published, _parent(options), images, options.rows)
     else:
-        models = preset(options.preset, options.model, options.s3)
-        index, info = find_index(options.index, models, options.rows.references, run.folder)
+        method = Method.find(options.read_recipe(), run.folder)
         connect()
-        encoder = probe_encoder(models)
-        check_encoder(index, info, models, encoder.fingerprint)
-        run.settle(settings | {"encoder": encoder.fingerprint, "index": info.fingerprint})
+        encoder = probe_encoder(method.config)
+        check_encoder(method.index, method.info, method.config, encoder.weights["encoder"])
+        run.settle(settings | {"weights": encoder.weights["encoder"], "index": method.info.fingerprint})
         source, view = Source(options.source, options.s3, options.listing), encoder.view
-        build = functools.partial(build_retrieved_georanking, models, index, options.rows)
+        build = functools.partial(_build_retrieved, method.config, method.index, options.rows)
     run.take_up(source, options.photos.retry_kinds())
     stream = Stream(
         run,
         load=options.photos.load_options(view, options.s3, need_position=True, thumbnail_px=options.rows.picture_px),
-        build_model=build,
-        plan=make_plan(options.cluster),
+        plan=make_plan(options.cluster, [Stage(RETRIEVER, build, whole_index=True)]),
         max_failing_share=options.photos.max_failing_share,
         max_part_rows=part_rows(options.rows.picture_px, 1_024),
     )
@@ -83,6 +83,24 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
     run.succeed(dict(counts))
     log.info("Train a ranker on it: python jobs/train_ranker.py %s OUTPUT", run.folder.uri)
     return 0
+
+
+def _build_retrieved(
+    config: EncoderConfig, index: Folder, options: GeoRankingOptions, device: str, threads: int
+) -> Answer:
+    from geoloc.encoders.image import ImageEncoder
+    from geoloc.estimate.retriever import Retriever
+    from geoloc.ranking.georanking import GeoRanking, Retrieved
+
+    return GeoRanking(Retrieved(Retriever(ImageEncoder(config, device, threads), index), options), options).build
+
+
+def _build_published(
+    table: tuple[Folder, str], images: Folder, options: GeoRankingOptions, device: str, threads: int
+) -> Answer:
+    from geoloc.ranking.georanking import GeoRanking, Published
+
+    return GeoRanking(Published(*table, images, options), options).build
 
 
 def _parent(options: GeoRankingJobOptions) -> tuple[Folder, str]:

@@ -1,21 +1,21 @@
 """Options of each job. Reading them, and telling what is wrong with them, needs neither Ray nor a model."""
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 import tyro
 
-from geoloc.encoders.presets import preset
 from geoloc.errors import UsageError
-from geoloc.estimate.abstention import Abstention
 from geoloc.evaluation.positions import Columns
 from geoloc.evaluation.protocol import Protocol
 from geoloc.photos.selection import ListingOptions
-from geoloc.pipeline.options import ClusterOptions, LocateOptions, PhotoOptions, RankingOptions, parse_parts
-from geoloc.ranking.choosers import check_chooser
+from geoloc.pipeline.options import ClusterOptions, LocateOptions, PhotoOptions
 from geoloc.ranking.options import PICTURE_PX, GeoRankingOptions
+from geoloc.recipes.options import RecipeOptions, RetrievalOverrides
+from geoloc.recipes.reading import read_recipe
+from geoloc.recipes.recipe import Recipe
 from geoloc.results.options import ExportOptions
-from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import S3Options
 
 
@@ -25,68 +25,41 @@ class ArchiveOptions:
     """The photos: s3://bucket/prefix, a local folder, or a .csv/.parquet file with a column `uri`."""
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Run folder, s3:// or local. The same command on the same folder goes on, and later takes up what is new."""
-    index: str | None = None
-    """Index folder from build_index.py (default: the preset's own gallery of coordinates, where it has one)."""
-    preset: str = "geoclip"
-    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space), lite (a weak encoder that runs on any CPU), or a
-    folder from train_alignment.py."""
-    model: str | None = None
-    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
-    candidates: int = 20
-    """Places retrieved for a photo."""
-    chooser: Literal["top1", "density", "verification"] = "top1"
-    """How one of them is chosen: the most similar, the densest, or the best match in location space."""
-    density_sigma_km: float = 445
-    """Width of the density chooser's kernel, km."""
-    parts: str | None = None
-    """Parts of an aligned vector that references are found by, joined by +, such as image+location (default: all)."""
-    ranking: Annotated[RankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RankingOptions)
+    method: Annotated[RecipeOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RecipeOptions)
     relocate: bool = False
     """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
-    calibration: str | None = None
-    """calibration.json from calibrate.py, or the folder with it: confidences become probabilities. Results that are there
-    already are brought up to date, without locating again."""
-    min_confidence: str | None = None
-    """Answer only where the probability of an error below a threshold is high enough, such as 25km:0.5; other photos are
-    `uncertain`, with the estimate kept aside. Needs --calibration."""
     exports: Annotated[ExportOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ExportOptions)
     listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
     photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
     cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
 
-    def check(self) -> None:
-        """Raises UsageError for what can be told without looking at any photo."""
+    def check(self) -> Recipe:
+        """How photos are located. Raises UsageError for what can be told without looking at any photo."""
         self.photos.check()
         self.listing.check()
         self.exports.check()
-        models = preset(self.preset, self.model, self.s3)
-        check_chooser(self.chooser, models)
-        if self.parts is not None:
-            parse_parts(self.parts, models)
-        if not 1 <= self.candidates <= MAX_CANDIDATES:
-            raise UsageError(f"--candidates {self.candidates}: must be from 1 to {MAX_CANDIDATES}")
-        if self.density_sigma_km <= 0:
-            raise UsageError(f"--density-sigma-km {self.density_sigma_km}: must be above 0")
-        self.ranking.check(self.candidates, self.s3)
-        if self.min_confidence is not None:
-            Abstention.parse(self.min_confidence)
-            if self.calibration is None:
-                raise UsageError(f"--min-confidence {self.min_confidence}: speaks of probabilities; add --calibration")
+        recipe = self.method.read(self.s3)
+        recipe.check(self.s3)
+        return recipe
+
+    def to_dict(self) -> dict:
+        """For the run's record."""
+        return asdict(self) | {"method": self.method.model_dump(exclude_none=True)}
 
 
 @dataclass(frozen=True)
 class IndexOptions:
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Geotagged photos: s3://bucket/prefix or a local folder (EXIF GPS), a .csv/.parquet file with columns uri, lat, lon
-    [, city, region, country], or the word `gallery` for the preset's own coordinates."""
+    [, city, region, country], or the word `gallery` for the encoder's own coordinates."""
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Index folder, s3:// or local. The same command on the same folder goes on after a crash."""
-    preset: str = "geoclip"
-    """Models: geoclip (CLIP ViT-L/14 and GeoCLIP's location space), lite (a weak encoder that runs on any CPU), or a
+    encoder: str = "geoclip"
+    """Image encoder: geoclip (CLIP ViT-L/14 and GeoCLIP's location space), lite (a weak one that runs on any CPU), or a
     folder from train_alignment.py."""
     model: str | None = None
-    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    """Another image tower for the encoder: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
     vectors: Literal["images", "multimodal"] = "images"
     """What references are found by, with a trained alignment: the photos' own vectors in all its spaces, or photo, words
     and coordinates, each in its own."""
@@ -141,12 +114,10 @@ class GeoRankingJobOptions:
     lon. With --images, a table in the layout of GeoRanker's GeoRanking.parquet."""
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Folder of the training set, s3:// or local. The same command goes on where it was."""
-    index: str | None = None
-    """Index folder from build_index.py to retrieve from."""
-    preset: str = "geoclip"
-    """Models: geoclip, lite, or a folder from train_alignment.py."""
-    model: str | None = None
-    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    recipe: str = "geoclip"
+    """How places are retrieved: a recipe's name, .yaml file, run.json or package.module:function, as geotag_archive.py's; its
+    scorers and confidence play no part."""
+    retrieval: Annotated[RetrievalOverrides, tyro.conf.OmitArgPrefixes] = field(default_factory=RetrievalOverrides)
     images: str | None = None
     """Folder of the images that a published table names; what it retrieved is taken over, and nothing is searched."""
     rows: Annotated[GeoRankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=GeoRankingOptions)
@@ -159,8 +130,18 @@ class GeoRankingJobOptions:
         self.photos.check()
         self.listing.check()
         self.rows.check()
-        if (self.index is None) == (self.images is None):
+        if self.images is not None and self.retrieval.index is not None:
+            raise UsageError(
+                "--index: a published table with its --images is taken over as it is; leave one of them out"
+            )
+
+    def read_recipe(self) -> Recipe:
+        """Raises UsageError."""
+        recipe = self.retrieval.change(read_recipe(self.recipe, self.s3))
+        if recipe.retrieval.index is None:
             raise UsageError("--index: name the index to retrieve from, or, for a published table, its --images")
+        retrieval = dataclasses.replace(recipe.retrieval, candidates=self.rows.references)
+        return dataclasses.replace(recipe, retrieval=retrieval)
 
 
 @dataclass(frozen=True)

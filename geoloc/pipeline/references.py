@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from geoloc.encoders.presets import Preset, preset
+from geoloc.encoders.config import EncoderConfig, encoder_config
 from geoloc.errors import UsageError
 from geoloc.index.build import write_index
 from geoloc.index.rows import in_order, indexed_rows
@@ -18,10 +18,12 @@ from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.job_options import IndexOptions
 from geoloc.pipeline.lock import held
-from geoloc.pipeline.models import EncoderFacts, build_referencer, probe_encoder
+from geoloc.pipeline.models import probe_encoder
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.ranking.options import part_rows
+from geoloc.recipes.method import Facts
+from geoloc.recipes.stage import Answer, Stage
 from geoloc.results.parts import Parts
 from geoloc.schema import REFERENCE
 from geoloc.storage import Folder
@@ -48,34 +50,35 @@ def build_index(options: IndexOptions) -> int:
                 folder.uri,
             )
             return 0
-        models = preset(options.preset, options.model, options.s3)
+        models = encoder_config(options.encoder, options.model, options.s3)
         if options.vectors == "multimodal" and models.alignment is None:
-            raise UsageError(f"--vectors multimodal: preset {models.name} has one space only; use a trained alignment")
+            raise UsageError(f"--vectors multimodal: encoder {models.name} has one space only; use a trained alignment")
         if options.source == GALLERY:
             _announce(folder, publish(folder, lambda draft: _gallery(draft, models)))
             return 0
         return _run(options, models, folder)
 
 
-def _gallery(draft: Path, models: Preset) -> IndexInfo:
+def _gallery(draft: Path, models: EncoderConfig) -> IndexInfo:
     if not models.has_location_space:
-        raise UsageError(f"SOURCE gallery: preset {models.name} has none")
-    from geoloc.index.gallery import write_gallery  # needs torch (geoloc.pipeline.models)
+        raise UsageError(f"SOURCE gallery: encoder {models.name} has none")
+    from geoloc.index.gallery import write_gallery  # needs torch (geoloc.recipes.stage)
 
     return write_gallery(draft, models)
 
 
-def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
+def _run(options: IndexOptions, models: EncoderConfig, folder: Folder) -> int:
     connect()
-    plan = make_plan(options.cluster)
+    stage = Stage("encoder", functools.partial(_build_referencer, models, options.vectors == "multimodal"))
+    plan = make_plan(options.cluster, [stage])
     encoder = probe_encoder(models)
     run = Run(folder / "build", "references", REFERENCE)
     run.settle(
         {
             "source": Folder(options.source).uri,
-            "preset": models.name,
+            "encoder": models.name,
             "model": options.model,
-            "encoder": encoder.fingerprint,
+            "weights": encoder.weights["encoder"],
             "vectors": options.vectors,
             "picture_px": options.picture_px,
             "max_photo_mb": options.photos.max_photo_mb,
@@ -87,7 +90,6 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
     stream = Stream(
         run,
         load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=options.picture_px),
-        build_model=functools.partial(build_referencer, models, options.vectors == "multimodal"),
         plan=plan,
         max_failing_share=options.photos.max_failing_share,
         max_part_rows=part_rows(options.picture_px, 4_096),
@@ -112,6 +114,12 @@ def _run(options: IndexOptions, models: Preset, folder: Folder) -> int:
     return 0
 
 
+def _build_referencer(models: EncoderConfig, multimodal: bool, device: str, threads: int) -> Answer:
+    from geoloc.index.reference import Referencer
+
+    return Referencer(models, device, threads, multimodal).refer
+
+
 def _failed(parts: Parts) -> pa.Table:
     tables = parts.tables(["id", "uri", "status", "error_kind", "error"])
     return pa.concat_tables(table.filter(pc.equal(table["status"], "failed")) for table in tables).sort_by("id")
@@ -122,11 +130,11 @@ def _kinds(failed: pa.Table) -> str:
 
 
 def _assemble(
-    draft: Path, options: IndexOptions, models: Preset, encoder: EncoderFacts, parts: Parts, failed: pa.Table, rows: int
+    draft: Path, options: IndexOptions, models: EncoderConfig, encoder: Facts, parts: Parts, failed: pa.Table, rows: int
 ) -> IndexInfo:
     if failed.num_rows:
         pq.write_table(failed.drop_columns(["id", "status"]), draft / "skipped.parquet", compression="zstd")
-    info = IndexInfo("photos", encoder.fingerprint, models.name, models.model, rows, encoder.dimension)
+    info = IndexInfo("photos", encoder.weights["encoder"], models.name, models.model, rows, encoder.dimension)
     return write_index(draft, info, in_order(parts), options.ann)
 
 

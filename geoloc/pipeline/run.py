@@ -23,6 +23,7 @@ from geoloc.errors import UsageError
 from geoloc.photos.manifest import Manifest
 from geoloc.photos.sources import Source
 from geoloc.results.parts import Parts
+from geoloc.settings import differences
 from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
@@ -96,6 +97,21 @@ class Run:
     def write_record(self, **entries: object) -> None:
         """Set entries of ``run.json``, leaving the others as they are."""
         self.folder.write("run.json", json.dumps(self.record() | entries, indent=1, default=str).encode())
+
+    def renew(self, name: str, state: dict, change: Callable[[pa.Table], pa.Table]) -> None:
+        """Bring the results that are there to a ``state`` that new ones have from the start, part by part.
+
+        ``run.json`` says under ``name`` which state they are in, and none while that is being changed: what is cut off here
+        starts again with any later run. ``change`` gives the same rows, and may have been there before.
+        """
+        names = self.parts.names()
+        if self.record().get(name, None if names else state) != state:
+            log.info("Bringing the results up to date: %s", name)
+            self.no_success()
+            self.write_record(**{name: None})
+            for part in names:
+                self.parts.write(part, change(self.parts.read(part)))
+        self.write_record(**{name: state})
 
     def settle(self, settings: dict) -> None:
         """Record the settings that decide the results. Raises UsageError where the folder has others, naming them."""
@@ -225,12 +241,7 @@ class Run:
 
 def check_same(folder: Folder, before: dict, settings: dict) -> None:
     """Raises UsageError where a run in the folder was begun with other settings, naming them."""
-    changed = [
-        f"{name} was {before.get(name)!r}, is now {settings.get(name)!r}"
-        for name in sorted(before.keys() | settings.keys())
-        if before.get(name) != settings.get(name)
-    ]
-    if changed:
+    if changed := differences(before, settings):
         raise UsageError(
             f"OUTPUT {folder.uri} holds a run with other settings: {'; '.join(changed)}. "
             "Use a new output folder, or the old settings to go on"

@@ -1,4 +1,4 @@
-"""The stages as Ray Data runs them, and the stream that joins them. What they do is in Ray-free objects.
+"""The stream: from a manifest through loading tasks and stages of actors to parts. What they do is in Ray-free objects.
 
 Loading tasks and the writer import this module in processes of their own, so it does without torch.
 """
@@ -18,7 +18,7 @@ import ray.data
 from geoloc.errors import ACCESS, SourceFailingError, UsageError
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.pipeline.cluster import LOADER_CPUS, Plan, Pool
-from geoloc.pipeline.models import Build, ModelActor
+from geoloc.pipeline.models import ModelActor
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import Run, Unit
 from geoloc.results.parts import Parts
@@ -65,11 +65,8 @@ class Stream:
 
     run: Run
     load: LoadOptions
-    build_model: Build
-    """Called once an actor."""
     plan: Plan
-    build_ranker: Build | None = None
-    """Of a second stage of actors, behind the first."""
+    """The stages of actors, in their order, and how many of each there are."""
     finish: Callable[[pa.Table], pa.Table] | None = None
     """Last touch before a part is written."""
     max_failing_share: float = 1.0
@@ -106,8 +103,7 @@ class Stream:
         Whatever dies on the way (a task, an actor, a node), Ray runs again; a receipt means that rows are on storage.
         """
         rows = [dataclasses.asdict(unit) for unit in units]
-        plan = self.plan
-        photos = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             functools.partial(
                 _load,
                 manifest=ray.put(self.run.manifest),
@@ -118,25 +114,24 @@ class Stream:
             batch_format="pyarrow",
             num_cpus=LOADER_CPUS,
         )
-        answers = _through(photos, self.build_model, plan.models)
-        if self.build_ranker:
-            answers = _through(answers, self.build_ranker, plan.rankers)
+        for pool in self.plan.pools:
+            answers = _through(answers, pool)
         receipts = answers.map_batches(
             _Writer,
             fn_constructor_args=(self.run.parts, self.finish),
             batch_format="pyarrow",
             batch_size=part_rows,
-            compute=ray.data.ActorPoolStrategy(size=1 + plan.models.actors // 8),
+            compute=ray.data.ActorPoolStrategy(size=1 + self.plan.pools[0].actors // 8),
             num_cpus=0,
         )
         return receipts.iter_rows()
 
 
-def _through(rows: ray.data.Dataset, build: Build, pool: Pool) -> ray.data.Dataset:
+def _through(rows: ray.data.Dataset, pool: Pool) -> ray.data.Dataset:
     """A stage of actors, as many from first to last, because a model takes long to load."""
     return rows.map_batches(
         ModelActor,
-        fn_constructor_args=(build, pool.device, pool.threads_each),
+        fn_constructor_args=(pool.stage.build, pool.device, pool.threads_each),
         batch_format="pyarrow",
         batch_size=pool.batch_size,
         compute=ray.data.ActorPoolStrategy(size=pool.actors),

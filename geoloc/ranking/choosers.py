@@ -1,84 +1,89 @@
-"""Which of a photo's candidates is it? Choosers score them; the highest score is the answer."""
+"""Which of a photo's candidates is it? Choosers score them by what retrieval knows; the highest score is the answer."""
 
-from typing import Protocol
+import functools
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from geoloc.encoders.presets import Preset
+from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import UsageError
 from geoloc.geo.distance import haversine_km
 from geoloc.ranking.candidates import Candidates
+from geoloc.ranking.scorers import Chooser, Score
+from geoloc.storage import S3Options
 
 
-class Chooser(Protocol):
-    name: str
-    scale: float
-    """``softmax(scale * scores)`` weighs a photo's candidates against each other."""
-
-    def scores(self, photos: np.ndarray, candidates: Candidates) -> np.ndarray:
-        """Vectors (n, d) of photos and their candidates to scores (n, k) float32; -inf where there is no candidate."""
-        ...
-
-
-class Top1:
+@dataclass(frozen=True)
+class Top1(Chooser):
     """The most similar reference (nearest neighbour; GeoRanker §4.5 "Top-1")."""
 
-    name = "top1"
+    name: ClassVar[str] = "top1"
 
-    def __init__(self, scale: float) -> None:
-        self.scale = scale
+    def scale(self, config: EncoderConfig) -> float:
+        return config.similarity_scale
 
-    def scores(self, photos: np.ndarray, candidates: Candidates) -> np.ndarray:
-        return np.where(candidates.row >= 0, candidates.similarity, -np.inf).astype(np.float32)
-
-
-class Density:
-    """The candidate where most candidates are: the mode of a kernel density over their coordinates ([L]kNN, Vo 2017).
-
-    log density_i = log sum_j w_j exp(-d_ij² / 2 sigma²), w the softmax of the similarities. The paper's sigma is 4
-    with no unit given; read as degrees of latitude that is 445 km, which is our default.
-    """
-
-    name = "density"
-    scale = 1.0
-
-    def __init__(self, similarity_scale: float, sigma_km: float = 445.0) -> None:
-        self._similarity_scale = similarity_scale
-        self._sigma_km = sigma_km
-
-    def scores(self, photos: np.ndarray, candidates: Candidates) -> np.ndarray:
-        known = candidates.row >= 0
-        logits = np.where(known, self._similarity_scale * candidates.similarity, -np.inf)
-        lat, lon = candidates.lat, candidates.lon
-        km = haversine_km(lat[:, :, None], lon[:, :, None], lat[:, None, :], lon[:, None, :])
-        exponent = logits[:, None, :] - km**2 / (2 * self._sigma_km**2)
-        top = exponent.max(axis=2, keepdims=True)
-        density = top[..., 0] + np.log(np.exp(exponent - top).sum(axis=2))
-        return np.where(known, density, -np.inf).astype(np.float32)
+    def load(self, config: EncoderConfig, device: str = "cpu") -> Score:
+        return _similarity
 
 
-CHOOSERS = ("top1", "density", "verification")
+@dataclass(frozen=True)
+class Density(Chooser):
+    """The candidate where most candidates are: the mode of a kernel density over their coordinates ([L]kNN, Vo 2017)."""
+
+    name: ClassVar[str] = "density"
+    sigma_km: float = 445.0
+    """Width of the kernel. The paper's sigma is 4 with no unit given; read as degrees of latitude that is 445 km."""
+
+    def check(self, config: EncoderConfig, candidates: int, s3: S3Options) -> None:
+        if self.sigma_km <= 0:
+            raise UsageError(f"--density-sigma-km {self.sigma_km}: must be above 0")
+
+    def load(self, config: EncoderConfig, device: str = "cpu") -> Score:
+        return functools.partial(_density, config.similarity_scale, self.sigma_km)
 
 
-GEORANKER = "georanker"
+@dataclass(frozen=True)
+class Verification(Chooser):
+    """The candidate whose encoded coordinates lie nearest to the image in location space (G3 §3.4, GeoCLIP)."""
+
+    name: ClassVar[str] = "verification"
+
+    def check(self, config: EncoderConfig, candidates: int, s3: S3Options) -> None:
+        if not config.has_location_space:
+            raise UsageError(
+                f"--chooser verification: encoder {config.name} has no location space to compare images and coordinates "
+                "in; use --chooser top1 or density, or --encoder geoclip or a trained alignment"
+            )
+
+    def scale(self, config: EncoderConfig) -> float:
+        return config.similarity_scale
+
+    def load(self, config: EncoderConfig, device: str = "cpu") -> Score:
+        from geoloc.ranking.verification import location_cosine  # needs torch, which reading options does without
+
+        return location_cosine(config, device)
 
 
-def score_scale(name: str, preset: Preset) -> float:
-    """The ``scale`` of the chooser called ``name``, or of GEORANKER, whose scores are logits."""
-    return 1.0 if name in (Density.name, GEORANKER) else preset.similarity_scale
+CHOOSERS: dict[str, type[Chooser]] = {kind.name: kind for kind in (Top1, Density, Verification)}
 
 
-def check_chooser(name: str, preset: Preset) -> None:
-    """Raises UsageError where the preset cannot serve the chooser."""
-    if name not in CHOOSERS:
-        raise UsageError(f"--chooser {name}: there is {', '.join(CHOOSERS)}")
-    if name == "verification" and not preset.has_location_space:
-        raise UsageError(
-            f"--chooser verification: preset {preset.name} has no location space to compare images and coordinates in; "
-            "use --chooser top1 or density, or --preset geoclip or a trained alignment"
-        )
+def choosers_for(config: EncoderConfig) -> list[str]:
+    """All that an encoder can serve."""
+    return [name for name in CHOOSERS if name != Verification.name or config.has_location_space]
 
 
-def choosers_for(preset: Preset) -> list[str]:
-    """All that the preset can serve."""
-    return [name for name in CHOOSERS if name != "verification" or preset.has_location_space]
+def _similarity(photos: np.ndarray, candidates: Candidates) -> np.ndarray:
+    return np.where(candidates.row >= 0, candidates.similarity, -np.inf).astype(np.float32)
+
+
+def _density(similarity_scale: float, sigma_km: float, photos: np.ndarray, candidates: Candidates) -> np.ndarray:
+    """log density_i = log sum_j w_j exp(-d_ij² / 2 sigma²), w the softmax of the similarities."""
+    known = candidates.row >= 0
+    logits = np.where(known, similarity_scale * candidates.similarity, -np.inf)
+    lat, lon = candidates.lat, candidates.lon
+    km = haversine_km(lat[:, :, None], lon[:, :, None], lat[:, None, :], lon[:, None, :])
+    exponent = logits[:, None, :] - km**2 / (2 * sigma_km**2)
+    top = exponent.max(axis=2, keepdims=True)
+    density = top[..., 0] + np.log(np.exp(exponent - top).sum(axis=2))
+    return np.where(known, density, -np.inf).astype(np.float32)

@@ -21,11 +21,11 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 
 from geoloc.columns import plain
 from geoloc.errors import UsageError
-from geoloc.photos.views import AreaView
 from geoloc.ranking.hub import HubFolder, is_on_hub
 from geoloc.ranking.options import ADAPTER, CONFIG, RankerOptions
 from geoloc.ranking.packing import ATTENTION, Grid, Pack, Seen
 from geoloc.ranking.pictures import Patcher
+from geoloc.ranking.scorers import RankerFacts
 from geoloc.storage import Folder, describe
 
 _BASE = "geoloc_base"
@@ -35,7 +35,7 @@ TARGETS = r".*language_model\.layers\.\d+\.self_attn\.[qkv]_proj"
 """The language model's; a vision tower's attention has other names, and stays frozen."""
 
 
-class GeoRanker(nn.Module):
+class GeoRankerModel(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         """``model`` is a transformers image-text model without language-model head."""
         super().__init__()
@@ -83,7 +83,7 @@ def _identity(model: nn.Module) -> str:
 
 def load_base(
     folder: str, dtype: torch.dtype = torch.float32, device: str = "cpu", checkpointing: bool = False
-) -> GeoRanker:
+) -> GeoRankerModel:
     """An untuned ranker from a model folder. Raises UsageError where there is none that can be used.
 
     ``checkpointing``: compute activations twice instead of keeping them, to train in less memory.
@@ -115,7 +115,7 @@ def load_base(
     whole.model.language_model.config._attn_implementation = ATTENTION
     if checkpointing:
         whole.gradient_checkpointing_enable({"use_reentrant": False})
-    return GeoRanker(whole.model)
+    return GeoRankerModel(whole.model)
 
 
 def _check_whole(folder: str, missing: set[str]) -> None:
@@ -139,7 +139,7 @@ def _check_memory(folder: str, dtype: torch.dtype) -> None:
         )
 
 
-def check_ranker(options: RankerOptions) -> tuple[AreaView, str]:
+def check_ranker(options: RankerOptions) -> RankerFacts:
     """What the ranker looks at, and a fingerprint of its model and adapter; reads no weights but the adapter's.
 
     Raises UsageError where there is no such ranker, or its adapter is another model's.
@@ -159,7 +159,7 @@ def check_ranker(options: RankerOptions) -> tuple[AreaView, str]:
         _, data, trained_on = _read_adapter(options.adapter)
         _check_base(options.model, config.model_type, options.adapter, trained_on)
         digest.update(data)
-    return view, digest.hexdigest()
+    return RankerFacts(view, digest.hexdigest())
 
 
 def _sample(file: Path, pieces: int = 16, size: int = 1 << 16) -> bytes:
@@ -180,7 +180,7 @@ def load_processor(folder: str) -> ProcessorMixin:
     return processor
 
 
-def with_new_adapter(ranker: GeoRanker, rank: int = 16, alpha: int = 32, dropout: float = 0.05) -> peft.PeftModel:
+def with_new_adapter(ranker: GeoRankerModel, rank: int = 16, alpha: int = 32, dropout: float = 0.05) -> peft.PeftModel:
     """Made ready for fine-tuning: LoRA on q, k and v of the language model, and the value head, are trained."""
     return peft.get_peft_model(ranker, _lora(rank, alpha, dropout), autocast_adapter_dtype=False)
 
@@ -197,7 +197,7 @@ def save_adapter(tuned: peft.PeftModel, folder: Path, weights: dict[str, torch.T
     config.save_pretrained(folder)
 
 
-def with_adapter(ranker: GeoRanker, folder: Folder | HubFolder) -> peft.PeftModel:
+def with_adapter(ranker: GeoRankerModel, folder: Folder | HubFolder) -> peft.PeftModel:
     """With a trained adapter, frozen: one of ``save_adapter``, or GeoRanker's released one.
 
     Raises UsageError unless every tensor of the adapter has its place in the model, and every place its tensor: PEFT

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from geoloc.encoders.presets import Preset
 from geoloc.errors import PhotoError
 from geoloc.estimate.retriever import Retriever
 from geoloc.geo.distance import geodesic_km, haversine_km, valid_coordinates
@@ -38,9 +37,8 @@ class Reference:
 class Retrieved:
     """References by searching an index."""
 
-    def __init__(self, preset: Preset, index: Folder, options: GeoRankingOptions, device: str, threads: int) -> None:
-        self._retriever = Retriever(preset, index, device, threads)
-        self._index, self._options = self._retriever.index, options
+    def __init__(self, retriever: Retriever, options: GeoRankingOptions) -> None:
+        self._retriever, self._index, self._options = retriever, retriever.index, options
 
     def rows(self, batch: pa.Table, lat: np.ndarray, lon: np.ndarray) -> Iterator[tuple[int, list[Reference]]]:
         """Row numbers of a batch of LOADED's photos, and what was found for each, most similar first."""

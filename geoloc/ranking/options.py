@@ -105,17 +105,3 @@ class GeoRankingOptions:
             raise UsageError(f"--picture-px {self.picture_px}: must not be below 0")
         if self.twin_cosine is not None and not -1 <= self.twin_cosine <= 1:
             raise UsageError(f"--twin-cosine {self.twin_cosine}: must be from -1 to 1")
-
-
-@dataclass(frozen=True)
-class RerankOptions:
-    ranked: int = 15
-    """Of the candidates, the most similar."""
-    negatives: int = 5
-    """Of the candidates, the least similar."""
-    template: str = "shared_prefix"
-    """The prompt's (geoloc.ranking.prompt)."""
-    skip_within_km: float | None = None
-    """Leave retrieval's answer where its first five candidates lie within this of each other."""
-    retrieval_scale: float = 1.0
-    """Retrieval's scores times this are logits, as the ranker's are."""

@@ -1,10 +1,9 @@
-"""The ranker: a photo and its candidates in, a score for each candidate out. The same object serves archives, requests and
-evaluation."""
+"""GeoRanker loaded: a photo and its candidates in, a score for each candidate out. The same object serves archives, requests
+and evaluation."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -13,11 +12,12 @@ import torch
 from geoloc.errors import PhotoError, UsageError
 from geoloc.photos.decode import PhotoFile
 from geoloc.photos.views import AreaView
-from geoloc.ranking.georanker import GeoRanker, load_base, load_processor, with_adapter
+from geoloc.ranking.georanker import GeoRankerModel, load_base, load_processor, with_adapter
 from geoloc.ranking.options import PromptOptions, RankerOptions
 from geoloc.ranking.packing import Pack, Prompter, Prompts, Seen
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.prompt import PromptPlace
+from geoloc.ranking.query import RankCandidate, RankQuery
 
 GPU_TOKENS, CPU_TOKENS = 16_384, 4_096
 """Of a forward pass, unless a single photo has more."""
@@ -29,27 +29,10 @@ Name = tuple[str, int]
 """Of a picture: a query by its number in the batch, a candidate by its key if it has one."""
 
 
-@dataclass(frozen=True)
-class RankCandidate:
-    place: PromptPlace
-    image: bytes | np.ndarray | None = None
-    """A picture file of the place, or what ``Ranker.view`` made of it; None where there is none."""
-    key: int | None = None
-    """Of the image among all that this ranker sees, such as its row of the index: its features are kept under it."""
-
-
-@dataclass(frozen=True)
-class RankQuery:
-    picture: np.ndarray
-    """(h, w, 3) uint8, as ``Ranker.view`` made it."""
-    candidates: Sequence[RankCandidate]
-    negatives: Sequence[PromptPlace] = ()
-
-
-class Ranker:
+class GeoRankerScorer:
     def __init__(
         self,
-        model: GeoRanker,
+        model: GeoRankerModel,
         folder: str,
         prompt: PromptOptions,
         device: str = "cpu",
@@ -70,7 +53,7 @@ class Ranker:
         self._pool = ThreadPoolExecutor(threads)
 
     @classmethod
-    def load(cls, options: RankerOptions, device: str = "cpu", threads: int = 1, **others: int) -> "Ranker":
+    def load(cls, options: RankerOptions, device: str = "cpu", threads: int = 1, **others: int) -> "GeoRankerScorer":
         """bfloat16 on a GPU, float32 elsewhere. Raises UsageError where there is no such model or adapter."""
         model = load_base(options.model, torch.bfloat16 if device == "cuda" else torch.float32, device)
         if options.adapter:

@@ -1,16 +1,16 @@
 """The service as Ray Serve builds it.
 
-serve run geoloc.serving.app:build preset=lite index=/data/index
+serve run geoloc.serving.app:build recipe=lite index=/data/index
 """
 
 from ray import serve
 from ray.serve.config import BackpressureConfig
 
+from geoloc.recipes.method import check
 from geoloc.serving.access import Ledger, read_keys
 from geoloc.serving.api import Api
-from geoloc.serving.composition import Composition
 from geoloc.serving.models import RankingModels
-from geoloc.serving.options import ServingOptions
+from geoloc.serving.options import S3, ServingOptions
 
 FLOOD = 1000
 """Requests beyond those that may wait, from which on Ray Serve refuses them itself; the API does before, with a reason."""
@@ -22,7 +22,8 @@ def build(options: ServingOptions) -> serve.Application:
 
     Raises UsageError for what can be told without loading models.
     """
-    Composition(options.models).check()
+    recipe = options.models.read(S3)
+    check(recipe, S3)
     read_keys(options.keys)
     device, threads = ("cuda", 4) if options.gpus_each else ("cpu", 2)
     common = {
@@ -39,7 +40,7 @@ def build(options: ServingOptions) -> serve.Application:
         "max_surge_percent": 100,  # copies that replace others are ready before those stop
     }
     ranking = None
-    if options.ranker_adapter:
+    if recipe.rankers:
         ranking = RankingModels.options(
             **common, max_ongoing_requests=2 * options.batch_size, max_queued_requests=options.max_waiting
         ).bind(device, threads, options.batch_size)

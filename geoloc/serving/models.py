@@ -33,7 +33,7 @@ class Locating:
         self._stage, self._decoders = await asyncio.to_thread(self._load, options)
 
     def _load(self, options: ModelOptions):
-        from geoloc.serving.stages import Retrieval  # needs torch (geoloc.pipeline.models)
+        from geoloc.serving.stages import Retrieval  # needs torch (geoloc.recipes.stage)
 
         _limit_threads(self._threads)
         stage, most = Retrieval(options, self._device, self._threads), int(self._options.max_megapixels * 1e6)

@@ -1,43 +1,16 @@
 """What the service is set to: the arguments of ``serve run`` and of ``serve.yaml``."""
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from geoloc.schema import MAX_CANDIDATES
+from geoloc.recipes.options import RecipeOptions
+from geoloc.storage import S3Options
+
+S3 = S3Options()
+"""A service finds S3 the standard AWS way alone."""
 
 
-class ModelOptions(BaseModel):
+class ModelOptions(RecipeOptions):
     """Which models answer. A service that runs takes up other ones without dropping a request (``serve deploy``)."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
-
-    preset: str = "geoclip"
-    """Models: geoclip, lite, or a folder from train_alignment.py."""
-    model: str | None = None
-    """Another image tower for the preset."""
-    index: str | None = None
-    """Index folder from build_index.py (default: the preset's own gallery of coordinates, where it has one)."""
-    candidates: int = Field(20, ge=1, le=MAX_CANDIDATES)
-    """Places retrieved for a photo."""
-    chooser: Literal["top1", "density", "verification"] = "top1"
-    """How one of them is chosen: the most similar, the densest, or the best match in location space."""
-    density_sigma_km: float = Field(445, gt=0)
-    """Width of the density chooser's kernel, km."""
-    parts: str | None = None
-    """Of an alignment's vectors, the parts to search by, joined by + (default: all three)."""
-    calibration: str | None = None
-    """calibration.json from calibrate.py, or the folder with it."""
-    ranker_model: str | None = None
-    """Base model of the ranker, a folder or hub name: with it and the adapter, a vision-language model ranks the places."""
-    ranker_adapter: str | None = None
-    """The ranker's adapter from train_ranker.py."""
-    ranker_candidates: int | None = None
-    """Places to rank, of those retrieved (default: all but the prompt's negatives)."""
-    ranker_max_pixels: int | None = None
-    """Pixels the ranker sees of a picture (default: as its adapter learned)."""
-    skip_ranking_within_km: float | None = None
-    """Do not rank where the five most similar places lie as close together, km."""
 
 
 class DeploymentOptions(BaseModel):

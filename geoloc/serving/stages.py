@@ -1,66 +1,74 @@
-"""The archive job's own stages, for whatever requests are there. Without Ray."""
+"""A recipe's stages, for whatever requests are there. Without Ray."""
 
 import pyarrow as pa
 from PIL import Image
 
-from geoloc.errors import PhotoError
 from geoloc.estimate.locator import Locator
-from geoloc.estimate.reranker import Reranker
-from geoloc.index.store import Index, local_copy
-from geoloc.photos.views import Picture
-from geoloc.pipeline.indexes import check_encoder
-from geoloc.ranking.georanker import check_ranker
-from geoloc.ranking.prompt import PromptPlace
-from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
-from geoloc.serving.composition import Composition
-from geoloc.serving.options import ModelOptions
+from geoloc.index.store import Index, cache_folder, local_copy
+from geoloc.photos.views import Picture, packed
+from geoloc.recipes.indexes import check_encoder
+from geoloc.recipes.method import Method
+from geoloc.schema import LOCATED, PICTURE
+from geoloc.serving.options import S3, ModelOptions
+from geoloc.storage import Folder
+
+
+def find_method(options: ModelOptions) -> Method:
+    """With its index on this machine. Raises UsageError."""
+    return Method.find(options.read(S3), Folder(str(cache_folder()), S3))
 
 
 class Retrieval:
-    """Rows of LOADED to rows of LOCATED, with ``picture`` where they are to be ranked."""
+    """The first stage: rows of LOADED to rows of LOCATED, with ``picture`` where they are to be ranked."""
 
     def __init__(self, options: ModelOptions, device: str = "cpu", threads: int = 1) -> None:
         """Raises UsageError where the options do not go together."""
-        parts = Composition(options)
-        index = parts.index()
-        self._locator = Locator(parts.locator(index), device, threads)
-        self.index, encoder = self._locator.index, self._locator.encoder_fingerprint
-        info = self.index.info
-        check_encoder(index, info, parts.preset, encoder)
-        self.view = self._locator.view
-        self.picture_view, ranker = check_ranker(parts.ranker()) if parts.ranked else (None, None)
-        parts.check_calibration(encoder, info, ranker)
-        self.facts = {
-            "preset": parts.preset.name,
-            "model": parts.preset.model,
-            "encoder": encoder,
+        method = find_method(options)
+        self._locator = Locator.load(method.locator_options(), device, threads)
+        self.index, encoder = self._locator.retriever.index, self._locator.retriever.encoder
+        check_encoder(method.index, method.info, method.config, encoder.fingerprint)
+        known = method.facts(encoder.view, encoder.dimension, encoder.fingerprint)
+        method.check_calibration(known.weights)
+        self.view, self.picture_view = known.view, known.picture_view
+        info = method.info
+        self.facts = {"recipe": method.recipe.name, "model": method.config.model} | method.settings(known.weights)
+        self.facts |= {
             "index": {"fingerprint": info.fingerprint, "kind": info.kind, "rows": info.rows},
-            "candidates": options.candidates,
-            "chooser": options.chooser,
-            "ranker": ranker,
-            "calibrated": options.calibration is not None,
+            "calibrated": method.recipe.calibration is not None,
         }
 
     def locate(self, loaded: list[pa.Table]) -> list[pa.Table]:
-        done = self._locator.locate(pa.concat_tables(loaded))
-        return [done.slice(row, 1) for row in range(done.num_rows)]
+        return _rows(self._locator.locate(pa.concat_tables(loaded)))
 
 
 class Ranking:
-    """Rows of LOCATED to rows of LOCATED."""
+    """The stages behind it: rows of LOCATED to rows of LOCATED."""
 
     def __init__(self, options: ModelOptions, device: str = "cpu", threads: int = 1) -> None:
-        parts = Composition(options)
-        self._ranker = Ranker.load(parts.ranker(), device, threads)
-        index = Index(local_copy(parts.index()))
-        self._reranker = Reranker(self._ranker, index, parts.rerank(), parts.confidence())
+        self._method = find_method(options)
+        self._view = self._method.recipe.rankers[0].probe(self._method.s3).view
+        self._answers = [stage.build(device, threads) for stage in self._method.stages()[1:]]
 
     def rank(self, located: list[pa.Table]) -> list[pa.Table]:
-        done = self._reranker.rerank(pa.concat_tables(located))
-        return [done.slice(row, 1) for row in range(done.num_rows)]
+        table = pa.concat_tables(located)
+        for answer in self._answers:
+            table = answer(table)
+        return _rows(table)
 
-    def check(self, asked: list[None]) -> list[PhotoError | None]:
-        """What is wrong when the ranker is to tell how near nowhere is to a grey picture."""
-        grey = self._ranker.view.of(Picture.of(Image.new("RGB", (64, 64), "grey")))
-        answers = self._ranker.rank([RankQuery(grey, [RankCandidate(PromptPlace(0, 0))]) for _ in asked])
-        return [found if isinstance(found, PhotoError) else None for found in answers]
+    def check(self, requests: list[None]) -> list[str | None]:
+        """What is wrong when the rankers are to tell how near the index's first places are to a grey picture."""
+        index = Index(local_copy(self._method.index))
+        grey = packed(self._view.of(Picture.of(Image.new("RGB", (64, 64), "grey"))))
+        places = [
+            {"lat": index.lat[n], "lon": index.lon[n], "score": 0.0, "similarity": 0.0, "reference_id": n}
+            for n in range(self._method.recipe.retrieval.candidates)
+        ]
+        row = {"status": "located", "method": "check", "candidates": places, "picture": grey}
+        fields = [field for field in LOCATED if field.name not in ("geometry", "bbox")]
+        schema = pa.schema([*fields, pa.field("picture", PICTURE)])
+        answers = self.rank([pa.Table.from_pylist([row], schema) for _ in requests])
+        return [answer["error"][0].as_py() for answer in answers]
+
+
+def _rows(table: pa.Table) -> list[pa.Table]:
+    return [table.slice(row, 1) for row in range(table.num_rows)]

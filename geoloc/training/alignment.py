@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
 
-from geoloc.encoders.presets import ALIGNMENT, WEIGHTS, Preset, image_model
+from geoloc.encoders.config import ALIGNMENT, WEIGHTS, EncoderConfig, image_model
 from geoloc.errors import UsageError
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.lock import held
-from geoloc.pipeline.models import build_featurer, probe_encoder
+from geoloc.pipeline.models import probe_encoder
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
+from geoloc.recipes.stage import Answer, Stage
 from geoloc.results.parts import Parts
 from geoloc.schema import REFERENCE
 from geoloc.storage import Folder
@@ -43,24 +44,24 @@ def train_alignment(options: AlignmentOptions) -> int:
     options.training.check()
     options.photos.check()
     options.listing.check()
-    models = image_model(options.preset, options.model)
+    models = image_model(options.encoder, options.model)
     if models.alignment is not None:
-        raise UsageError(f"--preset {options.preset}: is trained already; start from geoclip or lite")
+        raise UsageError(f"--encoder {options.encoder}: is trained already; start from geoclip or lite")
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
     with held(folder):
         return _run(options, models, Run(folder, "features", REFERENCE))
 
 
-def _run(options: AlignmentOptions, models: Preset, run: Run) -> int:
+def _run(options: AlignmentOptions, models: EncoderConfig, run: Run) -> int:
     connect()
     encoder = probe_encoder(models)
     run.settle(
         {
             "source": Folder(options.source).uri,
-            "preset": models.name,
+            "encoder": models.name,
             "model": models.model,
-            "encoder": encoder.fingerprint,
+            "weights": encoder.weights["encoder"],
         }
         | {
             name: value
@@ -77,8 +78,7 @@ def _run(options: AlignmentOptions, models: Preset, run: Run) -> int:
         stream = Stream(
             run,
             load=options.photos.load_options(encoder.view, options.s3, need_position=True),
-            build_model=functools.partial(build_featurer, models),
-            plan=make_plan(options.cluster),
+            plan=make_plan(options.cluster, [Stage("encoder", functools.partial(_build_featurer, models))]),
             max_failing_share=options.photos.max_failing_share,
             max_part_rows=4_096,
         )
@@ -102,16 +102,22 @@ def _run(options: AlignmentOptions, models: Preset, run: Run) -> int:
     return 0
 
 
+def _build_featurer(models: EncoderConfig, device: str, threads: int) -> Answer:
+    from geoloc.index.reference import Featurer
+
+    return Featurer(models, device, threads).refer
+
+
 def _check_features(features: Run, run: Run) -> None:
     theirs, ours = (one.record().get("settings", {}) for one in (features, run))
-    for name in ("source", "encoder"):
+    for name in ("source", "weights"):
         if theirs.get(name) != ours[name]:
             raise UsageError(
                 f"--features {features.folder.uri}: its {name} is {theirs.get(name)!r}, and this run's is {ours[name]!r}"
             )
 
 
-def _fit(options: AlignmentOptions, models: Preset, folder: Folder, parts: Parts, photos: int) -> None:
+def _fit(options: AlignmentOptions, models: EncoderConfig, folder: Folder, parts: Parts, photos: int) -> None:
     training = options.training
     workers, gpus = training_workers(training.workers, options.cluster)
     if training.batch_size % workers:
@@ -134,7 +140,7 @@ def _fit(options: AlignmentOptions, models: Preset, folder: Folder, parts: Parts
     folder.write("report.html", loss_page(history, card | {"photos": photos, "output": folder.uri}))
     folder.write(ALIGNMENT, json.dumps(card, indent=1).encode())
     folder.filesystem.rm(folder.path("train"), recursive=True)
-    log.info("Alignment: %s; use it with --preset %s", folder.uri, folder.uri)
+    log.info("Alignment: %s; use it with --encoder %s", folder.uri, folder.uri)
 
 
 def train_worker(config: dict) -> None:
@@ -167,7 +173,7 @@ def train_worker(config: dict) -> None:
             ray.train.report({"problem": str(error)})
             return
     card = {
-        "preset": config["models"].name,
+        "encoder": config["models"].name,
         "model": config["models"].tower,
         "image_dimension": examples.features.shape[1],
         "text_dimension": texts.shape[1],

@@ -19,10 +19,10 @@ class AlignmentOptions:
     [, city, region, country]. Names that are not given are those of the nearest place."""
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Folder of the run and of the trained alignment, s3:// or local. The same command goes on where it was."""
-    preset: str = "geoclip"
+    encoder: str = "geoclip"
     """Models to start from: geoclip (CLIP ViT-L/14, as G3) or lite."""
     model: str | None = None
-    """Another image tower for the preset: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    """Another image tower for the encoder: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
     features: str | None = None
     """OUTPUT of another run on the same SOURCE and models, to train on its features, with other settings."""
     training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)

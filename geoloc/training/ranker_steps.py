@@ -18,7 +18,8 @@ from geoloc.ranking.georanker import load_base, save_adapter, with_new_adapter
 from geoloc.ranking.losses import first_order_loss, second_order_loss
 from geoloc.ranking.options import PromptOptions
 from geoloc.ranking.packing import Pack, Prompts
-from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
+from geoloc.ranking.query import RankCandidate, RankQuery
+from geoloc.ranking.scorer import GeoRankerScorer
 from geoloc.training.options import RankerTrainingOptions, deepspeed_config
 from geoloc.training.questions import Question
 
@@ -56,7 +57,7 @@ class RankerTrainee:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         base = load_base(model, dtype, str(device), options.checkpointing)
         self._tuned = with_new_adapter(base, options.lora_rank, options.lora_alpha, options.lora_dropout)
-        self._asker = Ranker(base, model, prompt, str(device), cache_bytes=0)
+        self._asker = GeoRankerScorer(base, model, prompt, str(device), cache_bytes=0)
         self.view = self._asker.view
         self._named = [(name, p) for name, p in self._tuned.named_parameters() if p.requires_grad]
         self._parameters = [parameter for _, parameter in self._named]

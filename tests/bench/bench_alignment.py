@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from geoloc.encoders.alignment import Alignment, alignment_loss
-from geoloc.encoders.presets import lite
+from geoloc.encoders.config import lite
 from geoloc.encoders.text import text_encoder
 from geoloc.geo.distance import THRESHOLDS_KM, geodesic_km
 from geoloc.results.parts import Parts
@@ -47,11 +47,11 @@ def measure(root: Path) -> None:
     for name, settings in (("G3's settings", []), (" ".join(TRAINING), TRAINING)):
         trained = root / ("trained-otherwise" if settings else "trained")
         reuse = ["--features", root / "trained"] if settings else []
-        job("train_alignment.py", root / "learned.csv", trained, "--preset", "lite", *reuse, *settings)
+        job("train_alignment.py", root / "learned.csv", trained, "--encoder", "lite", *reuse, *settings)
         for vectors in ("images", "multimodal"):
             index, out = (root / f"{kind}-{trained.name}-{vectors}" for kind in ("index", "evaluation"))
-            job("build_index.py", root / "references.csv", index, "--preset", trained, "--vectors", vectors)
-            locate = ["--images", root / "query", "--index", index, "--preset", trained, "--parts", *PARTS]
+            job("build_index.py", root / "references.csv", index, "--encoder", trained, "--vectors", vectors)
+            locate = ["--images", root / "query", "--index", index, "--encoder", trained, "--parts", *PARTS]
             job("evaluate.py", root / "query.csv", out, *locate, "--choosers", "top1")
             print(f"{name}, {vectors} as references:")
             with (out / "table.csv").open() as file:

@@ -2,7 +2,7 @@
 
     python -m tests.bench.bench_attack INDEX FOLDER [alone|service|archive …]
 
-FOLDER has honest photos; INDEX is one of preset lite. Every hostile file of 99 megapixels alone, then one pixel more than
+FOLDER has honest photos; INDEX is one of encoder lite. Every hostile file of 99 megapixels alone, then one pixel more than
 allowed; eight at once against a service with 16 honest clients of another key; ten of them in an archive of 300 photos.
 """
 
@@ -106,7 +106,7 @@ def service(index: str, photos: list[bytes], files: dict[str, bytes]) -> None:
             keys.write(f"{name} {hashlib.sha256(name.encode()).hexdigest()}\n")
         keys.flush()
         options = ServingOptions(
-            preset="lite", index=index, photos_a_minute=10**9, max_megapixels=ALLOWED, keys=keys.name
+            encoder="lite", index=index, photos_a_minute=10**9, max_megapixels=ALLOWED, keys=keys.name
         )
         put_haproxy_in_front(tempfile.mkdtemp())
         ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR")

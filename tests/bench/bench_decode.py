@@ -16,8 +16,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from geoloc.encoders.config import lite
 from geoloc.encoders.image import ImageEncoder
-from geoloc.encoders.presets import lite
 from geoloc.photos.decode import MARGIN, PhotoFile
 from geoloc.photos.views import Picture, View
 

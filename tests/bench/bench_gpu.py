@@ -17,8 +17,8 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
+from geoloc.encoders.config import encoder_config
 from geoloc.encoders.image import ImageEncoder
-from geoloc.encoders.presets import preset
 from geoloc.index.search import GpuSearcher, exact_search
 
 ROWS = 4_100_000
@@ -59,7 +59,7 @@ def search(dimension: int, queries: int = 4096) -> None:
 def encode(chip: str, batch: int = 256) -> None:
     peak = next((flops for name, flops in PEAK_FLOPS.items() if name in chip), None)
     with tempfile.TemporaryDirectory() as folder:
-        encoder = ImageEncoder(preset("lite", random_vit(Path(folder))), "cuda")
+        encoder = ImageEncoder(encoder_config("lite", random_vit(Path(folder))), "cuda")
     pixels = np.random.default_rng(0).integers(0, 255, (batch, 336, 336, 3), dtype=np.uint8)
     for name in ("eager", "compiled"):
         if name == "compiled":

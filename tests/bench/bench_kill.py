@@ -30,7 +30,8 @@ def main(seed: int = 0) -> None:
         write_references(root / "references", planet, 300)
         write_archive(root / "archive", root / "truth.csv", planet, PHOTOS)
         subprocess.run(
-            [sys.executable, "jobs/build_index.py", root / "references", root / "index", "--preset", "lite"], check=True
+            [sys.executable, "jobs/build_index.py", root / "references", root / "index", "--encoder", "lite"],
+            check=True,
         )
         whole, _ = run(root, "whole")
         print(f"uninterrupted: {whole:.0f} s")
@@ -48,7 +49,7 @@ def main(seed: int = 0) -> None:
 def run(root: Path, name: str, kill_after_rows: int | None = None) -> tuple[float, int]:
     """Seconds until the job ended or was killed, and the rows that were written then."""
     start = time.monotonic()
-    command = [sys.executable, "jobs/geotag_archive.py", root / "archive", root / name, "--preset", "lite"]
+    command = [sys.executable, "jobs/geotag_archive.py", root / "archive", root / name, "--encoder", "lite"]
     job = subprocess.Popen([*command, "--index", root / "index"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     parts = Parts(Folder(str(root / name / "geotags")))
     while job.poll() is None:

@@ -17,7 +17,7 @@ import numpy as np
 from geoloc.toy.archive import write_archive
 from geoloc.toy.planet import Planet
 
-SETTINGS = ["--preset", "lite", "--epochs", "6", "--batch-size", "32", "--checkpoint-steps", "10"]
+SETTINGS = ["--encoder", "lite", "--epochs", "6", "--batch-size", "32", "--checkpoint-steps", "10"]
 RANKER_SETTINGS = ["--max-pixels", "9408", "--lr", "1e-3", "--checkpoint-steps", "10", "--validation-photos", "20"]
 PHOTOS, KILL_AT, RANKER_KILL_AT = 400, 40, 25
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from geoloc.encoders.config import lite
 from geoloc.encoders.image import ImageEncoder
-from geoloc.encoders.presets import lite
 from geoloc.index.search import ExactSearcher
 from geoloc.index.store import Index
 from geoloc.photos.decode import PhotoFile

@@ -32,9 +32,9 @@ ABLATIONS = {
 def main() -> None:
     base, root = Path(sys.argv[1]), Path(sys.argv[2])
     write_photos(root)
-    job("build_index.py", root / "references.csv", root / "index", "--preset", "lite")
+    job("build_index.py", root / "references.csv", root / "index", "--encoder", "lite")
     for name in ("learned", "held"):
-        job("build_georanking.py", root / f"{name}.csv", root / name, "--index", root / "index", "--preset", "lite")
+        job("build_georanking.py", root / f"{name}.csv", root / name, "--index", root / "index", "--encoder", "lite")
     found = {}
     for name, settings in ABLATIONS.items():
         out = root / name.replace(" ", "-").replace("'", "")

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, Qwen2VLConfig
 
 from geoloc.ranking import packing
-from geoloc.ranking.georanker import GeoRanker, with_new_adapter
+from geoloc.ranking.georanker import GeoRankerModel, with_new_adapter
 from geoloc.ranking.losses import multi_order_distance_loss
 from geoloc.ranking.packing import ATTENTION, Pack, Part, Prompts, Seen
 
@@ -52,7 +52,7 @@ def build(size: str, device: str, dtype: torch.dtype):
     with torch.device(device):
         whole = AutoModelForImageTextToText.from_config(config(size), dtype=dtype, attn_implementation="sdpa").eval()
     whole.model.language_model.config._attn_implementation = ATTENTION
-    return whole, GeoRanker(whole.model).eval()
+    return whole, GeoRankerModel(whole.model).eval()
 
 
 def grid(tokens: int) -> tuple[int, int]:
@@ -128,7 +128,7 @@ def vision_flops(tokens: int) -> int:
         settings = config("7B")
         settings.vision_config.depth, settings.text_config.num_hidden_layers = depth, 0
         settings.text_config.layer_types, settings.text_config.vocab_size = [], 100
-        ranker = GeoRanker(AutoModelForImageTextToText.from_config(settings, attn_implementation="sdpa").model)
+        ranker = GeoRankerModel(AutoModelForImageTextToText.from_config(settings, attn_implementation="sdpa").model)
         counted.append(flops(lambda ranker=ranker: ranker.look(*patches(tokens, 1, "cpu", torch.float32)), "cpu"))
     return counted[0] + (config("7B").vision_config.depth - 1) * (counted[1] - counted[0])
 
@@ -151,7 +151,7 @@ def on_cpu() -> None:
 
 
 @torch.no_grad()
-def pack_of(ranker: GeoRanker, template: str, tokens: int, candidates: int, device: str, cached: bool = False):
+def pack_of(ranker: GeoRankerModel, template: str, tokens: int, candidates: int, device: str, cached: bool = False):
     """Score so many candidates, pictures and all."""
     dtype = ranker.model.dtype
     if cached:
@@ -186,7 +186,7 @@ def in_full(size: str) -> None:
 
 
 @torch.no_grad()
-def released_way(whole, ranker: GeoRanker, tokens: int) -> torch.Tensor:
+def released_way(whole, ranker: GeoRankerModel, tokens: int) -> torch.Tensor:
     device, dtype = whole.device, whole.dtype
     values, grids = patches(tokens, 2 * CANDIDATES, device, dtype)
     image = Seen(grid(tokens), torch.empty(tokens, 1))
@@ -205,7 +205,7 @@ def released_way(whole, ranker: GeoRanker, tokens: int) -> torch.Tensor:
     return ranker.value_head(out.hidden_states[-1])[:, -1]
 
 
-def train(ranker: GeoRanker, size: str, device: str) -> None:
+def train(ranker: GeoRankerModel, size: str, device: str) -> None:
     """A step of 4 photos with 7 candidates each: LoRA, multi-order distance loss, AdamW."""
     tuned = with_new_adapter(ranker).train()
     parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]

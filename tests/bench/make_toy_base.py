@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from geoloc.geo.distance import haversine_km
 from geoloc.photos.views import Picture
-from geoloc.ranking.georanker import GeoRanker
+from geoloc.ranking.georanker import GeoRankerModel
 from geoloc.ranking.losses import multi_order_distance_loss
 from geoloc.ranking.packing import ATTENTION, Pack, Prompter, Seen
 from geoloc.ranking.pictures import Patcher
@@ -82,7 +82,7 @@ def main() -> None:
     patcher = Patcher.of(processor.image_processor)
     world = World(patcher.view(4 * 28 * 28, MAX_PIXELS))
     print(f"painted {world.pictures.shape} in {time.monotonic() - started:.0f} s", flush=True)
-    ranker = GeoRanker(whole.model)
+    ranker = GeoRankerModel(whole.model)
     learn_to_see(ranker, world, patcher, random, minutes=arguments.minutes / 4)
     learn_to_rank(
         ranker,
@@ -104,13 +104,13 @@ def _sample_prompts(random: np.random.Generator) -> list[str]:
     return [system] * 50 + [part["text"] for content in texts for part in content if part["type"] == "text"]
 
 
-def look(ranker: GeoRanker, pictures: list[np.ndarray], patcher: Patcher) -> list[Seen]:
+def look(ranker: GeoRankerModel, pictures: list[np.ndarray], patcher: Patcher) -> list[Seen]:
     patches = torch.cat([patcher.patches(picture, "cpu") for picture in pictures])
     return ranker.look(patches, [patcher.grid(picture) for picture in pictures])
 
 
 def learn_to_see(
-    ranker: GeoRanker, world: World, patcher: Patcher, random: np.random.Generator, minutes: float
+    ranker: GeoRankerModel, world: World, patcher: Patcher, random: np.random.Generator, minutes: float
 ) -> None:
     """InfoNCE over 64 cities, two photos each."""
     optimizer = torch.optim.AdamW(ranker.model.visual.parameters(), lr=1e-3, weight_decay=0.01)
@@ -138,7 +138,12 @@ def learn_to_see(
 
 
 def learn_to_rank(
-    ranker: GeoRanker, world: World, prompter: Prompter, patcher: Patcher, random: np.random.Generator, until: float
+    ranker: GeoRankerModel,
+    world: World,
+    prompter: Prompter,
+    patcher: Patcher,
+    random: np.random.Generator,
+    until: float,
 ) -> None:
     """Four queries a step; the candidates are other cities' photos, in most cases one of the right city too."""
     rest = [p for name, p in ranker.named_parameters() if "visual" not in name]

@@ -17,8 +17,8 @@ from geoloc.encoders.alignment import (
     part_of,
     same_place,
 )
+from geoloc.encoders.config import ALIGNMENT, encoder_config, image_model
 from geoloc.encoders.location import LocationEncoder
-from geoloc.encoders.presets import ALIGNMENT, image_model, preset
 from geoloc.errors import UsageError
 from geoloc.geo.projections import mercator
 from geoloc.storage import Folder
@@ -137,9 +137,9 @@ def test_it_names_the_tower_that_it_was_trained_on(tmp_path, model):
     """As its card has it; an alignment starts from any tower, whatever GeoCLIP's head wants."""
     start = image_model("geoclip", model)
     assert (start.tower, start.geoclip_head) == (model, False)
-    card = {"preset": "geoclip", "model": start.tower, "similarity_scale": 54.0}
+    card = {"encoder": "geoclip", "model": start.tower, "similarity_scale": 54.0}
     (tmp_path / ALIGNMENT).write_text(json.dumps(card))
-    trained = preset(str(tmp_path))
+    trained = encoder_config(str(tmp_path))
     assert (trained.model, trained.pretrained) == tuple(model.split("@"))
     assert trained.crop == "transformers"
     assert image_model("geoclip").tower == "ViT-L-14-quickgelu@openai"
@@ -147,14 +147,14 @@ def test_it_names_the_tower_that_it_was_trained_on(tmp_path, model):
 
 def test_a_folder_that_does_not_fit(tmp_path, alignment):
     save_file(alignment.state_dict(), tmp_path / WEIGHTS)
-    card = {"preset": "lite", "model": "pypi:x", "image_dimension": 24, "text_dimension": 10, "similarity_scale": 54.0}
+    card = {"encoder": "lite", "model": "pypi:x", "image_dimension": 24, "text_dimension": 10, "similarity_scale": 54.0}
     card |= {"training": {"projection": "mercator"}}
     (tmp_path / ALIGNMENT).write_text(json.dumps(card))
     loaded = load_alignment(Folder(str(tmp_path)))
     assert torch.equal(loaded.text[0].weight, alignment.text[0].weight)
     assert not any(p.requires_grad for p in loaded.parameters())
     (tmp_path / ALIGNMENT).write_text(json.dumps(card | {"image_dimension": 32}))
-    with pytest.raises(UsageError, match=r"--preset .*alignment.safetensors does not fit alignment.json"):
+    with pytest.raises(UsageError, match=r"--encoder .*alignment.safetensors does not fit alignment.json"):
         load_alignment(Folder(str(tmp_path)))
-    with pytest.raises(UsageError, match=r"--preset .*there is geoclip, lite, and this is no folder"):
-        preset(str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"--encoder .*there is geoclip, lite, and this is no folder"):
+        encoder_config(str(tmp_path / "nowhere"))

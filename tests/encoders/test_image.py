@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from geoloc.encoders.config import GEOCLIP_SCALE, encoder_config, geoclip, lite
 from geoloc.encoders.geoclip import geoclip_gallery, geoclip_weights
 from geoloc.encoders.image import ImageEncoder
-from geoloc.encoders.presets import GEOCLIP_SCALE, geoclip, lite, preset
 from geoloc.errors import UsageError
 from geoloc.photos.decode import PhotoFile
 from geoloc.photos.views import Picture, View
@@ -39,7 +39,7 @@ def test_vectors_have_unit_length_whatever_the_batch(encoder, random):
 def test_an_open_clip_folder_encodes_as_open_clip_does(clip, random):
     """Against open_clip's own preprocessing and model, before GeoCLIP's head."""
     photo = Image.fromarray(random.integers(0, 255, (90, 130, 3), dtype=np.uint8))
-    encoder = ImageEncoder(preset("lite", clip))
+    encoder = ImageEncoder(encoder_config("lite", clip))
     model, _, transform = open_clip.create_model_and_transforms(clip)
     with torch.inference_mode():
         expected = model.eval().encode_image(transform(photo)[None], normalize=True)[0].numpy()
@@ -62,11 +62,11 @@ def test_geoclips_head_gives_its_location_space(clip, random, toy_tower):
     images = torch.from_numpy(((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)).float()
     with torch.inference_mode():
         expected = torch.nn.functional.normalize(peer.mlp(headless.encode_image(images)), dim=1).numpy()
-    assert np.abs(ImageEncoder(preset("geoclip", clip)).encode(pixels) - expected).max() < 1e-5
+    assert np.abs(ImageEncoder(encoder_config("geoclip", clip)).encode(pixels) - expected).max() < 1e-5
 
 
 def test_lite_is_the_same_network_as_the_shared_folder(encoder, shared_data, random):
-    other = ImageEncoder(preset("lite", f"local-dir:{shared_data.parent}/models/lite-clip"))
+    other = ImageEncoder(encoder_config("lite", f"local-dir:{shared_data.parent}/models/lite-clip"))
     pixels = random.integers(0, 255, (4, 224, 224, 3), dtype=np.uint8)
     assert (encoder.encode(pixels) * other.encode(pixels)).sum(axis=1).min() > 0.9999
 
@@ -92,14 +92,14 @@ def test_scaled_decoding_keeps_the_embedding(encoder, shared_data, shortest):
 
 def test_fingerprint_tells_weights_apart(tmp_path, clip):
     same, other = write_clip(tmp_path / "same"), write_clip(tmp_path / "other", seed=1)
-    prints = [ImageEncoder(preset("lite", model)).fingerprint for model in (clip, same, other)]
+    prints = [ImageEncoder(encoder_config("lite", model)).fingerprint for model in (clip, same, other)]
     assert prints[0] == prints[1] != prints[2]
 
 
 def test_weights_that_cannot_be_had_are_named(tmp_path):
     for model in (f"local-dir:{tmp_path}/none", "ViT-L-14-quickgelu@openai", "no-such-model"):
         with pytest.raises(UsageError, match="cannot load the image model") as caught:
-            ImageEncoder(preset("lite", model))
+            ImageEncoder(encoder_config("lite", model))
         assert model.split("@")[0] in str(caught.value)
         assert "--model local-dir:" in str(caught.value)
 
@@ -111,7 +111,7 @@ def test_a_head_that_does_not_fit_is_refused(tmp_path):
 
 @pytest.mark.parametrize("model", ["ViT-L-14-quickgelu@openai", "ViT-L-14@openai"])
 def test_geoclips_tower_by_its_names(model):
-    assert preset("geoclip", model).pretrained == "openai"
+    assert encoder_config("geoclip", model).pretrained == "openai"
 
 
 @pytest.mark.parametrize(
@@ -125,27 +125,27 @@ def test_geoclips_tower_by_its_names(model):
 )
 def test_geoclips_head_is_of_one_tower(clip, model, reason):
     with pytest.raises(
-        UsageError, match=rf"--model .*: the head of --preset geoclip was trained on OpenAI's .*{reason}"
+        UsageError, match=rf"--model .*: the head of --encoder geoclip was trained on OpenAI's .*{reason}"
     ):
-        preset("geoclip", clip if model == "toy" else model)
+        encoder_config("geoclip", clip if model == "toy" else model)
 
 
 def test_a_folder_with_its_tower(tmp_path):
     """As open_clip itself describes that model."""
     config = {"model_cfg": open_clip.get_model_config("ViT-L-14-quickgelu"), "preprocess_cfg": {}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    assert preset("geoclip", f"local-dir:{tmp_path}").model == f"local-dir:{tmp_path}"
+    assert encoder_config("geoclip", f"local-dir:{tmp_path}").model == f"local-dir:{tmp_path}"
     config["model_cfg"]["quick_gelu"] = False
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match="is another: quick_gelu False"):
-        preset("geoclip", f"local-dir:{tmp_path}")
+        encoder_config("geoclip", f"local-dir:{tmp_path}")
 
 
-def test_presets():
-    with pytest.raises(UsageError, match="--preset tiny: there is geoclip, lite"):
-        preset("tiny")
-    assert preset("geoclip").pretrained == "openai"
-    assert preset("lite", "ViT-B-32@laion2b_s34b_b79k").pretrained == "laion2b_s34b_b79k"
+def test_configs():
+    with pytest.raises(UsageError, match="--encoder tiny: there is geoclip, lite"):
+        encoder_config("tiny")
+    assert encoder_config("geoclip").pretrained == "openai"
+    assert encoder_config("lite", "ViT-B-32@laion2b_s34b_b79k").pretrained == "laion2b_s34b_b79k"
     assert torch.tensor(GEOCLIP_SCALE).log() == pytest.approx(
         float(geoclip_weights("logit_scale_weights.pth")), abs=1e-6
     )

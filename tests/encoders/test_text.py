@@ -3,7 +3,7 @@ import open_clip
 import pytest
 import torch
 
-from geoloc.encoders.presets import Preset, lite
+from geoloc.encoders.config import EncoderConfig, lite
 from geoloc.encoders.text import HashedWords, TextEncoder, place_sentence, text_encoder
 from geoloc.errors import UsageError
 from geoloc.toy.models import write_clip
@@ -19,7 +19,7 @@ def test_g3s_sentence():
 
 def test_a_text_tower_is_open_clips_own(tmp_path):
     name = write_clip(tmp_path / "clip", dimension=32)
-    encoder = TextEncoder(Preset("tiny", name, None, False, 40.0))
+    encoder = TextEncoder(EncoderConfig("tiny", name, None, False, 40.0))
     sentences = ["A street view photo taken in Lyon, France", "A street view photo taken in " + "Lyon, " * 200]
     vectors = encoder.encode(sentences, batch=1)
     model = open_clip.create_model(name).eval()
@@ -27,7 +27,7 @@ def test_a_text_tower_is_open_clips_own(tmp_path):
         expected = model.encode_text(open_clip.get_tokenizer(name)(sentences))
     assert np.allclose(vectors, expected.numpy(), atol=1e-5)
     with pytest.raises(UsageError, match="cannot load the text model"):
-        TextEncoder(Preset("tiny", f"local-dir:{tmp_path}/nowhere", None, False, 40.0))
+        TextEncoder(EncoderConfig("tiny", f"local-dir:{tmp_path}/nowhere", None, False, 40.0))
 
 
 def test_hashed_words_know_which_words_are_the_same():

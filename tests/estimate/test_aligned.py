@@ -1,4 +1,4 @@
-"""An aligned preset in the index and in the locator, in every form."""
+"""An aligned encoder in the index and in the locator, in every form."""
 
 import json
 
@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from geoloc.encoders.alignment import WEIGHTS, Alignment
+from geoloc.encoders.config import ALIGNMENT, encoder_config, lite
 from geoloc.encoders.image import ImageEncoder
-from geoloc.encoders.presets import ALIGNMENT, lite, preset
 from geoloc.encoders.text import HashedWords
 from geoloc.errors import UsageError
 from geoloc.estimate.locator import Locator
@@ -34,10 +34,10 @@ def models(tmp_path_factory):
     torch.manual_seed(0)
     folder, alignment = tmp_path_factory.mktemp("alignment"), Alignment(1280, 256)
     save_file(alignment.state_dict(), folder / WEIGHTS)
-    card = {"preset": "lite", "model": lite().model, "image_dimension": 1280, "text_dimension": 256}
+    card = {"encoder": "lite", "model": lite().model, "image_dimension": 1280, "text_dimension": 256}
     card |= {"similarity_scale": 54.0, "training": {"projection": "mercator"}}
     (folder / ALIGNMENT).write_text(json.dumps(card))
-    return preset(str(folder)), alignment.eval()
+    return encoder_config(str(folder)), alignment.eval()
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_gallery_of_its_own_locations(models, batch, tmp_path, monkeypatch):
     lat, lon = np.array([10.0, -20.0, 48.0, 0.0, 60.0]), np.array([20.0, 30.0, 2.0, 179.0, -120.0])
     monkeypatch.setattr("geoloc.index.gallery.geoclip_gallery", lambda: (lat, lon))
     info = write_gallery(tmp_path / "gallery", models)
-    assert (info.kind, info.rows, info.dimension, info.encoder) == (
+    assert (info.kind, info.rows, info.dimension, info.weights) == (
         "gallery",
         5,
         1280,
@@ -134,7 +134,7 @@ def test_an_alignment_of_another_image_model(models, tmp_path):
     with pytest.raises(
         UsageError, match=r"was trained on image features of width 1280, and those of local-dir:.* have 32"
     ):
-        ImageEncoder(preset(models.alignment.uri, write_clip(tmp_path / "clip", dimension=32)))
+        ImageEncoder(encoder_config(models.alignment.uri, write_clip(tmp_path / "clip", dimension=32)))
 
 
 def test_parts_that_there_are_not(models):
@@ -142,5 +142,5 @@ def test_parts_that_there_are_not(models):
     assert parse_parts("location+image", models) == ("image", "location")
     with pytest.raises(UsageError, match="--parts image\\+gps: there is image, text, location"):
         parse_parts("image+gps", models)
-    with pytest.raises(UsageError, match="preset lite has one part only"):
+    with pytest.raises(UsageError, match="encoder lite has one part only"):
         parse_parts("image", lite())

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from geoloc.encoders.config import lite
 from geoloc.encoders.image import ImageEncoder
-from geoloc.encoders.presets import lite
 from geoloc.estimate.abstention import Abstention
 from geoloc.estimate.calibration import features, fit
 from geoloc.estimate.comparison import Comparison

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from geoloc.encoders.presets import preset
+from geoloc.encoders.config import encoder_config
 from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import LocatorOptions
@@ -15,10 +15,11 @@ from geoloc.index.store import Index
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.photos.views import unpacked
-from geoloc.ranking.georanker import GeoRanker
+from geoloc.ranking.georanker import GeoRankerModel
 from geoloc.ranking.options import RankerOptions, RerankOptions, prompt_of
 from geoloc.ranking.prompt import PromptPlace
-from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
+from geoloc.ranking.query import RankCandidate, RankQuery
+from geoloc.ranking.scorer import GeoRankerScorer
 from geoloc.schema import MANIFEST
 from geoloc.storage import Folder
 
@@ -31,15 +32,15 @@ def index(toy_index) -> Index:
 
 
 @pytest.fixture(scope="module")
-def ranker(toy_base, toy_adapter) -> Ranker:
+def ranker(toy_base, toy_adapter) -> GeoRankerScorer:
     adapter = Folder(str(toy_adapter))
-    return Ranker.load(RankerOptions(str(toy_base), adapter, prompt_of(adapter)))
+    return GeoRankerScorer.load(RankerOptions(str(toy_base), adapter, prompt_of(adapter)))
 
 
 @pytest.fixture(scope="module")
 def located(toy, toy_index, ranker, tmp_path_factory) -> pa.Table:
     """The toy archive, retrieved, with its pictures."""
-    locator = Locator(LocatorOptions(preset("lite"), Folder(str(toy_index)), RANKED + NEGATIVES, ranked=True))
+    locator = Locator(LocatorOptions(encoder_config("lite"), Folder(str(toy_index)), RANKED + NEGATIVES, ranked=True))
     loader = PhotoLoader(LoadOptions(DecodeOptions(locator.view, keep_located=True, picture_view=ranker.view)))
     files = sorted(str(path) for path in (toy / "archive").rglob("*.*"))[:20]
     photos = pa.Table.from_pylist([{"id": n, "uri": file} for n, file in enumerate(files)], MANIFEST)
@@ -97,7 +98,7 @@ def test_a_photo_that_cannot_be_ranked_keeps_its_answer_and_says_why(located, ra
     pictures[first] = None
     at = located.schema.get_field_index("picture")
     blind = located.set_column(at, "picture", pa.array(pictures, located.schema.field("picture").type))
-    monkeypatch.setattr(GeoRanker, "forward", lambda self, pack: torch.full((len(pack.last),), torch.nan))
+    monkeypatch.setattr(GeoRankerModel, "forward", lambda self, pack: torch.full((len(pack.last),), torch.nan))
     for number, (before, row) in enumerate(zip(located.to_pylist(), _rows(blind, ranker, index), strict=True)):
         if row["status"] == "located":
             assert row["method"] == "top1 (ranking failed)"

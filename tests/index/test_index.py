@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from geoloc.encoders.config import GEOCLIP_SCALE, lite
+from geoloc.encoders.config import geoclip as geoclip_config
 from geoloc.encoders.geoclip import geoclip_weights
-from geoloc.encoders.presets import GEOCLIP_SCALE, lite
-from geoloc.encoders.presets import geoclip as geoclip_preset
 from geoloc.errors import UsageError
 from geoloc.index.build import write_index
 from geoloc.index.gallery import write_gallery
@@ -169,7 +169,7 @@ def test_rows_come_in_order_from_overlapping_parts(tmp_path, random):
 
 
 def test_gallery_is_an_index_of_coordinates(tmp_path, small_gallery):
-    info = write_gallery(tmp_path, geoclip_preset())
+    info = write_gallery(tmp_path, geoclip_config())
     index = Index(tmp_path)
     assert (info.kind, info.rows, info.dimension) == ("gallery", small_gallery, 512)
     scores, rows = exact_search(index.vectors, np.array(index.vectors[500:503]), 1)
@@ -199,7 +199,7 @@ def test_each_place_once_where_the_package_names_it_often(monkeypatch, tmp_path,
         top = peer(seen, points).softmax(dim=-1).topk(200, dim=1)
     places = table[times >= 3].drop_duplicates().to_numpy()
     monkeypatch.setattr("geoloc.index.gallery.geoclip_gallery", lambda: (places[:, 0], places[:, 1]))
-    write_gallery(tmp_path, geoclip_preset())
+    write_gallery(tmp_path, geoclip_config())
     index = Index(tmp_path)
     similarity, rows = exact_search(index.vectors, seen.numpy(), 5)
     weights = np.exp(GEOCLIP_SCALE * (seen.numpy() @ index.vectors.T))

@@ -211,11 +211,11 @@ def test_geoclip_needs_no_reference_photos(tmp_path, toy, toy_tower, small_galle
         ({"source": "s3://no-such-bucket-at-all/x"}, "no such bucket"),
         ({"source": "/no/such/folder"}, "no such folder"),
         ({"index": "/no/such/index"}, r"no index\.json"),
-        ({"index": None}, "preset lite has no gallery"),
+        ({"index": None}, "encoder lite has no gallery"),
         ({"candidates": 61}, "--candidates 61: the index has only 60 rows"),
         ({"candidates": 0}, "--candidates 0"),
         ({"chooser": "verification"}, "no location space"),
-        ({"preset": "geoclip"}, "cannot load the image model ViT-L-14-quickgelu"),
+        ({"encoder": "geoclip"}, "cannot load the image model ViT-L-14-quickgelu"),
         ({"exports": ExportOptions(("kml",))}, "--export kml"),
         ({"exports": ExportOptions((), -1)}, "--export-max-radius-km -1: must be above 0"),
         ({"listing": ListingOptions(limit=0)}, "--limit 0: must be at least 1"),
@@ -252,7 +252,7 @@ def test_an_output_that_cannot_be_written(options, tmp_path):
 
 def test_an_index_of_another_encoder(options, shared_data):
     other = f"local-dir:{shared_data.parent}/models/lite-clip"
-    with pytest.raises(UsageError, match=r"was built with preset lite, model pypi:.* not with lite, local-dir"):
+    with pytest.raises(UsageError, match=r"was built with encoder lite, model pypi:.* not with lite, local-dir"):
         geotag_archive(dataclasses.replace(options, model=other))
 
 

@@ -16,7 +16,7 @@ from geoloc.storage import Folder, S3Options
 SETTINGS = {
     "source": "/photos",
     "relocate": True,
-    "preset": "lite",
+    "encoder": "lite",
     "model": None,
     "chooser": "top1",
     "index": "i",

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from geoloc.encoders.presets import lite
+from geoloc.encoders.config import lite
 from geoloc.errors import UsageError
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import LocatorOptions
@@ -40,7 +40,7 @@ def archive_answers(toy, toy_index, folder):
 
 
 def test_every_configuration_in_one_pass(toy, toy_index, tmp_path, caplog):
-    """All choosers of the preset, several numbers of candidates, and somebody's predictions beside them."""
+    """All choosers of the encoder, several numbers of candidates, and somebody's predictions beside them."""
     caplog.set_level("INFO", "geoloc")
     truth = tmp_path / "truth.csv"
     rows = list(csv.DictReader((toy / "truth.csv").open()))
@@ -79,10 +79,10 @@ def test_photos_that_are_not_there(toy, toy_index, tmp_path):
     for change, message in (
         ({"choosers": ("guess",)}, "--chooser guess"),
         ({"candidates": (0,)}, "--candidates 0"),
-        ({"index": None}, "--index: preset lite has no gallery"),
+        ({"index": None}, "--index: encoder lite has no gallery"),
     ):
         options = LocateOptions(
-            **({"images": str(toy / "archive"), "index": str(toy_index), "preset": "lite"} | change)
+            **({"images": str(toy / "archive"), "index": str(toy_index), "encoder": "lite"} | change)
         )
         with pytest.raises(UsageError, match=message):
             evaluate_runs(EvaluationOptions((str(toy / "truth.csv"), str(tmp_path / "out")), locate=options))

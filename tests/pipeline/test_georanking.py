@@ -40,7 +40,7 @@ def source(toy, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def options(source, toy_index, tmp_path_factory) -> GeoRankingJobOptions:
     output = str(tmp_path_factory.mktemp("set") / "out")
-    return GeoRankingJobOptions(str(source), output, index=str(toy_index), preset="lite", rows=ROWS)
+    return GeoRankingJobOptions(str(source), output, index=str(toy_index), encoder="lite", rows=ROWS)
 
 
 def rows_of(output: str) -> list[dict]:

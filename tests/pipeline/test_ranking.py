@@ -25,7 +25,7 @@ def options(planet, toy_index, toy_base, toy_adapter, tmp_path_factory) -> Archi
     Image.new("RGB", (2100, 10), "teal").save(root / "archive" / "ribbon.png")
     ranking = RankingOptions("georanker", str(toy_base), str(toy_adapter))
     return ArchiveOptions(
-        str(root / "archive"), str(root / "out"), str(toy_index), preset="lite", candidates=8, ranking=ranking
+        str(root / "archive"), str(root / "out"), str(toy_index), encoder="lite", candidates=8, ranking=ranking
     )
 
 

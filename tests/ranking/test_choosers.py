@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from geoloc.encoders.config import geoclip, lite
 from geoloc.encoders.location import LocationEncoder
-from geoloc.encoders.presets import geoclip, lite
 from geoloc.errors import UsageError
 from geoloc.ranking.candidates import Candidates
 from geoloc.ranking.choosers import Density, Top1, check_chooser
@@ -61,9 +61,9 @@ def test_no_candidate_is_never_chosen(chooser, random):
     assert np.array_equal(np.isneginf(scores), row < 0)
 
 
-def test_a_chooser_that_the_preset_cannot_serve_is_refused():
+def test_a_chooser_that_the_encoder_cannot_serve_is_refused():
     check_chooser("verification", geoclip())
-    with pytest.raises(UsageError, match="--chooser verification: preset lite has no location space"):
+    with pytest.raises(UsageError, match="--chooser verification: encoder lite has no location space"):
         check_chooser("verification", lite())
     with pytest.raises(UsageError, match="--chooser best"):
         check_chooser("best", lite())

@@ -10,7 +10,7 @@ from transformers import AutoProcessor, Qwen2VLConfig
 
 from geoloc.errors import UsageError
 from geoloc.ranking.georanker import (
-    GeoRanker,
+    GeoRankerModel,
     check_ranker,
     load_base,
     save_adapter,
@@ -86,7 +86,7 @@ class Wide(torch.nn.Module):
 def test_the_value_head_starts_as_released():
     """``nn.Linear(hidden_size, 1, bias=False)``, then normal with a standard deviation of 1 / (hidden_size + 1)."""
     torch.manual_seed(3)
-    ours = GeoRanker(Wide()).value_head.weight
+    ours = GeoRankerModel(Wide()).value_head.weight
     torch.manual_seed(3)
     Wide()
     released = torch.nn.Linear(3584, 1, bias=False).weight.data.normal_(mean=0.0, std=1 / (3584 + 1))

@@ -11,7 +11,7 @@ from transformers import AutoProcessor
 from geoloc.errors import PhotoError, UsageError
 from geoloc.photos.views import AreaView, Picture
 from geoloc.ranking.georanker import (
-    GeoRanker,
+    GeoRankerModel,
     check_ranker,
     load_base,
     save_adapter,
@@ -21,7 +21,8 @@ from geoloc.ranking.georanker import (
 from geoloc.ranking.options import PromptOptions, RankerOptions
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.prompt import PromptPlace, messages
-from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
+from geoloc.ranking.query import RankCandidate, RankQuery
+from geoloc.ranking.scorer import GeoRankerScorer
 from geoloc.storage import Folder
 from geoloc.toy.models import write_qwen2_vl, write_qwen25_vl
 from tests.conftest import opinionated
@@ -81,7 +82,7 @@ def options(folder, adapter=None, **prompt) -> RankerOptions:
     )
 
 
-def one_by_one(ranker: GeoRanker, folder: str, query: RankQuery, template: str) -> list[float]:
+def one_by_one(ranker: GeoRankerModel, folder: str, query: RankQuery, template: str) -> list[float]:
     processor = AutoProcessor.from_pretrained(folder)
     scores = []
     for candidate in query.candidates:
@@ -100,7 +101,7 @@ def one_by_one(ranker: GeoRanker, folder: str, query: RankQuery, template: str) 
 @pytest.mark.parametrize("max_tokens", [1, 700, 100_000])
 def test_scores_are_those_of_each_pair_alone(folder, adapter, queries, template, max_tokens):
     """However many fit into a pass, also when reference features come from the cache."""
-    ranker = Ranker.load(options(folder, adapter, template=template), max_tokens=max_tokens)
+    ranker = GeoRankerScorer.load(options(folder, adapter, template=template), max_tokens=max_tokens)
     plain = with_adapter(load_base(folder), adapter).eval()
     for _ in range(2):
         for query, scores in zip(queries, ranker.rank(queries), strict=True):
@@ -117,7 +118,7 @@ def test_in_bfloat16_the_order_is_that_of_each_pair_alone(folder, adapter, rando
     model = load_base(folder, torch.bfloat16)
     with_adapter(model, adapter)
     prompt = options(folder).prompt
-    [packed] = Ranker(model.eval(), folder, prompt).rank([query])
+    [packed] = GeoRankerScorer(model.eval(), folder, prompt).rank([query])
     alone = np.array(one_by_one(model, folder, query, prompt.template))
     gaps, ours = np.subtract.outer(alone, alone), np.subtract.outer(packed, packed)
     clear = np.abs(gaps) > 0.05
@@ -130,29 +131,31 @@ def test_so_are_those_of_a_newer_model(queries, tmp_path):
     save_adapter(with_new_adapter(load_base(folder)), tmp_path / "adapter")
     adapter = Folder(str(tmp_path / "adapter"))
     plain = with_adapter(load_base(folder), adapter).eval()
-    for query, scores in zip(queries, Ranker.load(options(folder, adapter)).rank(queries), strict=True):
+    for query, scores in zip(queries, GeoRankerScorer.load(options(folder, adapter)).rank(queries), strict=True):
         assert scores.tolist() == pytest.approx(one_by_one(plain, folder, query, "shared_prefix"), abs=1e-4)
 
 
 def test_a_picture_is_encoded_once_as_long_as_it_is_kept(folder, adapter, queries, monkeypatch):
     looked = []
-    look = GeoRanker.look
-    monkeypatch.setattr(GeoRanker, "look", lambda self, p, grids: looked.append(len(grids)) or look(self, p, grids))
-    expected = Ranker.load(options(folder, adapter)).rank(queries)
+    look = GeoRankerModel.look
+    monkeypatch.setattr(
+        GeoRankerModel, "look", lambda self, p, grids: looked.append(len(grids)) or look(self, p, grids)
+    )
+    expected = GeoRankerScorer.load(options(folder, adapter)).rank(queries)
     assert looked == [3 + 4]
-    ranker = Ranker.load(options(folder, adapter))
+    ranker = GeoRankerScorer.load(options(folder, adapter))
     for query, scores in zip(queries, expected, strict=True):
         assert ranker.rank([query])[0].tolist() == pytest.approx(scores.tolist(), abs=1e-5)
     assert looked[1:] == [1 + 3, 1, 1 + 1]
-    small = Ranker.load(RankerOptions(folder, adapter, options(folder, adapter).prompt, cache_gb=1e-9))
+    small = GeoRankerScorer.load(RankerOptions(folder, adapter, options(folder, adapter).prompt, cache_gb=1e-9))
     for query, scores in zip(queries, expected, strict=True):
         assert small.rank([query])[0].tolist() == pytest.approx(scores.tolist(), abs=1e-5)
     assert looked[4:] == [1 + 3, 1, 1 + 3]
 
 
 def test_out_of_memory_halves_and_goes_on(folder, adapter, queries, monkeypatch):
-    expected = Ranker.load(options(folder, adapter)).rank(queries)
-    sizes, forward = [], GeoRanker.forward
+    expected = GeoRankerScorer.load(options(folder, adapter)).rank(queries)
+    sizes, forward = [], GeoRankerModel.forward
 
     def small(self, pack):
         sizes.append(len(pack.last))
@@ -160,8 +163,8 @@ def test_out_of_memory_halves_and_goes_on(folder, adapter, queries, monkeypatch)
             raise torch.OutOfMemoryError("no room")
         return forward(self, pack)
 
-    monkeypatch.setattr(GeoRanker, "forward", small)
-    found = Ranker.load(options(folder, adapter)).rank(queries)
+    monkeypatch.setattr(GeoRankerModel, "forward", small)
+    found = GeoRankerScorer.load(options(folder, adapter)).rank(queries)
     for scores, wanted in zip(found, expected, strict=True):
         assert scores.tolist() == pytest.approx(wanted.tolist(), abs=1e-5)
     assert max(sizes) == 9
@@ -169,9 +172,9 @@ def test_out_of_memory_halves_and_goes_on(folder, adapter, queries, monkeypatch)
     def none(self, pack):
         raise torch.OutOfMemoryError("no room at all")
 
-    monkeypatch.setattr(GeoRanker, "forward", none)
+    monkeypatch.setattr(GeoRankerModel, "forward", none)
     with pytest.raises(UsageError, match=r"--max-pixels 7056: one candidate is too big .*no room at all"):
-        Ranker.load(options(folder, adapter)).rank(queries)
+        GeoRankerScorer.load(options(folder, adapter)).rank(queries)
 
 
 def test_the_published_resolution_refuses_only_what_does_not_fit(tmp_path, random):
@@ -179,7 +182,7 @@ def test_the_published_resolution_refuses_only_what_does_not_fit(tmp_path, rando
     folder = str(write_qwen2_vl(tmp_path, text={"max_position_embeddings": 512}))
     published = RankerOptions(folder, None, PromptOptions("georanker", max_pixels=12_845_056))
     view, _ = check_ranker(published)
-    ranker = Ranker.load(published)
+    ranker = GeoRankerScorer.load(published)
     place = RankCandidate(PromptPlace(1.0, 2.0, "Somewhere"), png(picture(random, 84, 56)))
     sizes = [(280, 280), (20 * 28, 20 * 28), (5 * 28, 15 * 28)]
     shown = [view.of(Picture.of(picture(random, *size))) for size in sizes]
@@ -193,14 +196,14 @@ def test_what_is_wrong_with_one_photo_is_not_wrong_with_others(folder, adapter, 
     nobody = RankQuery(queries[0].picture, [], NEGATIVES)
     talkative = PromptPlace(1.0, 2.0, "very " * 3000)
     too_long = RankQuery(queries[0].picture, [RankCandidate(talkative)], NEGATIVES)
-    ranker = Ranker.load(options(folder, adapter))
+    ranker = GeoRankerScorer.load(options(folder, adapter))
     first, none, long, last = ranker.rank([queries[0], nobody, too_long, queries[2]])
     assert (none.kind, long.kind) == ("no_candidates", "too_long")
     assert "8192" in long.message
     expected = ranker.rank(queries)
     assert first.tolist() == pytest.approx(expected[0].tolist(), abs=1e-5)
     assert last.tolist() == pytest.approx(expected[2].tolist(), abs=1e-5)
-    monkeypatch.setattr(GeoRanker, "forward", lambda self, pack: torch.full((len(pack.last),), torch.nan))
+    monkeypatch.setattr(GeoRankerModel, "forward", lambda self, pack: torch.full((len(pack.last),), torch.nan))
     [answer] = ranker.rank(queries[:1])
     assert isinstance(answer, PhotoError)
     assert answer.kind == "not_a_number"
@@ -209,7 +212,7 @@ def test_what_is_wrong_with_one_photo_is_not_wrong_with_others(folder, adapter, 
 def test_a_candidate_whose_picture_cannot_be_read_has_none(folder, adapter, queries):
     broken = [RankCandidate(c.place, b"no picture" if c.image else None) for c in queries[0].candidates]
     bare = [RankCandidate(c.place) for c in queries[0].candidates]
-    ranker = Ranker.load(options(folder, adapter))
+    ranker = GeoRankerScorer.load(options(folder, adapter))
     found, expected = ranker.rank([RankQuery(queries[0].picture, c, NEGATIVES) for c in (broken, bare)])
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-6)
 
@@ -230,8 +233,8 @@ def test_ablations_leave_it_out(folder, adapter, queries, left_out):
         return [PromptPlace(n.lat, n.lon) for n in negatives] if left_out == "words" else negatives
 
     off = {left_out: 0 if left_out == "negatives" else False}
-    found = Ranker.load(options(folder, adapter, **off)).rank(queries)
-    expected = Ranker.load(options(folder, adapter)).rank([without(query) for query in queries])
+    found = GeoRankerScorer.load(options(folder, adapter, **off)).rank(queries)
+    expected = GeoRankerScorer.load(options(folder, adapter)).rank([without(query) for query in queries])
     for scores, wanted in zip(found, expected, strict=True):
         assert scores.tolist() == pytest.approx(wanted.tolist(), abs=1e-6)
 

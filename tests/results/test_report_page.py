@@ -10,8 +10,8 @@ from tests.browser import PHONE, axe
 from tests.results.test_results import ROWS, results, row
 
 RECORD = {
-    "settings": {"preset": "lite"},
-    "options": {"source": "s", "preset": "lite", "chooser": "top1"},
+    "settings": {"encoder": "lite"},
+    "options": {"source": "s", "encoder": "lite", "chooser": "top1"},
     "last_work": {
         "photos": 4,
         "seconds": 9.0,

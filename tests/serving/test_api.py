@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from geoloc.encoders.presets import preset
+from geoloc.encoders.config import encoder_config
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import LocatorOptions
 from geoloc.index.store import Index
@@ -36,7 +36,7 @@ def problem(response: httpx.Response, status: int) -> dict:
 
 
 def test_the_answer_is_the_archives(client, photo, toy_index):
-    locator = Locator(LocatorOptions(preset("lite"), Folder(str(toy_index)), 8))
+    locator = Locator(LocatorOptions(encoder_config("lite"), Folder(str(toy_index)), 8))
     with Decoder(DecodeOptions(locator.view)) as decoder:
         [row] = locator.locate(load_one(photo, decoder)).to_pylist()
     found = client.post("/v1/geolocate", params={"rank": False}, content=photo, headers=JPEG).json()
@@ -201,7 +201,7 @@ def test_thumbnails_and_models(client, toy_index):
     problem(client.get("/v1/references/60/thumbnail"), 404)
     problem(client.get("/v1/references/-1/thumbnail"), 404)
     facts = client.get("/v1/model").json()
-    assert (facts["preset"], facts["index"]["fingerprint"]) == ("lite", index.info.fingerprint)
+    assert (facts["encoder"], facts["index"]["fingerprint"]) == ("lite", index.info.fingerprint)
     assert client.get("/-/healthz").text == "success"
 
 

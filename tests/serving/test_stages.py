@@ -2,16 +2,16 @@
 
 import numpy as np
 import pytest
+from geoloc.pipeline.settings import estimate_settings
+from geoloc.serving.composition import Composition
 
-from geoloc.encoders.presets import preset
+from geoloc.encoders.config import encoder_config
 from geoloc.errors import UsageError
 from geoloc.estimate.calibration import features, fit
 from geoloc.index.store import Index
 from geoloc.photos.decoder import Decoder
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import load_one
-from geoloc.pipeline.settings import estimate_settings
-from geoloc.serving.composition import Composition
 from geoloc.serving.options import ModelOptions
 from geoloc.serving.stages import Retrieval
 
@@ -19,7 +19,7 @@ from geoloc.serving.stages import Retrieval
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"index": None}, "--index: preset lite has no gallery"),
+        ({"index": None}, "--index: encoder lite has no gallery"),
         ({"index": "/nowhere"}, "--index /nowhere: no index.json there"),
         ({"candidates": 61}, "--candidates 61: the index has only 60 rows"),
         ({"chooser": "verification"}, "--chooser verification"),
@@ -31,13 +31,13 @@ from geoloc.serving.stages import Retrieval
 )
 def test_options_that_do_not_go_together(toy_index, changed, message):
     with pytest.raises(UsageError, match=message):
-        Composition(ModelOptions(**{"preset": "lite", "index": str(toy_index)} | changed)).check()
+        Composition(ModelOptions(**{"encoder": "lite", "index": str(toy_index)} | changed)).check()
 
 
 def test_a_calibration_serves_the_estimates_it_was_made_for(toy_index, toy, random, tmp_path):
-    options = ModelOptions(preset="lite", index=str(toy_index), candidates=8, calibration=str(tmp_path))
+    options = ModelOptions(encoder="lite", index=str(toy_index), candidates=8, calibration=str(tmp_path))
     uncalibrated = Retrieval(options.model_copy(update={"calibration": None}))
-    settings = estimate_settings(options, preset("lite"), uncalibrated.facts["encoder"], Index(toy_index).info)
+    settings = estimate_settings(options, encoder_config("lite"), uncalibrated.facts["encoder"], Index(toy_index).info)
     scores = np.sort(random.normal(size=(400, 8)))[:, ::-1]
     table = features(scores, scores, *random.uniform(-60, 60, (2, 400, 8)), 10.0)
     calibration = fit(table, np.exp(5 - 3 * scores[:, 0]), settings)

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from geoloc.encoders.alignment import Alignment
-from geoloc.encoders.presets import preset
+from geoloc.encoders.config import encoder_config
 from geoloc.encoders.text import text_encoder
 from geoloc.errors import UsageError
 from geoloc.results.parts import Parts
@@ -49,7 +49,7 @@ def source(toy, tmp_path_factory):
 @pytest.fixture(scope="module")
 def options(source, tmp_path_factory) -> AlignmentOptions:
     output = tmp_path_factory.mktemp("alignment") / "out"
-    return AlignmentOptions(str(source), str(output), preset="lite", training=TRAINING)
+    return AlignmentOptions(str(source), str(output), encoder="lite", training=TRAINING)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def step(out: Path) -> int:
 def test_the_curve_is_that_of_a_run_that_was_never_killed(trained):
     """Which is run here, on the same features, without Ray."""
     examples = Examples.open(Parts(trained / "features"))
-    texts = torch.from_numpy(text_encoder(preset("lite")).encode(examples.sentences))
+    texts = torch.from_numpy(text_encoder(encoder_config("lite")).encode(examples.sentences))
     torch.manual_seed(0)
     order = Order(60, 20, seed=0)
     alone = Trainee(Alignment(1280, 256), TRAINING, examples, texts, order, torch.device("cpu"))
@@ -101,10 +101,14 @@ def test_photos_without_a_place_are_told(trained):
     assert counts == {"indexed": 60, "no_position": 1, "not_found": 1}
 
 
-def test_it_leaves_a_preset(trained, options, caplog):
+def test_it_leaves_an_encoder(trained, options, caplog):
     caplog.set_level("INFO", "geoloc")
-    models = preset(trained.uri)
-    assert (models.model, models.similarity_scale > 40, models.has_location_space) == (preset("lite").model, True, True)
+    models = encoder_config(trained.uri)
+    assert (models.model, models.similarity_scale > 40, models.has_location_space) == (
+        encoder_config("lite").model,
+        True,
+        True,
+    )
     assert json.loads(trained.read("alignment.json"))["steps"] == STEPS
     assert b"Geo-alignment" in trained.read("report.html")
     assert train_alignment(options) == 0
@@ -120,7 +124,7 @@ def test_what_cannot_be_trained(options, trained, tmp_path):
     refused(r"--batch-size 64: SOURCE .* has only 60 photos", TrainingOptions(batch_size=64))
     refused(r"--lr 0: must be above 0", TrainingOptions(lr=0))
     refused(r"--workers 3: must .* divide --batch-size 20", dataclasses.replace(TRAINING, workers=3))
-    refused(r"--preset .*: is trained already", preset=trained.uri)
+    refused(r"--encoder .*: is trained already", encoder=trained.uri)
     elsewhere = {"source": "/elsewhere", "output": str(tmp_path / "other")}
     refused(r"--features .*: its source is '.*photos.csv', and this run's is '/elsewhere'", **elsewhere)
     changed = dataclasses.replace(TRAINING, lr=1.0)

@@ -19,7 +19,8 @@ from geoloc.ranking.georanker import load_base, with_new_adapter
 from geoloc.ranking.losses import multi_order_distance_loss
 from geoloc.ranking.options import ADAPTER, PromptOptions, RankerOptions, prompt_of
 from geoloc.ranking.packing import Pack
-from geoloc.ranking.scorer import RankCandidate, Ranker, RankQuery
+from geoloc.ranking.query import RankCandidate, RankQuery
+from geoloc.ranking.scorer import GeoRankerScorer
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 from geoloc.training.examples import Order
@@ -87,7 +88,7 @@ def test_the_curve_is_that_of_plain_torch(trained, toy_base, questions):
     torch.manual_seed(TRAINING.seed)
     base = load_base(str(toy_base))
     tuned = with_new_adapter(base, TRAINING.lora_rank, TRAINING.lora_alpha, TRAINING.lora_dropout).train()
-    asker = Ranker(base, str(toy_base), PROMPT)
+    asker = GeoRankerScorer(base, str(toy_base), PROMPT)
     parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=TRAINING.weight_decay)
     rows = np.random.default_rng(TRAINING.seed).permutation(len(questions))[TRAINING.validation_photos :]
@@ -117,7 +118,7 @@ def test_the_curve_is_that_of_plain_torch(trained, toy_base, questions):
 
 def test_it_leaves_a_ranker(trained, options, questions, caplog):
     """Which ranks the held-out photos as it did while it learned."""
-    ranker = Ranker.load(RankerOptions(options.model, trained, prompt_of(trained)))
+    ranker = GeoRankerScorer.load(RankerOptions(options.model, trained, prompt_of(trained)))
     held_out = [questions[row] for row in np.random.default_rng(TRAINING.seed).permutation(len(questions))[:6]]
     chosen = [scores.argmax() for scores in ranker.rank([query(question) for question in held_out])]
     validations = json.loads(trained.read("progress.json"))["validations"]

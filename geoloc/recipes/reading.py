@@ -1,0 +1,159 @@
+"""Recipes from wherever they are: a name, a file, a run, or a function of anybody's package; and as plain data.
+
+A file is YAML, with what Recipe has, nested as it is; a scorer is told by its name, or by ``package.module:Class``:
+
+    encoder: lite
+    retrieval: {index: s3://bucket/index, candidates: 15}
+    scorers:
+      - kind: density
+        sigma_km: 300
+      - kind: georanker
+        model: Qwen/Qwen2-VL-7B-Instruct
+        adapter: s3://bucket/ranker
+
+A file, or a run's record, names code that is imported: take them, as code, from people you trust.
+"""
+
+import dataclasses
+import importlib
+import re
+from pathlib import PurePosixPath
+
+import yaml
+
+from geoloc.errors import UsageError
+from geoloc.ranking.choosers import CHOOSERS
+from geoloc.ranking.rankers import GeoRanker
+from geoloc.ranking.scorers import Scorer
+from geoloc.recipes.named import RECIPES
+from geoloc.recipes.recipe import Recipe, Retrieval
+from geoloc.storage import Folder, S3Options, describe
+
+SCORERS: dict[str, type[Scorer]] = CHOOSERS | {GeoRanker.name: GeoRanker}
+_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def read_recipe(name: str, s3: S3Options) -> Recipe:
+    """The recipe of that name, ``package.module:function``, or file: YAML, or the ``run.json`` of a run that is to be
+    repeated. Raises UsageError."""
+    if name in RECIPES:
+        return RECIPES[name]()
+    if name.endswith((".yaml", ".yml", ".json")):
+        return _from_file(name, s3)
+    if not _OBJECT.fullmatch(name):
+        raise UsageError(
+            f"--recipe {name}: there is {', '.join(RECIPES)}; or name a .yaml file, a run's run.json, or package.module:function"
+        )
+    made = _imported(name, name)
+    recipe = made() if callable(made) else made
+    if not isinstance(recipe, Recipe):
+        raise UsageError(f"--recipe {name}: gives {type(recipe).__name__}, not a Recipe")
+    return recipe
+
+
+def recipe_to_dict(recipe: Recipe) -> dict:
+    """As plain data, without what is as it would be anyway.
+
+    >>> recipe_to_dict(RECIPES["lknn"]())
+    {'name': 'lknn', 'scorers': [{'kind': 'density'}]}
+    """
+    data = {"name": recipe.name} | _changed(recipe, leave=("name", "retrieval", "scorers"))
+    if retrieval := _changed(recipe.retrieval):
+        data["retrieval"] = retrieval
+    if recipe.scorers != Recipe("").scorers:
+        data["scorers"] = [{"kind": _kind(type(scorer))} | _changed(scorer) for scorer in recipe.scorers]
+    return data
+
+
+def recipe_from_dict(data: object, option: str) -> Recipe:
+    """Raises UsageError, naming ``option`` and what does not fit.
+
+    >>> recipe_from_dict({"name": "mine", "scorers": [{"kind": "density", "sigma_km": 300}]}, "--recipe mine").scorers
+    (Density(sigma_km=300.0),)
+    """
+    values = dict(_mapping(data, option, ""))
+    retrieval = _built(Retrieval, values.pop("retrieval", {}), option, "retrieval.")
+    scorers = values.pop("scorers", None)
+    others = {"retrieval": retrieval}
+    if scorers is not None:
+        if not isinstance(scorers, list):
+            raise UsageError(f"{option}: scorers: is not a list")
+        others["scorers"] = tuple(_scorer(value, option, f"scorers[{n}].") for n, value in enumerate(scorers))
+    return _built(Recipe, values, option, "", **others)
+
+
+def _from_file(name: str, s3: S3Options) -> Recipe:
+    parent, _, file = name.rpartition("/")
+    option = f"--recipe {name}"
+    try:
+        data = yaml.safe_load(Folder(parent or ".", s3).read(file))
+    except FileNotFoundError as error:
+        raise UsageError(f"{option}: no such file") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{option}: cannot read it ({describe(error)})") from error
+    if name.endswith(".json"):
+        data = _mapping(data, option, "").get("recipe")
+        if data is None:
+            raise UsageError(
+                f"{option}: holds no recipe; give the run.json of a folder that geotag_archive.py wrote to"
+            )
+    return recipe_from_dict({"name": PurePosixPath(file).stem} | dict(_mapping(data, option, "")), option)
+
+
+def _changed(part: object, leave: tuple[str, ...] = ()) -> dict:
+    """Fields that are not as they are by default."""
+    return {
+        field.name: getattr(part, field.name)
+        for field in dataclasses.fields(part)
+        if field.name not in leave and getattr(part, field.name) != field.default
+    }
+
+
+def _kind(scorer: type[Scorer]) -> str:
+    return scorer.name if SCORERS.get(scorer.name) is scorer else f"{scorer.__module__}:{scorer.__qualname__}"
+
+
+def _scorer(data: object, option: str, where: str) -> Scorer:
+    values = {"kind": data} if isinstance(data, str) else dict(_mapping(data, option, where))
+    kind = values.pop("kind", None)
+    scorer = SCORERS.get(kind)
+    if scorer is None:
+        if not isinstance(kind, str) or not _OBJECT.fullmatch(kind):
+            raise UsageError(f"{option}: {where}kind: {kind!r}: there is {', '.join(SCORERS)}, or package.module:Class")
+        scorer = _imported(kind, f"{where}kind: {kind}")
+        if not (isinstance(scorer, type) and issubclass(scorer, Scorer) and dataclasses.is_dataclass(scorer)):
+            raise UsageError(f"{option}: {where}kind: {kind}: is no Scorer (geoloc.ranking.scorers)")
+    return _built(scorer, values, option, where)
+
+
+def _built(kind: type, data: object, option: str, where: str, **others: object):
+    """A dataclass of plain values, each of the type that its field says."""
+    from pydantic import TypeAdapter, ValidationError
+
+    values = _mapping(data, option, where)
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in others}
+    for name, value in values.items():
+        if name not in fields:
+            raise UsageError(f"{option}: {where}{name}: there is no such entry; there is {', '.join(fields)}")
+        try:
+            others[name] = TypeAdapter(fields[name].type).validate_python(value)
+        except ValidationError as error:
+            raise UsageError(f"{option}: {where}{name}: {value!r}: {error.errors()[0]['msg']}") from error
+    try:
+        return kind(**others)
+    except TypeError as error:
+        raise UsageError(f"{option}: {where.rstrip('.') or 'it'}: {error}") from error
+
+
+def _mapping(data: object, option: str, where: str) -> dict:
+    if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
+        raise UsageError(f"{option}: {where.rstrip('.') or 'it'} is not a mapping of names to values")
+    return data
+
+
+def _imported(path: str, what: str) -> object:
+    module, _, name = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"--recipe {what}: cannot import it ({describe(error)}); is it on PYTHONPATH?") from error

@@ -1,0 +1,85 @@
+"""How photos are located, as plain data: what the method is made of, and nothing about clusters or storage."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from geoloc.encoders.config import EncoderConfig, encoder_config, parse_parts
+from geoloc.errors import UsageError
+from geoloc.estimate.abstention import Abstention
+from geoloc.ranking.choosers import Top1
+from geoloc.ranking.scorers import Chooser, Ranker, RankOptions, Scorer
+from geoloc.schema import MAX_CANDIDATES
+from geoloc.storage import S3Options
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Candidates from an index: the places of the most similar references."""
+
+    index: str | None = None
+    """Its folder; None for the encoder's own gallery of coordinates."""
+    candidates: int = 20
+    """For a photo."""
+    parts: str | None = None
+    """Of an aligned vector, that similarity is taken of, such as ``image+location``; None for all."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    encoder: str = "geoclip"
+    """Of images: ``geoclip``, ``lite``, or a folder from train_alignment.py (geoloc.encoders.config)."""
+    model: str | None = None
+    """Another image tower for the encoder."""
+    retrieval: Retrieval = dataclasses.field(default_factory=Retrieval)
+    scorers: tuple[Scorer, ...] = (Top1(),)
+    """In their order, each working on what the one before it says: a chooser, rankers, or a chooser and rankers."""
+    calibration: str | None = None
+    """calibration.json, or the folder with it, that makes probabilities of confidences."""
+    min_confidence: str | None = None
+    """Photos with less are ``uncertain``, such as ``25km:0.5``."""
+
+    @property
+    def chooser(self) -> Chooser:
+        return self.scorers[0] if self.scorers and isinstance(self.scorers[0], Chooser) else Top1()
+
+    @property
+    def rankers(self) -> tuple[Ranker, ...]:
+        return tuple(scorer for scorer in self.scorers if isinstance(scorer, Ranker))
+
+    def rank_options(self, s3: S3Options) -> list[RankOptions]:
+        """Of each ranker, which has the candidates that the one before it has ranked."""
+        found, candidates = [], self.retrieval.candidates
+        for ranker in self.rankers:
+            found.append(ranker.options(candidates, s3))
+            candidates = found[-1].ranked
+        return found
+
+    def encoder_config(self, s3: S3Options) -> EncoderConfig:
+        """Raises UsageError where there is no such encoder."""
+        return encoder_config(self.encoder, self.model, s3)
+
+    def scale(self, s3: S3Options) -> float:
+        """Of the last scorer's scores, by which confidence is told."""
+        return [self.chooser, *self.rankers][-1].scale(self.encoder_config(s3))
+
+    def check(self, s3: S3Options) -> None:
+        """Raises UsageError for what can be told without loading models or looking at any photo."""
+        config, candidates = self.encoder_config(s3), self.retrieval.candidates
+        parse_parts(self.retrieval.parts, config)
+        if not 1 <= candidates <= MAX_CANDIDATES:
+            raise UsageError(f"--candidates {candidates}: must be from 1 to {MAX_CANDIDATES}")
+        if not self.scorers or any(isinstance(scorer, Chooser) for scorer in self.scorers[1:]):
+            names = ", ".join(scorer.name for scorer in self.scorers) or "none"
+            raise UsageError(f"--recipe {self.name}: its scorers are {names}; a chooser can only be the first of them")
+        names = [scorer.name for scorer in self.scorers]
+        if len(set(names)) < len(names):
+            raise UsageError(f"--recipe {self.name}: has two scorers of one name ({', '.join(names)})")
+        self.chooser.check(config, candidates, s3)
+        for ranker in self.rankers:
+            ranker.check(config, candidates, s3)
+            candidates = ranker.options(candidates, s3).ranked
+        if self.min_confidence is not None:
+            Abstention.parse(self.min_confidence)
+            if self.calibration is None:
+                raise UsageError(f"--min-confidence {self.min_confidence}: speaks of probabilities; add --calibration")
