@@ -1,5 +1,6 @@
 """What tests share: one Ray cluster, one S3 server, one small planet."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def s3():
     server.stop()
     os.environ.clear()
     os.environ.update(before)
+
+
+def with_recipe(options, **changes):
+    """Options of a job with other values, those of its recipe among them."""
+    ours = {name: value for name, value in changes.items() if name in type(options.method).model_fields}
+    others = {name: value for name, value in changes.items() if name not in ours}
+    return dataclasses.replace(options, method=options.method.model_copy(update=ours), **others)
 
 
 @pytest.fixture(scope="session")

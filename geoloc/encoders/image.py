@@ -54,7 +54,9 @@ class ImageEncoder:
         layout = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         self._tower = self._tower.to(self.device, self._dtype, memory_format=layout)
         self._head = self._head.to(self.device)
-        mean, std = (torch.tensor(preprocess[key], device=self.device).view(1, 3, 1, 1) * 255 for key in ("mean", "std"))
+        mean, std = (
+            torch.tensor(preprocess[key], device=self.device).view(1, 3, 1, 1) * 255 for key in ("mean", "std")
+        )
         self._mean, self._std = mean, std
         self.dimension = self.encode(np.zeros((1, self.view.size, self.view.size, 3), np.uint8)).shape[1]
 

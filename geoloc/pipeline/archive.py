@@ -41,6 +41,7 @@ def _run(options: ArchiveOptions, recipe: Recipe, run: Run) -> int:
         run.settle(_source_settings(options) | {"method": method.settings(weights)})
 
     settle(_weights_on_record(run) or load()[1].weights)
+    log.info("Confidences: %s", f"calibrated by {recipe.calibration}" if recipe.calibration else "uncalibrated")
     run.take_up(source, options.photos.retry_kinds(), approve=lambda: settle(load()[1].weights))
     if left := run.pending()[1]:
         settle(load()[1].weights)

@@ -82,7 +82,7 @@ class LocateOptions:
     combination of --choosers, --candidates and --parts, and judge those answers too."""
     recipes: tuple[str, ...] = ("geoclip",)
     """Ways of locating them: names, .yaml files, run.json of runs, or package.module:function, as geotag_archive.py's --recipe."""
-    parts_of_recipes: Annotated[RankerOverrides, tyro.conf.OmitArgPrefixes] = field(default_factory=RankerOverrides)
+    overrides: Annotated[RankerOverrides, tyro.conf.OmitArgPrefixes] = field(default_factory=RankerOverrides)
     choosers: tuple[str, ...] = ()
     """Ways of choosing to compare: top1, density, verification (default: each recipe's own)."""
     candidates: tuple[int, ...] = ()
@@ -108,7 +108,7 @@ class LocateOptions:
         """Every combination, checked, each with a name of its own. Raises UsageError."""
         found = []
         for name in self.recipes:
-            base = self.parts_of_recipes.change(read_recipe(name, s3))
+            base = self.overrides.change(read_recipe(name, s3))
             found += vary(base, self.choosers, self.candidates, self.parts, self.density_sigma_km)
         if len(self.recipes) == 1 and len(found) > 1:
             found = [dataclasses.replace(r, name=r.name.removeprefix(f"{base.name}: ")) for r in found]

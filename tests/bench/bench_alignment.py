@@ -51,8 +51,19 @@ def measure(root: Path) -> None:
         for vectors in ("images", "multimodal"):
             index, out = (root / f"{kind}-{trained.name}-{vectors}" for kind in ("index", "evaluation"))
             job("build_index.py", root / "references.csv", index, "--encoder", trained, "--vectors", vectors)
-            locate = ["--images", root / "query", "--index", index, "--encoder", trained, "--parts", *PARTS]
-            job("evaluate.py", root / "query.csv", out, *locate, "--choosers", "top1")
+            locate = [
+                "--images",
+                root / "query",
+                "--index",
+                index,
+                "--recipes",
+                "lite",
+                "--encoder",
+                trained,
+                "--parts",
+                *PARTS,
+            ]
+            job("evaluate.py", root / "query.csv", out, *locate)
             print(f"{name}, {vectors} as references:")
             with (out / "table.csv").open() as file:
                 for row in csv.DictReader(file):

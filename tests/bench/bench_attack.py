@@ -29,6 +29,7 @@ from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.views import View
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.job_options import ArchiveOptions
+from geoloc.recipes.options import RecipeOptions
 from geoloc.serving.app import build
 from geoloc.serving.options import ServingOptions
 from geoloc.serving.service import put_haproxy_in_front
@@ -106,7 +107,7 @@ def service(index: str, photos: list[bytes], files: dict[str, bytes]) -> None:
             keys.write(f"{name} {hashlib.sha256(name.encode()).hexdigest()}\n")
         keys.flush()
         options = ServingOptions(
-            encoder="lite", index=index, photos_a_minute=10**9, max_megapixels=ALLOWED, keys=keys.name
+            recipe="lite", index=index, photos_a_minute=10**9, max_megapixels=ALLOWED, keys=keys.name
         )
         put_haproxy_in_front(tempfile.mkdtemp())
         ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR")
@@ -218,7 +219,9 @@ def archive(index: str, photos: list[Path], files: dict[str, bytes]) -> None:
         seconds = {}
         for name in ("warm", "without", "with"):
             start = time.perf_counter()
-            geotag_archive(ArchiveOptions(str(root / name), str(root / f"{name}-out"), index, "lite"))
+            geotag_archive(
+                ArchiveOptions(str(root / name), str(root / f"{name}-out"), RecipeOptions(recipe="lite", index=index))
+            )
             seconds[name] = time.perf_counter() - start
         ray.shutdown()
     print(f"300 photos: {seconds['without']:.1f} s without, {seconds['with']:.1f} s with ten hostile files")

@@ -24,7 +24,7 @@ def main() -> None:
             write_archive(root / name, root / f"{name}.csv", planet, PHOTOS, seed)
         job("build_index.py", root / "references", root / "index", "--encoder", "lite")
         for chooser in ("top1", "density"):
-            locate = ["--encoder", "lite", "--index", root / "index", "--relocate", "--chooser", chooser]
+            locate = ["--recipe", "lite", "--index", root / "index", "--relocate", "--chooser", chooser]
             known, before, after = (root / f"{chooser}-{name}" for name in ("known", "before", "after"))
             job("geotag_archive.py", root / "known.csv", known, *locate)
             job("calibrate.py", known)

@@ -49,7 +49,7 @@ def main(seed: int = 0) -> None:
 def run(root: Path, name: str, kill_after_rows: int | None = None) -> tuple[float, int]:
     """Seconds until the job ended or was killed, and the rows that were written then."""
     start = time.monotonic()
-    command = [sys.executable, "jobs/geotag_archive.py", root / "archive", root / name, "--encoder", "lite"]
+    command = [sys.executable, "jobs/geotag_archive.py", root / "archive", root / name, "--recipe", "lite"]
     job = subprocess.Popen([*command, "--index", root / "index"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     parts = Parts(Folder(str(root / name / "geotags")))
     while job.poll() is None:

@@ -16,6 +16,7 @@ import psutil
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.job_options import ArchiveOptions, IndexOptions
 from geoloc.pipeline.references import build_index
+from geoloc.recipes.options import RecipeOptions
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 from geoloc.toy.archive import write_archive, write_references
@@ -42,7 +43,12 @@ def main() -> None:
         watcher = threading.Thread(target=watch, args=(Parts(Folder(str(root / "out" / "geotags"))), peaks, stop))
         watcher.start()
         assert (
-            geotag_archive(ArchiveOptions(str(root / "archive"), str(root / "out"), str(root / "index"), "lite")) == 0
+            geotag_archive(
+                ArchiveOptions(
+                    str(root / "archive"), str(root / "out"), RecipeOptions(recipe="lite", index=str(root / "index"))
+                )
+            )
+            == 0
         )
         stop.set()
         watcher.join()

@@ -23,6 +23,7 @@ from geoloc.photos.fetch import Fetcher, FetchOptions
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.job_options import ArchiveOptions, IndexOptions
 from geoloc.pipeline.references import build_index
+from geoloc.recipes.options import RecipeOptions
 from geoloc.toy.archive import write_references
 from geoloc.toy.planet import Planet
 from tests.bench.machine import start_ray, start_s3
@@ -52,7 +53,10 @@ def main(photos: str) -> None:
 def job_seconds(source: str, root: Path) -> float:
     start = time.perf_counter()
     output = root / source.rsplit("/", 1)[-1]
-    assert geotag_archive(ArchiveOptions(source, str(output), str(root / "index"), "lite")) == 0
+    assert (
+        geotag_archive(ArchiveOptions(source, str(output), RecipeOptions(recipe="lite", index=str(root / "index"))))
+        == 0
+    )
     return time.perf_counter() - start
 
 

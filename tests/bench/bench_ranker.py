@@ -34,7 +34,7 @@ def main() -> None:
     write_photos(root)
     job("build_index.py", root / "references.csv", root / "index", "--encoder", "lite")
     for name in ("learned", "held"):
-        job("build_georanking.py", root / f"{name}.csv", root / name, "--index", root / "index", "--encoder", "lite")
+        job("build_georanking.py", root / f"{name}.csv", root / name, "--index", root / "index", "--recipe", "lite")
     found = {}
     for name, settings in ABLATIONS.items():
         out = root / name.replace(" ", "-").replace("'", "")

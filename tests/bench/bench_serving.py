@@ -38,7 +38,7 @@ CLIENTS, SECONDS = 200, 120
 def main() -> None:
     index, folder = sys.argv[1], Path(sys.argv[2])
     photos = [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[:200]]
-    options = ServingOptions(encoder="lite", index=index, photos_a_minute=10**9)
+    options = ServingOptions(recipe="lite", index=index, photos_a_minute=10**9)
     before = directly(options, photos)
     put_haproxy_in_front(tempfile.mkdtemp())
     ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR")

@@ -13,7 +13,7 @@ from geoloc.estimate.calibration import features, fit
 from geoloc.estimate.comparison import Comparison
 from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.locator import Locator
-from geoloc.estimate.options import ComparisonOptions, Configuration, LocatorOptions
+from geoloc.estimate.options import ComparisonOptions, LocatorOptions
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.photos.views import View
@@ -34,13 +34,14 @@ def load(toy, folder, view: View) -> pa.Table:
 
 def test_results_brought_up_to_date_are_as_located(options, toy, tmp_path, random):
     """A calibration applied to results later says what it says when photos are located with it."""
-    plain = Locator(options)
-    batch = load(toy, tmp_path, plain.view)
+    plain = Locator.load(options)
+    batch = load(toy, tmp_path, plain.retriever.view)
     photos = [random.uniform(size=(150, 10)) for _ in range(4)]
     calibration = fit(features(*photos, 40.0), random.exponential(100, 150), {})
     abstention = Abstention(200, 0.6)
-    located = Locator(dataclasses.replace(options, calibration=calibration, abstention=abstention)).locate(batch)
-    renewed = Confidence(lite().similarity_scale, calibration, abstention).renew(plain.locate(batch))
+    confidence = Confidence(lite().similarity_scale, calibration, abstention)
+    located = Locator.load(dataclasses.replace(options, confidence=confidence)).locate(batch)
+    renewed = confidence.renew(plain.locate(batch))
     for name in located.column_names:
         if name.startswith(("confidence", "radius")):
             ours, expected = (table[name].to_numpy() for table in (renewed, located))
@@ -52,8 +53,8 @@ def test_results_brought_up_to_date_are_as_located(options, toy, tmp_path, rando
 
 def test_ten_crops_are_averaged_as_similarities(options, toy, toy_index, tmp_path):
     """Mean over ten crops of the inner products, by hand."""
-    configurations = (Configuration("top1", 60),)
-    comparison = Comparison(ComparisonOptions(lite(), Folder(str(toy_index)), configurations, ten_crop=True))
+    locator = LocatorOptions(lite(), Folder(str(toy_index)), candidates=60)
+    comparison = Comparison(ComparisonOptions((locator,), ten_crop=True))
     encoder = ImageEncoder(lite())
     batch = load(toy, tmp_path, dataclasses.replace(encoder.view, ten_crop=True))
     rows = comparison.compare(batch).to_pylist()
@@ -64,7 +65,7 @@ def test_ten_crops_are_averaged_as_similarities(options, toy, toy_index, tmp_pat
             crops = np.frombuffer(pixels, np.uint8).reshape(5, 224, 224, 3)
             ten = encoder.encode(np.concatenate([crops, crops[:, :, ::-1]]))
             similarity = (vectors @ ten.T).mean(axis=1)
-            candidates = row["answers"][0]["candidates"]
+            candidates = row["answer_0"]["candidates"]
             ids = [c["reference_id"] for c in candidates]
             assert [c["similarity"] for c in candidates] == pytest.approx(similarity[ids], abs=1e-5)
             assert similarity[ids[0]] == pytest.approx(similarity.max(), abs=1e-5)

@@ -16,10 +16,11 @@ from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.photos.views import unpacked
 from geoloc.ranking.georanker import GeoRankerModel
-from geoloc.ranking.options import RankerOptions, RerankOptions, prompt_of
+from geoloc.ranking.options import RankerOptions, prompt_of
 from geoloc.ranking.prompt import PromptPlace
 from geoloc.ranking.query import RankCandidate, RankQuery
 from geoloc.ranking.scorer import GeoRankerScorer
+from geoloc.ranking.scorers import RankOptions
 from geoloc.schema import MANIFEST
 from geoloc.storage import Folder
 
@@ -40,8 +41,12 @@ def ranker(toy_base, toy_adapter) -> GeoRankerScorer:
 @pytest.fixture(scope="module")
 def located(toy, toy_index, ranker, tmp_path_factory) -> pa.Table:
     """The toy archive, retrieved, with its pictures."""
-    locator = Locator(LocatorOptions(encoder_config("lite"), Folder(str(toy_index)), RANKED + NEGATIVES, ranked=True))
-    loader = PhotoLoader(LoadOptions(DecodeOptions(locator.view, keep_located=True, picture_view=ranker.view)))
+    locator = Locator.load(
+        LocatorOptions(encoder_config("lite"), Folder(str(toy_index)), RANKED + NEGATIVES, ranked=True)
+    )
+    loader = PhotoLoader(
+        LoadOptions(DecodeOptions(locator.retriever.view, keep_located=True, picture_view=ranker.view))
+    )
     files = sorted(str(path) for path in (toy / "archive").rglob("*.*"))[:20]
     photos = pa.Table.from_pylist([{"id": n, "uri": file} for n, file in enumerate(files)], MANIFEST)
     batches = loader.load(photos)
@@ -49,7 +54,7 @@ def located(toy, toy_index, ranker, tmp_path_factory) -> pa.Table:
 
 
 def reranker(ranker, index, **options) -> Reranker:
-    return Reranker(ranker, index, RerankOptions(RANKED, NEGATIVES, retrieval_scale=SCALE, **options), Confidence(1.0))
+    return Reranker("georanker", ranker, index, RankOptions(RANKED, NEGATIVES, **options), Confidence(1.0), SCALE)
 
 
 def test_candidates_are_ordered_by_the_ranker(located, ranker, index):

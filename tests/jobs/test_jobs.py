@@ -24,7 +24,7 @@ def test_a_killed_driver_goes_on_where_it_was(toy_index, planet, tmp_path):
     write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 250)
     parts = tmp_path / "out" / "geotags"
     command = ["jobs/geotag_archive.py", tmp_path / "archive", tmp_path / "out"]
-    command += ["--encoder", "lite", "--index", toy_index, "--candidates", "5"]
+    command += ["--recipe", "lite", "--index", toy_index, "--candidates", "5"]
     job = start(*command)
     while not list(parts.glob("*.parquet")):
         assert job.poll() is None, job.stderr.read()
@@ -54,7 +54,7 @@ def test_a_killed_driver_goes_on_where_it_was(toy_index, planet, tmp_path):
 
 
 def test_a_mistake_is_one_line_and_a_status(tmp_path):
-    job = start("jobs/geotag_archive.py", tmp_path, tmp_path / "out", "--encoder", "lite")
+    job = start("jobs/geotag_archive.py", tmp_path, tmp_path / "out", "--recipe", "lite")
     _, errors = job.communicate(timeout=120)
     assert job.returncode == 2
     assert errors.strip() == "error: --index: encoder lite has no gallery of its own; make an index with build_index.py"

@@ -28,11 +28,12 @@ from geoloc.pipeline.job_options import ArchiveOptions, CalibrationOptions, Inde
 from geoloc.pipeline.options import PhotoOptions
 from geoloc.pipeline.publication import open_run, publish_again
 from geoloc.pipeline.references import build_index
+from geoloc.recipes.options import RecipeOptions
 from geoloc.results.options import ExportOptions
 from geoloc.storage import Folder, S3Options
 from geoloc.toy.archive import _exif, write_archive
 from geoloc.toy.models import write_clip
-from tests.conftest import ray_workers
+from tests.conftest import ray_workers, with_recipe
 from tests.photos.test_metadata import ATTRIBUTES, takeout, xmp
 
 EVERYTHING = ExportOptions(("geojson", "csv", "xmp"), 30_000)
@@ -42,7 +43,11 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 @pytest.fixture
 def options(toy, toy_index, tmp_path) -> ArchiveOptions:
-    return ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), str(toy_index), "lite", candidates=10)
+    return ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), method(toy_index))
+
+
+def method(index) -> RecipeOptions:
+    return RecipeOptions(recipe="lite", index=str(index), candidates=10)
 
 
 def results(options: ArchiveOptions) -> list[dict]:
@@ -73,9 +78,7 @@ def test_from_bucket_to_bucket(bucket, s3, toy, toy_index, monkeypatch, tmp_path
     options = ArchiveOptions(
         bucket,
         "s3://archive/run",
-        "s3://indexes/toy",
-        "lite",
-        candidates=10,
+        method("s3://indexes/toy"),
         exports=ExportOptions(("geojson", "xmp"), 30_000),
     )
     assert geotag_archive(options) == 0
@@ -134,7 +137,7 @@ def test_from_bucket_to_bucket(bucket, s3, toy, toy_index, monkeypatch, tmp_path
 def test_photos_that_vanish_or_change_after_the_listing(options, toy, tmp_path):
     folder = tmp_path / "vanishing"
     shutil.copytree(toy / "archive", folder)
-    options = dataclasses.replace(options, source=str(folder), chooser="density")
+    options = with_recipe(options, source=str(folder), chooser="density")
     open_run(Folder(options.output)).list_photos(Source(str(folder), S3Options()))
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     paths[0].unlink()
@@ -147,7 +150,7 @@ def test_photos_that_vanish_or_change_after_the_listing(options, toy, tmp_path):
 
 
 def test_relocating_reports_its_own_accuracy(options, caplog, toy):
-    options = dataclasses.replace(options, source=str(toy / "truth.csv"), relocate=True)
+    options = with_recipe(options, source=str(toy / "truth.csv"), relocate=True)
     caplog.set_level("INFO", "geoloc")
     assert geotag_archive(options) == 0
     rows = results(options)
@@ -161,7 +164,7 @@ def test_relocating_reports_its_own_accuracy(options, caplog, toy):
 
 def test_an_actor_killed_twice_costs_no_photo(ray_cluster, planet, toy_index, tmp_path):
     write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 400)
-    options = ArchiveOptions(str(tmp_path / "archive"), str(tmp_path / "out"), str(toy_index), "lite", candidates=10)
+    options = ArchiveOptions(str(tmp_path / "archive"), str(tmp_path / "out"), method(toy_index))
     killed = []
 
     def kill_models() -> None:
@@ -185,7 +188,7 @@ def test_all_photos_failing_is_a_failure_with_results(options, tmp_path):
     (tmp_path / "junk").mkdir()
     for number in range(5):
         (tmp_path / "junk" / f"{number}.jpg").write_bytes(b"junk")
-    options = dataclasses.replace(options, source=str(tmp_path / "junk"))
+    options = with_recipe(options, source=str(tmp_path / "junk"))
     assert geotag_archive(options) == 1
     assert [row["error_kind"] for row in results(options)] == ["not_an_image"] * 5
     assert (tmp_path / "out" / "report.html").exists()
@@ -193,9 +196,8 @@ def test_all_photos_failing_is_a_failure_with_results(options, tmp_path):
 
 def test_geoclip_needs_no_reference_photos(tmp_path, toy, toy_tower, small_gallery):
     """With a gallery; the weights of the image tower are random here, so only the plumbing is right."""
-    options = ArchiveOptions(
-        str(toy / "archive"), str(tmp_path / "out"), model=write_clip(tmp_path / "clip"), chooser="verification"
-    )
+    recipe = RecipeOptions(model=write_clip(tmp_path / "clip"), chooser="verification")
+    options = ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), recipe)
     assert geotag_archive(options) == 0
     rows = [row for row in results(options) if row["status"] == "located"]
     assert len(rows) > 25
@@ -221,14 +223,17 @@ def test_geoclip_needs_no_reference_photos(tmp_path, toy, toy_tower, small_galle
         ({"listing": ListingOptions(limit=0)}, "--limit 0: must be at least 1"),
         ({"listing": ListingOptions(limit=1, sample=1)}, "--limit 1: goes not with --sample 1"),
         ({"photos": PhotoOptions(retry=("often",))}, "--retry often: there is permanent, access, passing, none, "),
-        ({"density_sigma_km": 0}, "--density-sigma-km 0"),
+        ({"density_sigma_km": 0, "chooser": "density"}, "--density-sigma-km 0"),
+        ({"density_sigma_km": 9}, "--density-sigma-km 9: is about the chooser density"),
+        ({"recipe": "best"}, "--recipe best: there is geoclip, lknn, georanker, lite; or name"),
+        ({"ranker_adapter": "x"}, "--ranker-adapter x: recipe lite has no GeoRanker; --recipe georanker has"),
         ({"min_confidence": "25km:0.5"}, "--min-confidence 25km:0.5: speaks of probabilities; add --calibration"),
         ({"min_confidence": "0.5", "calibration": "x"}, "--min-confidence 0.5: is not THRESHOLD:PROBABILITY"),
         ({"calibration": "/nowhere"}, "no such file; make it with"),
     ],
 )
 def test_what_cannot_work_stops_before_any_photo(options, change, message, s3):
-    options = dataclasses.replace(options, **change)
+    options = with_recipe(options, **change)
     with pytest.raises(UsageError, match=message):
         geotag_archive(options)
     assert not (Folder(options.output) / "geotags").names()
@@ -241,19 +246,19 @@ def test_wrong_credentials(options, s3, tmp_path, monkeypatch):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(UsageError, match=r"SOURCE s3://archive/photos.*credentials"):
-        geotag_archive(dataclasses.replace(options, source="s3://archive/photos"))
+        geotag_archive(with_recipe(options, source="s3://archive/photos"))
 
 
 def test_an_output_that_cannot_be_written(options, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"OUTPUT .*/file/out: cannot write there"):
-        geotag_archive(dataclasses.replace(options, output=str(tmp_path / "file" / "out")))
+        geotag_archive(with_recipe(options, output=str(tmp_path / "file" / "out")))
 
 
 def test_an_index_of_another_encoder(options, shared_data):
     other = f"local-dir:{shared_data.parent}/models/lite-clip"
     with pytest.raises(UsageError, match=r"was built with encoder lite, model pypi:.* not with lite, local-dir"):
-        geotag_archive(dataclasses.replace(options, model=other))
+        geotag_archive(with_recipe(options, model=other))
 
 
 def test_a_damaged_index(options, tmp_path, toy_index):
@@ -262,7 +267,7 @@ def test_a_damaged_index(options, tmp_path, toy_index):
     data[-1] ^= 255
     (tmp_path / "index" / "vectors.npy").write_bytes(data)
     with pytest.raises(UsageError, match=r"vectors\.npy is damaged"):
-        geotag_archive(dataclasses.replace(options, index=str(tmp_path / "index")))
+        geotag_archive(with_recipe(options, index=str(tmp_path / "index")))
 
 
 def test_an_index_is_the_same_however_it_is_built(toy, toy_index, tmp_path):
@@ -314,16 +319,14 @@ def test_confidences_are_calibrated_changed_and_taken_back(planet, toy_index, tm
     """On results that are there, without locating again."""
     caplog.set_level("INFO", "geoloc")
     write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 150, seed=5)
-    first = ArchiveOptions(
-        str(tmp_path / "truth.csv"), str(tmp_path / "a"), str(toy_index), "lite", candidates=10, relocate=True
-    )
+    first = ArchiveOptions(str(tmp_path / "truth.csv"), str(tmp_path / "a"), method(toy_index), relocate=True)
     assert geotag_archive(first) == 0
     raw = results(first)
     assert all(row["confidence_25km"] is None for row in raw)
     assert "Confidences: uncalibrated" in caplog.text
 
     assert calibrate(CalibrationOptions(first.output)) == 0
-    calibrated = dataclasses.replace(first, calibration=first.output)
+    calibrated = with_recipe(first, calibration=first.output)
     assert geotag_archive(calibrated) == 0
     assert "Nothing to do" in caplog.text
     rows = results(calibrated)
@@ -336,7 +339,7 @@ def test_confidences_are_calibrated_changed_and_taken_back(planet, toy_index, tm
     assert "calibrated on" in (tmp_path / "a" / "report.html").read_text()
 
     sure = np.median([row["confidence_25km"] for row in rows if row["status"] == "located"])
-    abstaining = dataclasses.replace(calibrated, min_confidence=f"25km:{sure:.4f}", exports=EVERYTHING)
+    abstaining = with_recipe(calibrated, min_confidence=f"25km:{sure:.4f}", exports=EVERYTHING)
     assert geotag_archive(abstaining) == 0
     statuses = [row["status"] for row in results(abstaining)]
     assert 0.3 < statuses.count("uncertain") / statuses.count("located") < 3
@@ -347,8 +350,8 @@ def test_confidences_are_calibrated_changed_and_taken_back(planet, toy_index, tm
     assert geotag_archive(first) == 0
     assert results(first) == raw
 
-    other = dataclasses.replace(calibrated, output=str(tmp_path / "c"), chooser="density")
-    with pytest.raises(UsageError, match=r"--calibration .*chooser was 'top1', is now 'density'"):
+    other = with_recipe(calibrated, output=str(tmp_path / "c"), chooser="density")
+    with pytest.raises(UsageError, match=r"--calibration .*scorers was \['top1'\], is now \['density'\]"):
         geotag_archive(other)
 
 
@@ -382,7 +385,7 @@ def family(tmp_path, toy) -> Path:
 
 def test_what_an_archive_knows_is_heard(options, family, caplog, tmp_path):
     caplog.set_level("INFO", "geoloc")
-    options = dataclasses.replace(options, source=str(family), exports=EVERYTHING)
+    options = with_recipe(options, source=str(family), exports=EVERYTHING)
     assert geotag_archive(options) == 0
     rows = {row["uri"].rsplit("/", 1)[-1].split("_")[0].removesuffix(".jpg"): row for row in results(options)}
     kept = {name: row["exif_from"] for name, row in rows.items() if row["status"] == "kept"}
@@ -423,10 +426,10 @@ def test_what_an_archive_knows_is_heard(options, family, caplog, tmp_path):
 
 
 def test_exclusions_take_rows_out_and_bring_them_back(options, family):
-    options = dataclasses.replace(options, source=str(family), exports=EVERYTHING)
+    options = with_recipe(options, source=str(family), exports=EVERYTHING)
     assert geotag_archive(options) == 0
     assert len(results(options)) == 7
-    fewer = dataclasses.replace(options, listing=ListingOptions(exclude=("*o*",)))
+    fewer = with_recipe(options, listing=ListingOptions(exclude=("*o*",)))
     assert geotag_archive(fewer) == 0
     assert sorted(row["uri"].rsplit("/", 1)[-1] for row in results(options)) == ["beside.jpg", "exif.jpg", "xmp.jpg"]
     assert geotag_archive(options) == 0
@@ -461,7 +464,7 @@ def test_a_source_out_of_reach_stops_the_run(options, tmp_path):
     folder.mkdir()
     for number in range(2_000):
         (folder / f"{number:04d}.jpg").write_bytes(b"x")
-    options = dataclasses.replace(options, source=str(folder))
+    options = with_recipe(options, source=str(folder))
     open_run(Folder(options.output)).list_photos(Source(str(folder), S3Options()))
     for path in folder.iterdir():
         path.rename(path.with_suffix(".moved"))
@@ -479,14 +482,14 @@ def test_a_source_out_of_reach_stops_the_run(options, tmp_path):
 def test_what_was_forbidden_is_tried_again(options, toy, tmp_path):
     folder = tmp_path / "locked"
     shutil.copytree(toy / "archive", folder)
-    options = dataclasses.replace(options, source=str(folder))
+    options = with_recipe(options, source=str(folder))
     open_run(Folder(options.output)).list_photos(Source(str(folder), S3Options()))
     photo = next(path for path in sorted(folder.rglob("*.jpg")) if path.stat().st_size > 5_000)
     photo.rename(tmp_path / "away")
     assert geotag_archive(options) == 0
     assert next(row for row in results(options) if row["uri"] == str(photo))["error_kind"] == "not_found"
     (tmp_path / "away").rename(photo)
-    never = dataclasses.replace(options, photos=PhotoOptions(retry=("none",)))
+    never = with_recipe(options, photos=PhotoOptions(retry=("none",)))
     assert geotag_archive(never) == 0
     assert next(row for row in results(options) if row["uri"] == str(photo))["error_kind"] == "not_found"
     assert geotag_archive(options) == 0

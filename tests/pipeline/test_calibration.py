@@ -13,15 +13,8 @@ from geoloc.pipeline.job_options import CalibrationOptions
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 
-SETTINGS = {
-    "source": "/photos",
-    "relocate": True,
-    "encoder": "lite",
-    "model": None,
-    "chooser": "top1",
-    "index": "i",
-    "candidates": 2,
-}
+METHOD = {"encoder": "lite", "model": None, "scorers": ["top1"], "index": "i", "candidates": 2}
+RECORD = {"settings": {"source": "/photos", "relocate": True, "method": METHOD}, "recipe": {"name": "lite", "encoder": "lite"}}
 
 
 @pytest.fixture
@@ -47,7 +40,7 @@ def run(tmp_path, random):
         for i in range(200)
     ]
     Parts(Folder(str(tmp_path / "run" / "geotags"))).add(pa.Table.from_pylist(rows))
-    (tmp_path / "run" / "run.json").write_text(json.dumps({"settings": SETTINGS}))
+    (tmp_path / "run" / "run.json").write_text(json.dumps(RECORD))
     return tmp_path / "run"
 
 
@@ -55,7 +48,7 @@ def test_it_names_what_it_is_for(run, caplog):
     caplog.set_level("INFO", "geoloc")
     assert calibrate(CalibrationOptions(str(run), coverage=0.8)) == 0
     calibration = read_calibration(str(run), S3Options())
-    assert calibration.applies_to == {k: v for k, v in SETTINGS.items() if k not in ("source", "relocate")}
+    assert calibration.applies_to == METHOD
     assert (calibration.evidence["photos"], calibration.coverage) == (150, 0.8)
     assert calibration.evidence["expected_calibration_error"]["25km"] < 0.1
     assert "Calibrated on 150 photos" in caplog.text

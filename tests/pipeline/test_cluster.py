@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import ray
 from geoloc.errors import UsageError
 from geoloc.pipeline.cluster import LOADER_CPUS, make_plan
 from geoloc.pipeline.options import ClusterOptions
+from geoloc.recipes.stage import Stage
 
 
 @pytest.fixture
@@ -20,26 +22,32 @@ def cluster(monkeypatch):
     return resources
 
 
+RETRIEVER = Stage("retriever", print, whole_index=True)
+BESIDE = dataclasses.replace(RETRIEVER, share=0.25)
+RANKER = Stage("ranker", print, cost=16, gpu_rows=16, cpu_rows=16)
+
+
 @pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 16, 64, 100])
-@pytest.mark.parametrize("ranker", [False, True])
-def test_a_loading_task_always_has_room(cluster, cpus, ranker):
+@pytest.mark.parametrize("stages", [[RETRIEVER], [BESIDE, RANKER], [BESIDE, RANKER, RANKER]])
+def test_a_loading_task_always_has_room(cluster, cpus, stages):
     cluster(CPU=cpus)
-    plan = make_plan(ClusterOptions(), ranker)
-    assert plan.models.device == "cpu"
+    plan = make_plan(ClusterOptions(), stages)
+    pools = plan.pools
+    assert [pool.stage for pool in pools] == stages
+    assert {pool.device for pool in pools} == {"cpu"}
     assert plan.loaders >= 1
-    pools = [pool for pool in (plan.models, plan.rankers) if pool]
-    assert len(pools) == 1 + ranker
     assert sum(pool.actors * pool.cpus_each for pool in pools) + LOADER_CPUS <= cpus
     assert all(0 < pool.cpus_each != LOADER_CPUS for pool in pools)
 
 
 def test_gpus_get_an_actor_each_and_leave_the_cpus_to_loading(cluster):
     cluster(CPU=32, GPU=4)
-    pool = make_plan(ClusterOptions()).models
+    [pool] = make_plan(ClusterOptions(), [RETRIEVER]).pools
     assert (pool.actors, pool.gpus_each, pool.cpus_each, pool.device) == (4, 1, 0, "cuda")
-    plans = [make_plan(ClusterOptions(gpus_per_actor=2)), make_plan(ClusterOptions(gpus=2))]
-    assert [plan.models.actors for plan in plans] == [2, 2]
-    assert make_plan(ClusterOptions(gpus=0)).models.device == "cpu"
+    plans = [make_plan(options, [RETRIEVER]) for options in (ClusterOptions(gpus_per_actor=2), ClusterOptions(gpus=2))]
+    assert [plan.pools[0].actors for plan in plans] == [2, 2]
+    assert make_plan(ClusterOptions(gpus=0), [RETRIEVER]).pools[0].device == "cpu"
+    assert make_plan(ClusterOptions(batch_size=5), [RETRIEVER]).pools[0].batch_size == 5
 
 
 @pytest.mark.parametrize(("gpus", "each"), [(1, 1), (4, 1), (40, 1), (2, 2), (8, 2)])
@@ -47,12 +55,21 @@ def test_every_gpu_ranks_and_retrieval_finds_room_beside(cluster, gpus, each):
     cluster(CPU=32, GPU=gpus)
     if gpus == each == 2:
         with pytest.raises(UsageError, match="--gpus-per-actor 2: leaves none of 2 GPUs to the ranker"):
-            make_plan(ClusterOptions(gpus_per_actor=each), ranker=True)
+            make_plan(ClusterOptions(gpus_per_actor=each), [BESIDE, RANKER])
         return
-    plan = make_plan(ClusterOptions(gpus_per_actor=each), ranker=True)
-    assert plan.rankers.actors == (gpus if each == 1 else gpus - each)
-    on_them = plan.models.actors * plan.models.gpus_each + plan.rankers.actors * plan.rankers.gpus_each
-    assert on_them <= gpus
+    models, rankers = make_plan(ClusterOptions(gpus_per_actor=each), [BESIDE, RANKER]).pools
+    assert rankers.actors == (gpus if each == 1 else gpus - each)
+    assert (models.batch_size, rankers.batch_size) == (256, 16)
+    assert models.actors * models.gpus_each + rankers.actors * rankers.gpus_each <= gpus
+
+
+def test_stages_get_actors_by_what_they_cost(cluster):
+    """A cheap stage keeps up with few actors; what shares a GPU is no more than the GPU."""
+    cluster(CPU=96, GPU=32)
+    light = Stage("light", print, cost=4)
+    pools = make_plan(ClusterOptions(), [BESIDE, light, RANKER]).pools
+    assert [pool.actors for pool in pools] == [2, 8, 32]
+    assert sum(pool.gpus_each for pool in pools) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -68,13 +85,13 @@ def test_every_gpu_ranks_and_retrieval_finds_room_beside(cluster, gpus, each):
 def test_a_plan_that_cannot_be_scheduled_is_refused(cluster, have, options, message):
     cluster(**have)
     with pytest.raises(UsageError, match=message):
-        make_plan(options)
+        make_plan(options, [RETRIEVER])
 
 
 def test_a_growing_cluster_is_waited_for(monkeypatch):
     grown = iter([{"CPU": 0.0}, {"CPU": 4.0}])
     monkeypatch.setattr(ray, "cluster_resources", lambda: next(grown))
-    assert make_plan(ClusterOptions(wait_minutes=1)).models.actors == 1
+    assert make_plan(ClusterOptions(wait_minutes=1), [RETRIEVER]).pools[0].actors == 1
 
 
 STARTING = """

@@ -15,6 +15,7 @@ from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.pipeline.evaluation import evaluate_runs
 from geoloc.pipeline.job_options import EvaluationOptions
 from geoloc.pipeline.options import LocateOptions
+from geoloc.recipes.options import RankerOverrides
 from geoloc.storage import Folder
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -31,10 +32,10 @@ def answers(folder, run):
 
 def archive_answers(toy, toy_index, folder):
     """What the archive job's own object says of the same photos."""
-    locator = Locator(LocatorOptions(lite(), Folder(str(toy_index)), candidates=10))
-    photos = pq.read_table(folder / "out" / "located" / "photos.parquet")
+    locator = Locator.load(LocatorOptions(lite(), Folder(str(toy_index)), candidates=10))
+    photos = pq.read_table(folder / "out" / "located" / "encoder-0" / "photos.parquet")
     photos = photos.add_column(0, "id", [np.arange(photos.num_rows)])
-    batches = PhotoLoader(LoadOptions(DecodeOptions(locator.view))).load(photos)
+    batches = PhotoLoader(LoadOptions(DecodeOptions(locator.retriever.view))).load(photos)
     rows = [row for batch in batches for row in locator.locate(batch).to_pylist()]
     return {row["uri"].rsplit("/", 1)[-1]: (row["lat"], row["lon"]) for row in rows if row["lat"] is not None}
 
@@ -47,7 +48,8 @@ def test_every_configuration_in_one_pass(toy, toy_index, tmp_path, caplog):
     with truth.open("w", newline="") as file:  # by file name, and a photo that is not there
         names = [(row["uri"].rsplit("/", 1)[-1], row["lat"], row["lon"]) for row in rows]
         csv.writer(file).writerows([("IMG_ID", "LAT", "LON"), *names, ("lost.jpg", 1, 2)])
-    locate = LocateOptions(str(toy / "archive"), str(toy_index), "lite", candidates=(1, 10))
+    index = RankerOverrides(index=str(toy_index))
+    locate = LocateOptions(str(toy / "archive"), ("lite",), index, ("top1", "density"), (1, 10))
     options = EvaluationOptions((f"peer={toy / 'truth.csv'}", str(truth), str(tmp_path / "out")), locate=locate)
     assert evaluate_runs(options) == 0
     found = {row["run"]: row for row in tables(tmp_path / "out")["table.csv"]}
@@ -67,22 +69,22 @@ def test_every_configuration_in_one_pass(toy, toy_index, tmp_path, caplog):
     caplog.clear()
     assert evaluate_runs(options) == 0  # what was located is not located again
     assert "photos/s" not in caplog.text
-    with pytest.raises(UsageError, match=r"configurations was .*, is now"):
-        evaluate_runs(EvaluationOptions(options.paths, locate=LocateOptions(locate.images, locate.index, "lite")))
+    with pytest.raises(UsageError, match=r"density of 1.candidates was 1, is now None"):
+        evaluate_runs(EvaluationOptions(options.paths, locate=LocateOptions(locate.images, ("lite",), index)))
 
 
 def test_photos_that_are_not_there(toy, toy_index, tmp_path):
     (tmp_path / "empty").mkdir()
-    locate = LocateOptions(str(tmp_path / "empty"), str(toy_index), "lite")
+    index = RankerOverrides(index=str(toy_index))
+    locate = LocateOptions(str(tmp_path / "empty"), ("lite",), index)
     with pytest.raises(UsageError, match=r"--images .*: no photos there"):
         evaluate_runs(EvaluationOptions((str(toy / "truth.csv"), str(tmp_path / "out")), locate=locate))
     for change, message in (
         ({"choosers": ("guess",)}, "--chooser guess"),
         ({"candidates": (0,)}, "--candidates 0"),
-        ({"index": None}, "--index: encoder lite has no gallery"),
+        ({"overrides": RankerOverrides()}, "--index: encoder lite has no gallery"),
+        ({"recipes": ("lite", "lite")}, "--recipes: two of them are called lite"),
     ):
-        options = LocateOptions(
-            **({"images": str(toy / "archive"), "index": str(toy_index), "encoder": "lite"} | change)
-        )
+        options = LocateOptions(**({"images": str(toy / "archive"), "recipes": ("lite",), "overrides": index} | change))
         with pytest.raises(UsageError, match=message):
             evaluate_runs(EvaluationOptions((str(toy / "truth.csv"), str(tmp_path / "out")), locate=options))

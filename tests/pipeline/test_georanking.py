@@ -17,6 +17,7 @@ from geoloc.index.store import Index
 from geoloc.pipeline.georanking import build_georanking
 from geoloc.pipeline.job_options import GeoRankingJobOptions
 from geoloc.ranking.options import GeoRankingOptions
+from geoloc.recipes.options import RetrievalOverrides
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -40,7 +41,7 @@ def source(toy, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def options(source, toy_index, tmp_path_factory) -> GeoRankingJobOptions:
     output = str(tmp_path_factory.mktemp("set") / "out")
-    return GeoRankingJobOptions(str(source), output, index=str(toy_index), encoder="lite", rows=ROWS)
+    return GeoRankingJobOptions(str(source), output, "lite", RetrievalOverrides(index=str(toy_index)), rows=ROWS)
 
 
 def rows_of(output: str) -> list[dict]:
@@ -121,10 +122,13 @@ def test_as_published(built, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"index": None}, "--index: name the index to retrieve from, or"),
+        ({"retrieval": RetrievalOverrides()}, "--index: name the index to retrieve from, or"),
         ({"rows": GeoRankingOptions(references=5, ranked=6)}, "--ranked 6: must be from 1 to --references 5"),
         ({"rows": GeoRankingOptions(twin_cosine=2)}, "--twin-cosine 2: must be from -1 to 1"),
-        ({"index": None, "images": "/nowhere"}, r"SOURCE .*photos.csv: is no table with the columns img_id, gps"),
+        (
+            {"retrieval": RetrievalOverrides(), "images": "/nowhere"},
+            r"SOURCE .*photos.csv: is no table with the columns img_id, gps",
+        ),
         ({"rows": GeoRankingOptions(references=5, ranked=2)}, "references was 6, is now 5"),
     ],
 )

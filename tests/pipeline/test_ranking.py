@@ -1,6 +1,5 @@
 """The archive job with a ranker, on a real cluster."""
 
-import dataclasses
 from collections import Counter
 
 import pyarrow as pa
@@ -10,10 +9,11 @@ from PIL import Image
 from geoloc.errors import UsageError
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.job_options import ArchiveOptions
-from geoloc.pipeline.options import RankingOptions
+from geoloc.recipes.options import RecipeOptions
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 from geoloc.toy.archive import write_archive
+from tests.conftest import with_recipe
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -23,10 +23,9 @@ def options(planet, toy_index, toy_base, toy_adapter, tmp_path_factory) -> Archi
     root = tmp_path_factory.mktemp("ranked")
     write_archive(root / "archive", root / "truth.csv", planet, 24)
     Image.new("RGB", (2100, 10), "teal").save(root / "archive" / "ribbon.png")
-    ranking = RankingOptions("georanker", str(toy_base), str(toy_adapter))
-    return ArchiveOptions(
-        str(root / "archive"), str(root / "out"), str(toy_index), encoder="lite", candidates=8, ranking=ranking
-    )
+    recipe = {"recipe": "georanker", "encoder": "lite", "index": str(toy_index), "candidates": 8}
+    recipe |= {"ranker_model": str(toy_base), "ranker_adapter": str(toy_adapter)}
+    return ArchiveOptions(str(root / "archive"), str(root / "out"), RecipeOptions(**recipe))
 
 
 def test_an_archive_is_ranked(options, caplog):
@@ -44,27 +43,30 @@ def test_an_archive_is_ranked(options, caplog):
             assert row["lat"] == row["candidates"][0]["lat"]
     [ribbon] = [row for row in rows if row["uri"].endswith("ribbon.png")]
     assert (ribbon["status"], ribbon["error_kind"]) == ("located", "no_picture")
-    assert "1 ranker actor (CPU" in caplog.text
+    assert "1 georanker actor (CPU" in caplog.text
     assert "Answers by: georanker" in caplog.text
     assert b"ranking failed" in Folder(options.output).read("report.html")
 
 
 def test_it_goes_on_only_with_the_same_ranker(options):
     for change, match in (
-        ({"ranker_max_pixels": 3136}, "ranker_prompt was"),
-        ({"skip_ranking_within_km": 25.0}, "skip_ranking_within_km was None, is now 25.0"),
-        ({"ranker": None, "ranker_model": None, "ranker_adapter": None}, "ranker was '.*', is now None"),
+        ({"ranker_max_pixels": 3136}, "georanker.prompt.max_pixels was 7056, is now 3136"),
+        ({"skip_ranking_within_km": 25.0}, "georanker.skip_within_km was None, is now 25.0"),
+        (
+            {"recipe": "lite", "ranker_model": None, "ranker_adapter": None},
+            r"scorers was \['top1', 'georanker'\], is now \['top1'\]; weights.georanker was '\w+', is now None",
+        ),
     ):
         with pytest.raises(UsageError, match=match):
-            geotag_archive(dataclasses.replace(options, ranking=dataclasses.replace(options.ranking, **change)))
+            geotag_archive(with_recipe(options, **change))
 
 
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"ranker": None}, r"--ranker-model .*: is about the ranker; add --ranker georanker"),
-        ({"ranker_model": None}, "--ranker georanker: needs --ranker-model"),
-        ({"ranker_adapter": None}, "--ranker georanker: needs --ranker-adapter"),
+        ({"recipe": "lite"}, r"--ranker-model .*: recipe lite has no GeoRanker; --recipe georanker has"),
+        ({"ranker_model": None}, "--ranker-model: a recipe with georanker needs it"),
+        ({"ranker_adapter": None}, "--ranker-adapter: a recipe with georanker needs it"),
         (
             {"ranker_candidates": 7},
             "--candidates 8: the ranker's prompt tells 2 of them as negatives, and it cannot rank 7",
@@ -75,6 +77,5 @@ def test_it_goes_on_only_with_the_same_ranker(options):
     ],
 )
 def test_a_ranker_that_cannot_be_used(options, tmp_path, change, match):
-    ranking = dataclasses.replace(options.ranking, **change)
     with pytest.raises(UsageError, match=match):
-        geotag_archive(dataclasses.replace(options, output=str(tmp_path / "out"), ranking=ranking))
+        geotag_archive(with_recipe(options, output=str(tmp_path / "out"), **change))

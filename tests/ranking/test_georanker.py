@@ -121,7 +121,7 @@ def test_an_adapter_of_another_base_is_refused(folder, tmp_path):
         with_adapter(load_base(other), adapter)
     with_adapter(load_base(folder, torch.bfloat16), adapter)
     options = RankerOptions(folder, adapter)
-    assert check_ranker(options)[1] != check_ranker(RankerOptions(other, adapter))[1]
+    assert check_ranker(options).fingerprint != check_ranker(RankerOptions(other, adapter)).fingerprint
     config = json.loads(adapter.read(CONFIG))
     for name, refused in (
         ("Qwen/Qwen2-VL-7B-Instruct", False),

@@ -181,7 +181,7 @@ def test_the_published_resolution_refuses_only_what_does_not_fit(tmp_path, rando
     """12,845,056 pixels are 16,384 tokens, and two of them more than Qwen2-VL's 32,768; here a model of 512."""
     folder = str(write_qwen2_vl(tmp_path, text={"max_position_embeddings": 512}))
     published = RankerOptions(folder, None, PromptOptions("georanker", max_pixels=12_845_056))
-    view, _ = check_ranker(published)
+    view = check_ranker(published).view
     ranker = GeoRankerScorer.load(published)
     place = RankCandidate(PromptPlace(1.0, 2.0, "Somewhere"), png(picture(random, 84, 56)))
     sizes = [(280, 280), (20 * 28, 20 * 28), (5 * 28, 15 * 28)]

@@ -11,7 +11,7 @@ from tests.results.test_results import ROWS, results, row
 
 RECORD = {
     "settings": {"encoder": "lite"},
-    "options": {"source": "s", "encoder": "lite", "chooser": "top1"},
+    "options": {"source": "s"}, "recipe": {"name": "lite"},
     "last_work": {
         "photos": 4,
         "seconds": 9.0,

@@ -165,7 +165,7 @@ def test_what_counts_here_and_elsewhere():
 
 def test_other_machines_are_answered_only_with_keys():
     with pytest.raises(UsageError, match=r"--host 0\.0\.0\.0: without --keys the service is for this machine alone"):
-        run_service(ServiceOptions(host="0.0.0.0", service=ServingOptions(encoder="lite", index="/nowhere")))
+        run_service(ServiceOptions(host="0.0.0.0", service=ServingOptions(recipe="lite", index="/nowhere")))
 
 
 def test_the_cluster_configuration_is_one_that_can_be_built():

@@ -2,18 +2,15 @@
 
 import numpy as np
 import pytest
-from geoloc.pipeline.settings import estimate_settings
-from geoloc.serving.composition import Composition
 
-from geoloc.encoders.config import encoder_config
 from geoloc.errors import UsageError
 from geoloc.estimate.calibration import features, fit
-from geoloc.index.store import Index
 from geoloc.photos.decoder import Decoder
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import load_one
-from geoloc.serving.options import ModelOptions
-from geoloc.serving.stages import Retrieval
+from geoloc.recipes.method import check
+from geoloc.serving.options import S3, ModelOptions
+from geoloc.serving.stages import Retrieval, find_method
 
 
 @pytest.mark.parametrize(
@@ -25,19 +22,20 @@ from geoloc.serving.stages import Retrieval
         ({"chooser": "verification"}, "--chooser verification"),
         ({"parts": "image"}, "--parts image"),
         ({"calibration": "/nowhere"}, "--calibration /nowhere/calibration.json: no such file"),
-        ({"ranker_model": "/nowhere"}, "needs --ranker-adapter"),
+        ({"ranker_model": "/nowhere"}, "--ranker-model /nowhere: recipe lite has no GeoRanker"),
         ({"skip_ranking_within_km": 3}, "--skip-ranking-within-km 3.0"),
+        ({"recipe": "georanker", "encoder": "lite", "ranker_model": "/nowhere"}, "--ranker-adapter: a recipe with"),
     ],
 )
 def test_options_that_do_not_go_together(toy_index, changed, message):
     with pytest.raises(UsageError, match=message):
-        Composition(ModelOptions(**{"encoder": "lite", "index": str(toy_index)} | changed)).check()
+        check(ModelOptions(**{"recipe": "lite", "index": str(toy_index)} | changed).read(S3), S3)
 
 
 def test_a_calibration_serves_the_estimates_it_was_made_for(toy_index, toy, random, tmp_path):
-    options = ModelOptions(encoder="lite", index=str(toy_index), candidates=8, calibration=str(tmp_path))
+    options = ModelOptions(recipe="lite", index=str(toy_index), candidates=8, calibration=str(tmp_path))
     uncalibrated = Retrieval(options.model_copy(update={"calibration": None}))
-    settings = estimate_settings(options, encoder_config("lite"), uncalibrated.facts["encoder"], Index(toy_index).info)
+    settings = find_method(options).settings(uncalibrated.facts["weights"])
     scores = np.sort(random.normal(size=(400, 8)))[:, ::-1]
     table = features(scores, scores, *random.uniform(-60, 60, (2, 400, 8)), 10.0)
     calibration = fit(table, np.exp(5 - 3 * scores[:, 0]), settings)

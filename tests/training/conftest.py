@@ -12,10 +12,11 @@ from geoloc.storage import Folder
 def georanking(toy, toy_index, tmp_path_factory) -> Path:
     """Of 30 of the toy's references, with 7 of the others each, of which 4 are ranked."""
     from geoloc.encoders.config import encoder_config
+    from geoloc.encoders.image import ImageEncoder
+    from geoloc.estimate.retriever import Retriever
     from geoloc.photos.examine import DecodeOptions
     from geoloc.photos.load import LoadOptions, PhotoLoader
     from geoloc.pipeline.georanking import PARTS
-    from geoloc.pipeline.models import probe_encoder
     from geoloc.pipeline.run import SUCCESS
     from geoloc.ranking.georanking import GeoRanking, Retrieved
     from geoloc.ranking.options import GeoRankingOptions
@@ -24,8 +25,8 @@ def georanking(toy, toy_index, tmp_path_factory) -> Path:
 
     folder = Folder(str(tmp_path_factory.mktemp("georanking")))
     options = GeoRankingOptions(references=7, ranked=4)
-    maker = GeoRanking(Retrieved(encoder_config("lite"), Folder(str(toy_index)), options, "cpu", 1), options)
-    view = probe_encoder(encoder_config("lite")).view
+    retriever = Retriever(ImageEncoder(encoder_config("lite")), Folder(str(toy_index)))
+    maker, view = GeoRanking(Retrieved(retriever, options), options), retriever.view
     loader = PhotoLoader(LoadOptions(DecodeOptions(view, need_position=True, thumbnail_px=448)))
     files = sorted(str(path) for path in (toy / "references").rglob("*.jpg"))[::2]
     photos = pa.Table.from_pylist([{"id": n, "uri": file} for n, file in enumerate(files)], MANIFEST)
