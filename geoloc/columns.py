@@ -66,7 +66,15 @@ def like_coordinates(names: Sequence[str]) -> list[str]:
 
 
 def csv_format(folder: Folder, path: str) -> pyarrow.csv.ParseOptions:
-    """Comma, tab or semicolon, by the first line."""
+    """How a file is separated, by its first line."""
     with folder.filesystem.open(path, "rb") as file:
-        line = file.readline().decode("utf-8", "replace")
-    return pyarrow.csv.ParseOptions(delimiter=max(",\t;", key=line.count))
+        return pyarrow.csv.ParseOptions(delimiter=csv_delimiter(file.readline()))
+
+
+def csv_delimiter(line: bytes) -> str:
+    """Comma, tab or semicolon, whichever a table's first line has most of.
+
+    >>> csv_delimiter(b"uri;lat;lon")
+    ';'
+    """
+    return max(",\t;", key=line.decode("utf-8", "replace").count)

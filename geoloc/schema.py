@@ -1,5 +1,6 @@
 """The fixed Arrow schemas: the manifest, the batches between stages, the result row."""
 
+import numpy as np
 import pyarrow as pa
 
 from geoloc.geo.distance import THRESHOLDS_KM
@@ -44,6 +45,23 @@ METADATA = {
 
 PICTURE = pa.struct({"pixels": pa.large_binary(), "height": pa.int32(), "width": pa.int32()})
 """height x width x 3 uint8."""
+
+
+def packed(picture: np.ndarray) -> dict:
+    """(h, w, 3) uint8 as a value of PICTURE.
+
+    >>> packed(np.zeros((1, 2, 3), np.uint8))
+    {'pixels': b'\\x00\\x00\\x00\\x00\\x00\\x00', 'height': 1, 'width': 2}
+    """
+    return {"pixels": picture.tobytes(), "height": picture.shape[0], "width": picture.shape[1]}
+
+
+def unpacked(picture: dict | None) -> np.ndarray | None:
+    """The other way round, read-only and not copied."""
+    if picture is None:
+        return None
+    return np.frombuffer(picture["pixels"], np.uint8).reshape(picture["height"], picture["width"], 3)
+
 
 LOADED = pa.schema(
     {

@@ -9,11 +9,10 @@ from geoloc.errors import PhotoError
 from geoloc.estimate.confidence import ANSWERED, Confidence
 from geoloc.geo.distance import haversine_km
 from geoloc.index.store import Index
-from geoloc.photos.views import unpacked
 from geoloc.ranking.prompt import PromptPlace, negatives_of, place_words
 from geoloc.ranking.query import RankCandidate, RankQuery
 from geoloc.ranking.scorers import Rank, RankOptions
-from geoloc.schema import LOCATED
+from geoloc.schema import LOCATED, unpacked
 
 AGREEING = 5
 """So many of the most similar candidates have to lie close together for ranking to be skipped (GeoRanker, App. I: top-k)."""

@@ -12,7 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from geoloc.errors import UsageError
-from geoloc.evaluation.positions import Columns, Positions, candidate_lists, read_positions
+from geoloc.evaluation.positions import Positions, candidate_lists
+from geoloc.evaluation.reading import read_positions
+from geoloc.evaluation.recognition import Columns
 from geoloc.storage import Folder, S3Options, describe
 
 _PLACES365 = "CSV: IMG_ID, AUTHOR, LAT, LON, S3_Label, S16_Label, S365_Label, Prob_indoor, Prob_natural, Prob_urban"

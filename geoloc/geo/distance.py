@@ -1,6 +1,7 @@
 """Distances on the Earth. Latitude before longitude, degrees, WGS84; kilometres."""
 
 import numpy as np
+from haversine import Unit, haversine_vector
 from pyproj import Geod
 
 EARTH_RADIUS_KM = 6371.0088
@@ -13,17 +14,28 @@ _WGS84 = Geod(ellps="WGS84")
 
 
 def haversine_km(lat1, lon1, lat2, lon2, radius_km: float = EARTH_RADIUS_KM) -> np.ndarray:
-    """Great-circle distance on a sphere. Arrays broadcast against each other; NaN in, NaN out."""
-    lat1, lon1, lat2, lon2 = (np.radians(np.asarray(a, dtype=np.float64)) for a in (lat1, lon1, lat2, lon2))
-    a = np.sin((lat2 - lat1) / 2) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin((lon2 - lon1) / 2) ** 2
-    return 2 * radius_km * np.arcsin(np.sqrt(np.clip(a, 0, 1)))
+    """Great-circle distance on a sphere. Arrays broadcast against each other; NaN in, NaN out.
+
+    >>> haversine_km([52.52, 48.86], [13.40, 2.35], 51.51, -0.13).round(1)  # Berlin and Paris to London
+    array([931.6, 343.7])
+    """
+    lat1, lon1, lat2, lon2 = _broadcast(lat1, lon1, lat2, lon2)
+    here, there = (np.stack([lat.ravel(), lon.ravel()], axis=1) for lat, lon in ((lat1, lon1), (lat2, lon2)))
+    return radius_km * haversine_vector(here, there, Unit.RADIANS, check=False).reshape(lat1.shape)
 
 
 def geodesic_km(lat1, lon1, lat2, lon2) -> np.ndarray:
-    """Distance along the WGS84 ellipsoid (Karney's algorithm, by PROJ). Arrays broadcast; NaN in, NaN out."""
-    arrays = np.broadcast_arrays(*(np.asarray(a, dtype=np.float64) for a in (lat1, lon1, lat2, lon2)))
-    lat1, lon1, lat2, lon2 = (np.array(a) for a in arrays)
+    """Distance along the WGS84 ellipsoid (Karney's algorithm, by PROJ). Arrays broadcast; NaN in, NaN out.
+
+    >>> float(geodesic_km(46.167286, 7.099698, 44.173955, 6.697883).round(6))
+    223.76885
+    """
+    lat1, lon1, lat2, lon2 = (np.array(a) for a in _broadcast(lat1, lon1, lat2, lon2))
     return np.asarray(_WGS84.inv(lon1, lat1, lon2, lat2)[2]) / 1000
+
+
+def _broadcast(*arrays) -> tuple[np.ndarray, ...]:
+    return np.broadcast_arrays(*(np.asarray(array, dtype=np.float64) for array in arrays))
 
 
 def unit_vectors(lat, lon) -> np.ndarray:

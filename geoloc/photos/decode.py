@@ -7,19 +7,15 @@ import struct
 import warnings
 
 import numpy as np
-import pillow_heif
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
+import geoloc.photos.codecs  # noqa: F401 (what Pillow can read, in this process)
 from geoloc.errors import PhotoError
 from geoloc.photos.embedded import embedded
 from geoloc.photos.formats import DECODED
 from geoloc.photos.metadata import Carried
 from geoloc.photos.views import Picture
-
-Image.init()
-pillow_heif.register_heif_opener()
-Image.MAX_IMAGE_PIXELS = None  # PhotoFile has its own limit, checked before any pixel is decoded
 
 # Damage in the compressed data itself. libjpeg's other complaints (stray bytes between segments) leave the picture whole.
 _JPEG_DAMAGE = re.compile(r"premature end|bad huffman|corrupt jpeg data(?!: \d+ extraneous)", re.IGNORECASE)

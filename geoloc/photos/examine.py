@@ -8,7 +8,8 @@ from geoloc.errors import PhotoError
 from geoloc.geo.distance import valid_coordinates
 from geoloc.photos.decode import PhotoFile
 from geoloc.photos.metadata import Metadata, Sidecar
-from geoloc.photos.views import AreaView, View, packed, thumbnail, thumbnail_scale
+from geoloc.photos.views import AreaView, View, thumbnail, thumbnail_scale
+from geoloc.schema import packed
 
 
 @dataclass(frozen=True)

@@ -144,18 +144,6 @@ class AreaView:
         return np.asarray(picture.resized(self.size(*picture.size)))
 
 
-def packed(picture: np.ndarray) -> dict:
-    """(h, w, 3) uint8 as a value of PICTURE."""
-    return {"pixels": picture.tobytes(), "height": picture.shape[0], "width": picture.shape[1]}
-
-
-def unpacked(picture: dict | None) -> np.ndarray | None:
-    """The other way round, read-only and not copied."""
-    if picture is None:
-        return None
-    return np.frombuffer(picture["pixels"], np.uint8).reshape(picture["height"], picture["width"], 3)
-
-
 def thumbnail_scale(width: int, height: int, longest: int) -> float:
     """The part of a photo's resolution that ``thumbnail`` needs."""
     return min(1.0, longest / max(width, height)) if longest else 1.0

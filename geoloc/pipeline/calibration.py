@@ -12,7 +12,8 @@ from geoloc.errors import UsageError
 from geoloc.estimate.calibration import Calibration, features, fit
 from geoloc.evaluation.datasets import read_truth
 from geoloc.evaluation.matching import match
-from geoloc.evaluation.positions import Positions, read_positions
+from geoloc.evaluation.positions import Positions
+from geoloc.evaluation.reading import read_positions
 from geoloc.geo.distance import geodesic_km, valid_coordinates
 from geoloc.pipeline.job_options import CalibrationOptions
 from geoloc.ranking.candidates import padded

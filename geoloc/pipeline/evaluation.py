@@ -12,7 +12,8 @@ from geoloc.errors import UsageError
 from geoloc.evaluation.datasets import find, read_retrieved, read_truth, recognise
 from geoloc.evaluation.evaluation import Evaluation, evaluate
 from geoloc.evaluation.metrics import ACCURACIES
-from geoloc.evaluation.positions import Positions, read_positions
+from geoloc.evaluation.positions import Positions
+from geoloc.evaluation.reading import read_positions
 from geoloc.evaluation.report import write_report
 from geoloc.evaluation.tables import candidates_csv, differences_csv, table_csv, table_md, write_results
 from geoloc.geo.distance import THRESHOLDS_KM

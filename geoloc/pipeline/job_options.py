@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import tyro
 
 from geoloc.errors import UsageError
-from geoloc.evaluation.positions import Columns
 from geoloc.evaluation.protocol import Protocol
+from geoloc.evaluation.recognition import Columns
 from geoloc.photos.selection import ListingOptions
 from geoloc.pipeline.options import ClusterOptions, LocateOptions, PhotoOptions
 from geoloc.ranking.options import PICTURE_PX, GeoRankingOptions

@@ -23,7 +23,7 @@ from geoloc.columns import plain
 from geoloc.errors import UsageError
 from geoloc.ranking.hub import HubFolder, is_on_hub
 from geoloc.ranking.options import ADAPTER, CONFIG, RankerOptions
-from geoloc.ranking.packing import ATTENTION, Grid, Pack, Seen
+from geoloc.ranking.packing import ATTENTION, EncodedImage, Grid, Pack
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.scorers import RankerFacts
 from geoloc.storage import Folder, describe
@@ -60,11 +60,11 @@ class GeoRankerModel(nn.Module):
         ).last_hidden_state
         return self.value_head(states[0, pack.last]).squeeze(-1).float()
 
-    def look(self, patches: torch.Tensor, grids: Sequence[Grid]) -> list[Seen]:
+    def encode_images(self, patches: torch.Tensor, grids: Sequence[Grid]) -> list[EncodedImage]:
         """Images through the vision tower: ``patches`` (sum of rows x columns, …) of geoloc.ranking.pictures."""
         thw = torch.tensor([(1, *grid) for grid in grids], device=patches.device)
         features = self.model.get_image_features(patches, thw).pooler_output
-        return [Seen(grid, one) for grid, one in zip(grids, features, strict=True)]
+        return [EncodedImage(grid, one) for grid, one in zip(grids, features, strict=True)]
 
     def pairs(self, **inputs: torch.Tensor) -> torch.Tensor:
         """Scores (n,) of n prompts by themselves, a processor's output padded on the left: what a pack's are measured by."""

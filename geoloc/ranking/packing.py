@@ -25,7 +25,7 @@ Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Seen:
+class EncodedImage:
     """An image as the language model sees it."""
 
     grid: Grid
@@ -41,7 +41,7 @@ class Part:
     """(t,)."""
     positions: torch.Tensor
     """(3, t)."""
-    image: Seen | None
+    image: EncodedImage | None
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,10 @@ class Prompter:
         self._image, self._image_end = names
 
     def prompts(
-        self, query: Seen, candidates: Sequence[tuple[PromptPlace, Seen | None]], negatives: Sequence[PromptPlace]
+        self,
+        query: EncodedImage,
+        candidates: Sequence[tuple[PromptPlace, EncodedImage | None]],
+        negatives: Sequence[PromptPlace],
     ) -> Prompts:
         """For a photo and its candidates, at least one, each with its image or None."""
         asked = [messages(self._template, place, negatives, image is not None) for place, image in candidates]
@@ -86,18 +89,18 @@ class Prompter:
         cut = texts[0].index(self._image_end) + len(self._image_end)
         images = [query, *(image for _, image in candidates)]
         texts = [texts[0][:cut], *(text[cut:] for text in texts)]
-        texts = [self._spread(text, image) for text, image in zip(texts, images, strict=True)]
+        texts = [self._with_image_tokens(text, image) for text, image in zip(texts, images, strict=True)]
         ids = [torch.tensor(part) for part in self._tokenizer(texts, add_special_tokens=False)["input_ids"]]
         start = len(ids[0])
         positions = self._positions(ids, images)
         parts = [Part(own, at[:, start:], image) for own, at, image in zip(ids[1:], positions, images[1:], strict=True)]
         return Prompts(Part(ids[0], positions[0][:, :start], query), parts)
 
-    def _spread(self, text: str, image: Seen | None) -> str:
+    def _with_image_tokens(self, text: str, image: EncodedImage | None) -> str:
         """With a place for each of the image's tokens."""
         return text.replace(self._image, self._image * len(image.features), 1) if image else text
 
-    def _positions(self, ids: list[torch.Tensor], images: list[Seen | None]) -> list[torch.Tensor]:
+    def _positions(self, ids: list[torch.Tensor], images: list[EncodedImage | None]) -> list[torch.Tensor]:
         """(3, t) of each whole prompt, by the model's own rule."""
         whole = [torch.cat([ids[0], suffix]) for suffix in ids[1:]]
         padded = pad_sequence(whole, batch_first=True)
@@ -118,10 +121,10 @@ class Group:
     """Tokens."""
     suffixes: int
     """Tokens, of all together."""
-    aside: torch.Tensor
-    """(n, longest): the suffixes side by side, by their places in the pack; a shorter one repeats its last."""
-    back: torch.Tensor
-    """(suffixes,): which of them, flattened, are no repetitions."""
+    padded: torch.Tensor
+    """(n, longest): the suffixes' tokens, one suffix a row, by their places in the pack; a shorter one repeats its last."""
+    unpadded: torch.Tensor
+    """(suffixes,): which of those, flattened, are no repetitions."""
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,9 @@ class Pack:
             prefix, lengths = len(photo.prefix.ids), torch.tensor([len(part.ids) for part in photo.suffixes])
             first, total = at + prefix + lengths.cumsum(0) - lengths, int(lengths.sum())
             column = torch.arange(int(lengths.max()))
-            aside = first[:, None] + torch.minimum(column, lengths[:, None] - 1)
-            back = (column < lengths[:, None]).flatten().nonzero()[:, 0]
-            groups.append(Group(at, prefix, total, aside.to(device), back.to(device)))
+            padded = first[:, None] + torch.minimum(column, lengths[:, None] - 1)
+            unpadded = (column < lengths[:, None]).flatten().nonzero()[:, 0]
+            groups.append(Group(at, prefix, total, padded.to(device), unpadded.to(device)))
             last.append(first + lengths - 1)
             at += prefix + total
         parts = [part for photo in photos for part in (photo.prefix, *photo.suffixes)]
@@ -171,37 +174,41 @@ def shared_prefix_attention(
     scaling: float | None = None,
     **others: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of a pack, (1, heads, t, d), for transformers' attention interface; without ``groups``, its SDPA.
+    """Attention of a pack for transformers' attention interface; without ``groups``, its SDPA.
 
-    Suffixes of a group are laid side by side for this step alone, which is a few percent of the whole.
+    ``query`` (1, heads, t, d), ``key`` and ``value`` (1, kv heads, t, d): heads share keys in equal groups (GQA). Returns
+    (1, t, heads, d).
+
+    A pack is a prefix P and n suffixes S after it, for each photo. A token of P sees P up to itself; a token of a suffix sees P
+    and its own suffix up to itself. So each photo is two calls of one kernel, and nothing is computed that is masked but what
+    pads a shorter suffix to the longest.
     """
     if groups is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
         )
-    repeats = query.shape[1] // key.shape[1]
-    query, key, value = query[0], key[0].repeat_interleave(repeats, 0), value[0].repeat_interleave(repeats, 0)
+    gqa = {"scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+    query, key, value = query[0], key[0], value[0]  # (heads, t, d), (kv heads, t, d)
     out = []
     for group in groups:
+        # 1. the prefix sees itself: (1, heads, P, d)
         prefix = slice(group.start, group.start + group.prefix)
-        out.append(
-            functional.scaled_dot_product_attention(
-                *(states[None, :, prefix] for states in (query, key, value)), is_causal=True, scale=scaling
-            )[0]
-        )
-        number, longest = group.aside.shape
+        states = (states[None, :, prefix] for states in (query, key, value))
+        out.append(functional.scaled_dot_product_attention(*states, is_causal=True, **gqa)[0])
+        # 2. suffixes become rows of one batch, padded: queries (n, heads, longest, d)
+        number, longest = group.padded.shape
+        queries = query[:, group.padded].transpose(0, 1)
+        # 3. each row's keys and values are the prefix's, which are not copied before they have to be, and its own:
+        #    (n, kv heads, P + longest, d)
         keys, values = (
-            torch.cat([states[:, prefix].expand(number, -1, -1, -1), states[:, group.aside].transpose(0, 1)], dim=2)
+            torch.cat([states[:, prefix].expand(number, -1, -1, -1), states[:, group.padded].transpose(0, 1)], dim=2)
             for states in (key, value)
         )
-        seen = functional.scaled_dot_product_attention(
-            query[:, group.aside].transpose(0, 1),
-            keys,
-            values,
-            attn_mask=causal_lower_right(longest, group.prefix + longest),
-            scale=scaling,
-        )
-        out.append(seen.transpose(0, 1).flatten(1, 2)[:, group.back])
+        # 4. the last `longest` of P + longest positions see all before them and themselves
+        mask = causal_lower_right(longest, group.prefix + longest)
+        rows = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, **gqa)
+        # 5. back into the pack's order, without padding: (heads, suffixes, d)
+        out.append(rows.transpose(0, 1).flatten(1, 2)[:, group.unpadded])
     return torch.cat(out, dim=1).transpose(0, 1)[None], None
 
 

@@ -14,7 +14,7 @@ from geoloc.photos.decode import PhotoFile
 from geoloc.photos.views import AreaView
 from geoloc.ranking.georanker import GeoRankerModel, load_base, load_processor, with_adapter
 from geoloc.ranking.options import PromptOptions, RankerOptions
-from geoloc.ranking.packing import Pack, Prompter, Prompts, Seen
+from geoloc.ranking.packing import EncodedImage, Pack, Prompter, Prompts
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.prompt import PromptPlace
 from geoloc.ranking.query import RankCandidate, RankQuery
@@ -49,7 +49,7 @@ class GeoRankerScorer:
         self._context = model.model.config.get_text_config().max_position_embeddings
         self._on_gpu = torch.device(device).type == "cuda"
         self._max_tokens = max_tokens or (GPU_TOKENS if self._on_gpu else CPU_TOKENS)
-        self._kept = _Kept(cache_bytes)
+        self._cache = _FeatureCache(cache_bytes)
         self._pool = ThreadPoolExecutor(threads)
 
     @classmethod
@@ -70,12 +70,12 @@ class GeoRankerScorer:
         answers: list[torch.Tensor | PhotoError] = []
         for start in range(0, len(queries), PHOTOS_AT_ONCE):
             some = queries[start : start + PHOTOS_AT_ONCE]
-            answers += self._rank(self.ask(some))
+            answers += self._rank(self.encode_queries(some))
         return [answer if isinstance(answer, PhotoError) else _checked(answer.cpu().numpy()) for answer in answers]
 
-    def ask(self, queries: Sequence[RankQuery]) -> list[Prompts | PhotoError]:
+    def encode_queries(self, queries: Sequence[RankQuery]) -> list[Prompts | PhotoError]:
         """The photos' prompts, their pictures and their candidates' encoded."""
-        seen = self._look(queries)
+        seen = self._encode_pictures(queries)
         return [self._prompts(query, seen["query", number], seen) for number, query in enumerate(queries)]
 
     def _rank(self, asked: list[Prompts | PhotoError]) -> list[torch.Tensor | PhotoError]:
@@ -86,16 +86,16 @@ class GeoRankerScorer:
         of_sound = iter(scores)
         return [next(of_sound) if isinstance(prompts, Prompts) else prompts for prompts in asked]
 
-    def _look(self, queries: Sequence[RankQuery]) -> dict[Name, Seen | None]:
+    def _encode_pictures(self, queries: Sequence[RankQuery]) -> dict[Name, EncodedImage | None]:
         """Pictures by their names; those kept are not encoded again."""
-        found: dict[Name, Seen | None] = {}
+        found: dict[Name, EncodedImage | None] = {}
         new: dict[Name, np.ndarray | bytes] = {}
         for number, query in enumerate(queries):
             new["query", number] = query.picture
             for candidate in query.candidates:
                 name = _name(candidate)
-                if self._shows(candidate) and name not in new and name not in found:
-                    kept = self._kept.get(name)
+                if self._has_image(candidate) and name not in new and name not in found:
+                    kept = self._cache.get(name)
                     if kept:
                         found[name] = kept
                     else:
@@ -105,13 +105,13 @@ class GeoRankerScorer:
         readable = [(name, picture) for name, picture in pictures.items() if picture is not None]
         area = self.view.factor**2
         for some in self._packs(readable, lambda item: item[1].shape[0] * item[1].shape[1] // area):
-            for (name, _), seen in zip(some, self._encode([picture for _, picture in some]), strict=True):
+            for (name, _), seen in zip(some, self._encode_batch([picture for _, picture in some]), strict=True):
                 found[name] = seen
                 if name[0] == "kept":
-                    self._kept.put(name, seen)
+                    self._cache.put(name, seen)
         return found
 
-    def _shows(self, candidate: RankCandidate) -> bool:
+    def _has_image(self, candidate: RankCandidate) -> bool:
         return self._prompt.pictures and candidate.image is not None
 
     def _picture(self, data: np.ndarray | bytes) -> np.ndarray | None:
@@ -124,20 +124,22 @@ class GeoRankerScorer:
         except PhotoError:
             return None
 
-    def _prompts(self, query: RankQuery, picture: Seen, seen: dict[Name, Seen | None]) -> Prompts | PhotoError:
+    def _prompts(
+        self, query: RankQuery, picture: EncodedImage, seen: dict[Name, EncodedImage | None]
+    ) -> Prompts | PhotoError:
         if not query.candidates:
             return PhotoError("no_candidates", "there is nothing to rank")
         candidates = [
-            (self._told(candidate.place), seen[_name(candidate)] if self._shows(candidate) else None)
+            (self._place(candidate.place), seen[_name(candidate)] if self._has_image(candidate) else None)
             for candidate in query.candidates
         ]
-        negatives = [self._told(place) for place in query.negatives[-self._prompt.negatives :]]
+        negatives = [self._place(place) for place in query.negatives[-self._prompt.negatives :]]
         prompts = self._prompter.prompts(picture, candidates, negatives if self._prompt.negatives else [])
         if prompts.longest > self._context:
             return PhotoError("too_long", f"a prompt of {prompts.longest} tokens; the model takes {self._context}")
         return prompts
 
-    def _told(self, place: PromptPlace) -> PromptPlace:
+    def _place(self, place: PromptPlace) -> PromptPlace:
         return place if self._prompt.words else PromptPlace(place.lat, place.lon)
 
     def _packs(self, items: Sequence[Item], tokens: Callable[[Item], int]) -> Iterator[list[Item]]:
@@ -152,15 +154,15 @@ class GeoRankerScorer:
         if pack:
             yield pack
 
-    def _encode(self, pictures: Sequence[np.ndarray]) -> list[Seen]:
+    def _encode_batch(self, pictures: Sequence[np.ndarray]) -> list[EncodedImage]:
         try:
             patches = torch.cat([self._patcher.patches(picture, self._device) for picture in pictures])
-            return self._model.look(patches, [self._patcher.grid(picture) for picture in pictures])
+            return self._model.encode_images(patches, [self._patcher.grid(picture) for picture in pictures])
         except torch.OutOfMemoryError as error:
             reason = str(error)
         self._make_room(reason, splits=len(pictures) > 1)
         middle = len(pictures) // 2
-        return self._encode(pictures[:middle]) + self._encode(pictures[middle:])
+        return self._encode_batch(pictures[:middle]) + self._encode_batch(pictures[middle:])
 
     def _score(self, photos: Sequence[Prompts]) -> list[torch.Tensor]:
         """For each photo (c,)."""
@@ -194,21 +196,21 @@ def _checked(scores: np.ndarray) -> np.ndarray | PhotoError:
     return scores
 
 
-class _Kept:
+class _FeatureCache:
     """The most recently used images' features, up to so many bytes."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._size = limit, 0
-        self._images: OrderedDict[Name, Seen] = OrderedDict()
+        self._images: OrderedDict[Name, EncodedImage] = OrderedDict()
 
-    def get(self, name: Name) -> Seen | None:
+    def get(self, name: Name) -> EncodedImage | None:
         if name in self._images:
             self._images.move_to_end(name)
         return self._images.get(name)
 
-    def put(self, name: Name, image: Seen) -> None:
+    def put(self, name: Name, image: EncodedImage) -> None:
         """A copy, because the features came as part of a whole batch's."""
-        self._images[name] = Seen(image.grid, image.features.clone())
+        self._images[name] = EncodedImage(image.grid, image.features.clone())
         self._size += image.features.nbytes
         while self._size > self._limit:
             _, oldest = self._images.popitem(last=False)

@@ -53,7 +53,7 @@ def _parsed(source: str, lines: list[str]) -> dict[str, str]:
     return keys
 
 
-def is_elsewheres(headers: Mapping[str, str]) -> bool:
+def is_cross_site(headers: Mapping[str, str]) -> bool:
     """Whether a browser says that a page of another site asks: a form there may send a photo here without asking first.
 
     By ``Origin`` (RFC 6454) and ``Sec-Fetch-Site``; who sends neither is no page.
@@ -93,10 +93,10 @@ class Keys:
     def owner(self, key: str) -> str | None:
         """Whose key it is."""
         if self._file and time.monotonic() - self._looked > LOOK_S:
-            self._look()
+            self._reload()
         return named(self._owners, key)
 
-    def _look(self) -> None:
+    def _reload(self) -> None:
         state, self._looked = self._stat(self._file), time.monotonic()
         if state == self._state:
             return

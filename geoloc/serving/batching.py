@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
-class Together:
+class Batcher:
     def __init__(self, work: Callable[[list], list], most: int, at_once: int = 1) -> None:
         """``work`` answers a list of up to ``most``, in their order, in a thread, with ``at_once`` such lists at a time."""
         self._work, self._most, self._at_once = work, most, at_once
@@ -31,9 +31,9 @@ class Together:
         """Until what waits now has been answered, going by the latest batches."""
         return len(self._waiting) * self._seconds_each / self._at_once
 
-    async def __call__(self, asked: Any) -> Any:
+    async def __call__(self, request: Any) -> Any:
         answer = asyncio.get_running_loop().create_future()
-        self._waiting.append((asked, answer))
+        self._waiting.append((request, answer))
         if len(self._workers) < self._at_once:
             worker = asyncio.create_task(self._answer_all())
             self._workers[worker] = time.monotonic()
@@ -44,7 +44,7 @@ class Together:
         while self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
             start = self._workers[asyncio.current_task()] = time.monotonic()
-            await self._answer([one for one in batch if not one[1].done()])  # who has left is not asked for
+            await self._answer([one for one in batch if not one[1].done()])  # nobody waits for the others
             self._seconds_each += 0.2 * ((time.monotonic() - start) / len(batch) - self._seconds_each)
 
     async def _answer(self, batch: list[tuple[Any, asyncio.Future]]) -> None:
@@ -52,8 +52,8 @@ class Together:
         if not batch:
             return
         try:
-            asked = [one for one, _ in batch]
-            answers = await asyncio.get_running_loop().run_in_executor(self._threads, self._work, asked)
+            requests = [one for one, _ in batch]
+            answers = await asyncio.get_running_loop().run_in_executor(self._threads, self._work, requests)
         except Exception as error:
             if len(batch) == 1:
                 _settle(batch[0][1], error=error)

@@ -23,7 +23,7 @@ class BatchAnswer(BaseModel):
 
 Candidates = Annotated[int, Query(ge=0, le=MAX_CANDIDATES, description="How many candidates to tell, best first.")]
 Rank = Annotated[bool, Query(description="Have the ranker put the candidates in order, where there is one.")]
-WithMap = Annotated[bool, Query(description="Add GeoJSON of the estimate, its circle and the candidates.")]
+GeoJson = Annotated[bool, Query(alias="map", description="Add GeoJSON of the estimate, its circle and the candidates.")]
 
 BATCH = "/v1/geolocate/batch"
 
@@ -101,7 +101,7 @@ PHOTOS = _body({"multipart/form-data": {"schema": _object(photo={"type": "array"
 
 def with_limits(openapi: dict, max_batch: int) -> dict:
     """What OpenAPI says of every service, and how many photos this one takes at once."""
-    told = copy.deepcopy(openapi)
-    body = told["paths"][BATCH]["post"]["requestBody"]["content"]["multipart/form-data"]
+    limited = copy.deepcopy(openapi)
+    body = limited["paths"][BATCH]["post"]["requestBody"]["content"]["multipart/form-data"]
     body["schema"]["properties"]["photo"]["maxItems"] = max_batch
-    return told
+    return limited

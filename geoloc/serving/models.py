@@ -9,7 +9,7 @@ from PIL import Image
 from ray import serve
 
 from geoloc.photos.examine import DecodeOptions
-from geoloc.serving.batching import Together
+from geoloc.serving.batching import Batcher
 from geoloc.serving.decoding import Decoders
 from geoloc.serving.measures import measures
 from geoloc.serving.options import DeploymentOptions, ModelOptions
@@ -22,11 +22,11 @@ STUCK_S = 300
 
 
 class Locating:
-    """Photos to rows of LOCATED, in the process that is asked: retrieval is cheaper than another hop."""
+    """Photos to rows of LOCATED, in the process that is requests: retrieval is cheaper than another hop."""
 
     def __init__(self, options: DeploymentOptions, device: str, threads: int) -> None:
         self._options, self._device, self._threads = options, device, threads
-        self._together = Together(_together, options.batch_size, at_once=2)
+        self._batcher = Batcher(_run_batch, options.batch_size, at_once=2)
 
     async def take_up(self, options: ModelOptions) -> None:
         """Loads models; those before them answer until then."""
@@ -46,12 +46,12 @@ class Locating:
         """A photo's row, for whoever sent it."""
         stage = self._stage
         loaded = await self._decoders.load(data, who)
-        return await self._together((stage.locate, loaded))
+        return await self._batcher((stage.locate, loaded))
 
     @property
     def wait_s(self) -> float:
         """What there is to do for those who have come before, about."""
-        return self._together.wait_s
+        return self._batcher.wait_s
 
     @property
     def facts(self) -> dict:
@@ -64,7 +64,7 @@ class Locating:
 
     async def check_health(self) -> None:
         """Whether they answer those who ask; where nobody does, a picture through the models. Raises RuntimeError."""
-        if _busy(self._together):
+        if _busy(self._batcher):
             return
         buffer = io.BytesIO()
         Image.new("RGB", (64, 64), "grey").save(buffer, "JPEG")
@@ -79,7 +79,7 @@ class RankingModels:
 
     def __init__(self, device: str, threads: int, batch_size: int) -> None:
         self._device, self._threads = device, threads
-        self._together = Together(_together, batch_size)
+        self._batcher = Batcher(_run_batch, batch_size)
 
     async def reconfigure(self, config: dict) -> None:
         self._stage = await asyncio.to_thread(self._load, ModelOptions(**config))
@@ -93,32 +93,32 @@ class RankingModels:
 
     async def rank(self, located: pa.Table) -> pa.Table:
         """A photo's row of LOCATED, with ``picture``, to one that is ranked."""
-        return await self._together((self._stage.rank, located))
+        return await self._batcher((self._stage.rank, located))
 
     async def check_health(self) -> None:
         """Whether it answers those who ask; where nobody does, a picture through it. Raises RuntimeError."""
-        if _busy(self._together):
+        if _busy(self._batcher):
             return
-        if error := await asyncio.wait_for(self._together((self._stage.check, None)), HEALTH_CHECK_S):
+        if error := await asyncio.wait_for(self._batcher((self._stage.check, None)), HEALTH_CHECK_S):
             raise RuntimeError(f"the ranker does not answer: {error}")
 
 
-def _busy(together: Together) -> bool:
+def _busy(batcher: Batcher) -> bool:
     """Raises RuntimeError where it is busy with something that does not end."""
-    since = together.busy_s
+    since = batcher.busy_s
     if since is not None and since > STUCK_S:
         raise RuntimeError(f"the models have been at one batch for {since:.0f} s")
     return since is not None
 
 
-def _together(asked: list[tuple[Callable[[list], list], object]]) -> list:
-    """What each is asked with its function, each function once; before and after models were changed they are not the same."""
+def _run_batch(requests: list[tuple[Callable[[list], list], object]]) -> list:
+    """What each is requests with its function, each function once; before and after models were changed they are not the same."""
     answers = {}
-    for function in dict.fromkeys(function for function, _ in asked):
-        mine = [number for number, (other, _) in enumerate(asked) if other == function]
+    for function in dict.fromkeys(function for function, _ in requests):
+        mine = [number for number, (other, _) in enumerate(requests) if other == function]
         measures().batch.observe(len(mine), tags={"stage": function.__name__})
-        answers |= zip(mine, function([asked[number][1] for number in mine]), strict=True)
-    return [answers[number] for number in range(len(asked))]
+        answers |= zip(mine, function([requests[number][1] for number in mine]), strict=True)
+    return [answers[number] for number in range(len(requests))]
 
 
 def _limit_threads(threads: int, models: bool = False) -> None:

@@ -64,12 +64,12 @@ def put_haproxy_in_front(folder: str) -> None:
 
 def _check_address(options: ServiceOptions) -> None:
     """Raises UsageError where Ray Serve runs on this cluster already, and listens elsewhere."""
-    from ray.serve.context import _get_global_client
+    from geoloc.serving.listener import http_address
 
-    http = _get_global_client().http_config
-    if (http.host, http.port) != (options.host, options.port):
+    host, port = http_address()
+    if (host, port) != (options.host, options.port):
         raise UsageError(
-            f"--host {options.host} --port {options.port}: this cluster's Ray Serve listens on {http.host}:{http.port}; "
+            f"--host {options.host} --port {options.port}: this cluster's Ray Serve listens on {host}:{port}; "
             "name that address, or use serve deploy"
         )
 

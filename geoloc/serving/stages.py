@@ -5,10 +5,10 @@ from PIL import Image
 
 from geoloc.estimate.locator import Locator
 from geoloc.index.store import Index, cache_folder, local_copy
-from geoloc.photos.views import Picture, packed
+from geoloc.photos.views import Picture
 from geoloc.recipes.indexes import check_encoder
 from geoloc.recipes.method import Method
-from geoloc.schema import LOCATED, PICTURE
+from geoloc.schema import LOCATED, PICTURE, packed
 from geoloc.serving.options import S3, ModelOptions
 from geoloc.storage import Folder
 

@@ -29,7 +29,7 @@ from geoloc.results.parts import Parts
 from geoloc.schema import REFERENCE
 from geoloc.storage import Folder
 from geoloc.training.curve import loss_page
-from geoloc.training.fitting import PROGRESS, Diary, count, fit, training_workers, watched
+from geoloc.training.fitting import PROGRESS, Diary, count, fit, resumed, training_workers, watched
 from geoloc.training.job_options import AlignmentOptions
 from geoloc.training.options import TrainingOptions
 
@@ -130,9 +130,9 @@ def _fit(options: AlignmentOptions, models: EncoderConfig, folder: Folder, parts
         training.batch_size,
         count(workers, gpus),
     )
-    config = {"options": training, "models": models, "run": folder, "parts": parts}
+    worker = functools.partial(train_worker, training, models, folder, parts)
     with watched(folder, steps, lambda point: f"text {point['text']:.3f}, location {point['location']:.3f}"):
-        result = fit(train_worker, config, folder, workers, gpus)
+        result = fit(worker, folder, workers, gpus)
     with result.checkpoint.as_directory() as checkpoint:
         folder.write(WEIGHTS, (Path(checkpoint) / WEIGHTS).read_bytes())
         card = json.loads((Path(checkpoint) / "card.json").read_bytes())
@@ -143,8 +143,8 @@ def _fit(options: AlignmentOptions, models: EncoderConfig, folder: Folder, parts
     log.info("Alignment: %s; use it with --encoder %s", folder.uri, folder.uri)
 
 
-def train_worker(config: dict) -> None:
-    """What every worker runs: its share of every batch, against the whole batch."""
+def train_worker(options: TrainingOptions, models: EncoderConfig, run: Folder, parts: Parts) -> None:
+    """What every worker runs: its share of every batch, against the whole batch. Raises UsageError."""
     import ray.train
     import ray.train.torch
     import torch
@@ -154,41 +154,29 @@ def train_worker(config: dict) -> None:
     from geoloc.training.examples import Examples, Order
     from geoloc.training.steps import Trainee
 
-    options: TrainingOptions = config["options"]
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
-    examples = Examples.open(config["parts"])
+    examples = Examples.open(parts)
     order = Order(len(examples), options.batch_size, options.seed)
-    texts = text_encoder(config["models"], str(device)).encode(examples.sentences or ["nowhere"])
+    texts = text_encoder(models, str(device)).encode(examples.sentences or ["nowhere"])
     torch.manual_seed(options.seed)
     alignment = Alignment(examples.features.shape[1], texts.shape[1], options.projection)
     trainee = Trainee(alignment, options, examples, torch.from_numpy(texts), order, device, rank, world)
-    first = 0
-    if checkpoint := ray.train.get_checkpoint():
-        try:
-            with checkpoint.as_directory() as directory:
-                first = trainee.load(Path(directory))
-        except UsageError as error:
-            ray.train.report({"problem": str(error)})
-            return
+    first, steps = resumed(trainee.load), options.epochs * order.steps_an_epoch
     card = {
-        "encoder": config["models"].name,
-        "model": config["models"].tower,
+        "encoder": models.name,
+        "model": models.tower,
         "image_dimension": examples.features.shape[1],
         "text_dimension": texts.shape[1],
         "training": asdict(options),
     }
-    steps = options.epochs * order.steps_an_epoch
-    diary = Diary(config["run"], first, steps)
+    diary = Diary(run, first, steps)
     for step in range(first, steps):
-        problem = trainee.step(step)
+        trainee.step(step)
         done = step + 1
         if rank == 0 and trainee.history:
             diary.write(done, {"history": trainee.history})
-        if problem:
-            ray.train.report({"problem": problem})
-            return
         if done % options.checkpoint_steps == 0 or done == steps:
             _report(trainee, done, card if rank == 0 else None)
 

@@ -1,12 +1,14 @@
 """A training function on Ray Train: how many workers, where its checkpoints go, and what is seen of it meanwhile."""
 
 import contextlib
+import functools
 import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.fs
@@ -37,10 +39,10 @@ def count(workers: int, gpus: int) -> str:
     return f"{workers} {'worker' if workers == 1 else 'workers'} on {'GPUs' if gpus else 'CPUs'}"
 
 
-def fit(worker: Callable[[dict], None], config: dict, folder: Folder, workers: int, gpus: int) -> "Result":
-    """Run ``worker(config)`` in every worker to its end, from the last checkpoint in ``folder`` where there is one.
+def fit(worker: Callable[[], None], folder: Folder, workers: int, gpus: int) -> "Result":
+    """Run it in every worker to its end, from the last checkpoint in ``folder`` where there is one.
 
-    Raises UsageError where a worker reports a ``problem``.
+    Raises UsageError where all workers do.
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -49,8 +51,7 @@ def fit(worker: Callable[[dict], None], config: dict, folder: Folder, workers: i
     if not folder.is_local:
         filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(folder.filesystem))
     trainer = TorchTrainer(
-        worker,
-        train_loop_config=config,
+        functools.partial(_reporting, worker),
         scaling_config=ScalingConfig(
             num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": 0.5} | ({"GPU": 1} if gpus else {})
         ),
@@ -66,6 +67,27 @@ def fit(worker: Callable[[dict], None], config: dict, folder: Folder, workers: i
     if problem := (result.metrics or {}).get("problem"):
         raise UsageError(problem)
     return result
+
+
+def _reporting(worker: Callable[[], None]) -> None:
+    """Ray Train takes an exception for a fault of the machine, and tries again; what the user has to put right is reported."""
+    import ray.train
+
+    try:
+        worker()
+    except UsageError as error:
+        ray.train.report({"problem": str(error)})
+
+
+def resumed(load: Callable[[Path], int]) -> int:
+    """The steps that have been done, by the checkpoint that Ray Train has for this worker: what ``load`` makes of its folder."""
+    import ray.train
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return 0
+    with checkpoint.as_directory() as directory:
+        return load(Path(directory))
 
 
 class Diary:

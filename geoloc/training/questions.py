@@ -16,11 +16,11 @@ from geoloc.errors import PhotoError
 from geoloc.index.rows import in_order
 from geoloc.index.store import cache_folder
 from geoloc.photos.decode import PhotoFile
-from geoloc.photos.views import AreaView, packed, unpacked
+from geoloc.photos.views import AreaView
 from geoloc.ranking.options import PromptOptions
 from geoloc.ranking.prompt import PromptPlace, negatives_of, reference_words
 from geoloc.results.parts import Parts
-from geoloc.schema import PICTURE
+from geoloc.schema import PICTURE, packed, unpacked
 
 _CHUNK_ROWS = 16
 _COLUMNS = ["id", "gps", "ref_gps", "ref_texts", "ref_km", "image", "ref_images"]

@@ -10,7 +10,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +29,9 @@ from geoloc.ranking.options import ADAPTER_FILES, PROMPT, PromptOptions, RankerO
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 from geoloc.training.curve import ranker_page
-from geoloc.training.fitting import PROGRESS, Diary, count, fit, training_workers, watched
+from geoloc.training.fitting import PROGRESS, Diary, count, fit, resumed, training_workers, watched
 from geoloc.training.job_options import RankerJobOptions
+from geoloc.training.options import RankerTrainingOptions
 
 if TYPE_CHECKING:
     from geoloc.training.questions import Question
@@ -82,9 +83,9 @@ def _run(options: RankerJobOptions, folder: Folder) -> int:
         training.photos_a_step,
         count(workers, gpus),
     )
-    config = {"options": options, "run": folder, "parts": parts, "validation": validation, "view": facts.view}
+    worker = functools.partial(train_worker, options, folder, TrainingSet(parts, validation, facts.view))
     with watched(folder, steps, lambda p: f"loss {p['loss']:.3f}, nearest first {100 * p['nearest_first']:.0f} %"):
-        result = fit(train_worker, config, folder, workers, gpus)
+        result = fit(worker, folder, workers, gpus)
     _publish(options, folder, result, {"photos": left, "steps": steps, "model": options.model, "output": folder.uri})
     return 0
 
@@ -128,8 +129,29 @@ def _publish(options: RankerJobOptions, folder: Folder, result, facts: dict) -> 
     log.info("Ranker: %s; use it with --ranker-model %s --ranker-adapter %s", folder.uri, options.model, folder.uri)
 
 
-def train_worker(config: dict) -> None:
-    """What every worker runs: its share of every step's photos."""
+@dataclass(frozen=True)
+class TrainingSet:
+    parts: Parts
+    """Of GEORANKING."""
+    validation: Parts | None
+    """None where photos of ``parts`` are held out instead."""
+    view: AreaView
+    """What the ranker looks at of a picture."""
+
+    def split(self, options: RankerTrainingOptions) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of ``parts`` to learn from, in an order that the seed alone decides, and rows to be tried on: of ``validation``, or
+        held out from ``parts``."""
+        from geoloc.training.questions import Questions
+
+        rows = np.random.default_rng(options.seed).permutation(len(Questions.open(self.parts)))
+        held_out = options.validation_photos
+        if self.validation:
+            return rows, np.arange(len(Questions.open(self.validation)))[:held_out]
+        return rows[held_out:], rows[:held_out]
+
+
+def train_worker(options: RankerJobOptions, run: Folder, photos: TrainingSet) -> None:
+    """What every worker runs: its share of every step's photos. Raises UsageError."""
     import ray.train
     import ray.train.torch
 
@@ -137,42 +159,27 @@ def train_worker(config: dict) -> None:
     if device.type == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"  # before anything imports deepspeed
     from geoloc.training.examples import Order
-    from geoloc.training.questions import Questions
     from geoloc.training.ranker_steps import RankerTrainee
 
-    options: RankerJobOptions = config["options"]
-    training, parts, view = options.training, config["parts"], config["view"]
-    context = ray.train.get_context()
+    training, context = options.training, ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    rows = np.random.default_rng(training.seed).permutation(len(Questions.open(parts)))
-    tried = config["validation"] or parts
-    if config["validation"]:
-        trying = np.arange(len(Questions.open(tried)))[: training.validation_photos]
-    else:
-        trying, rows = rows[: training.validation_photos], rows[training.validation_photos :]
-    order = Order(len(rows), training.photos_a_step, training.seed)
+    learned, tried = photos.split(training)
+    order = Order(len(learned), training.photos_a_step, training.seed)
     steps, share = training.epochs * order.steps_an_epoch, training.photos_a_step // world
-    first = 0
-    try:
-        trainee = RankerTrainee(options.model, training, options.prompt, steps, device, rank, world)
-        if checkpoint := ray.train.get_checkpoint():
-            with checkpoint.as_directory() as directory:
-                first = trainee.load(Path(directory))
-    except UsageError as error:
-        ray.train.report({"problem": str(error)})
-        return
-    mine = [rows[order.rows(step)[rank * share : (rank + 1) * share]] for step in range(first, steps)]
-    questions = decoded(parts, np.concatenate([np.zeros(0, np.int64), *mine]), view, options.prompt)
-    diary = Diary(config["run"], first, steps)
+    trainee = RankerTrainee(options.model, training, options.prompt, steps, device, rank, world)
+    first = resumed(trainee.load)
+
+    mine = [learned[order.rows(step)[rank * share : (rank + 1) * share]] for step in range(first, steps)]
+    questions = decoded(photos.parts, np.concatenate([np.zeros(0, np.int64), *mine]), photos.view, options.prompt)
+    diary = Diary(run, first, steps)
     for step in range(first, steps):
-        problem = trainee.step(step, (next(questions) for _ in range(share)))
-        if problem:
-            ray.train.report({"problem": problem})
-            return
+        trainee.step(step, (next(questions) for _ in range(share)))
         done = step + 1
         whole = done % training.checkpoint_steps == 0 or done == steps
-        if whole and len(trying):
-            trainee.validate(done, decoded(tried, trying[rank::world], view, options.prompt))
+        if whole and len(tried):
+            trainee.validate(
+                done, decoded(photos.validation or photos.parts, tried[rank::world], photos.view, options.prompt)
+            )
         if rank == 0 and (trainee.history or whole):
             diary.write(done, {"history": trainee.history, "validations": trainee.validations})
         if whole:

@@ -57,8 +57,8 @@ class RankerTrainee:
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         base = load_base(model, dtype, str(device), options.checkpointing)
         self._tuned = with_new_adapter(base, options.lora_rank, options.lora_alpha, options.lora_dropout)
-        self._asker = GeoRankerScorer(base, model, prompt, str(device), cache_bytes=0)
-        self.view = self._asker.view
+        self._scorer = GeoRankerScorer(base, model, prompt, str(device), cache_bytes=0)
+        self.view = self._scorer.view
         self._named = [(name, p) for name, p in self._tuned.named_parameters() if p.requires_grad]
         self._parameters = [parameter for _, parameter in self._named]
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
@@ -72,8 +72,8 @@ class RankerTrainee:
         self._every = max(1, steps // CURVE_POINTS)
         self._sums: list[list[float]] = []
 
-    def step(self, step: int, questions: Iterable[Question | None]) -> str | None:
-        """Learn from this worker's photos. Returns what is wrong where the loss is no number, and learns nothing then."""
+    def step(self, step: int, questions: Iterable[Question | None]) -> None:
+        """Learn from this worker's photos. Raises UsageError where the loss is no number, and learns nothing then."""
         self._tuned.train()
         self._set_lr(self._options.lr * (1 - step / self._steps))
         share = self._options.photos_a_step // self._world
@@ -89,14 +89,13 @@ class RankerTrainee:
         dist.all_reduce(sums)
         first, second, nearest, photos = sums.tolist()
         if not math.isfinite(first + second):
-            return f"the loss is no number at step {step + 1}: lower --lr"
+            raise UsageError(f"the loss is no number at step {step + 1}: lower --lr")
         self._engine.step()
         self._note(step, [value / max(photos, 1) for value in (first, second, nearest)])
-        return None
 
     def _loss(self, question: Question | None) -> tuple[torch.Tensor, torch.Tensor]:
         """With what is noted of it. A photo that cannot be asked about teaches nothing."""
-        prompts = self._ask(question)
+        prompts = self._prompts(question)
         if prompts is None:
             return sum(parameter.sum() for parameter in self._parameters) * 0, torch.zeros(4, dtype=torch.float64)
         scores = self._engine(Pack.of([prompts], self._device))[None]
@@ -109,10 +108,10 @@ class RankerTrainee:
         return weight * first + (1 - weight) * second, noted
 
     @torch.no_grad()
-    def _ask(self, question: Question | None) -> Prompts | None:
+    def _prompts(self, question: Question | None) -> Prompts | None:
         if question is None:
             return None
-        [prompts] = self._asker.ask([_query(question)])
+        [prompts] = self._scorer.encode_queries([_query(question)])
         return None if isinstance(prompts, PhotoError) else prompts
 
     def validate(self, done: int, questions: Iterable[Question | None]) -> None:
@@ -121,7 +120,7 @@ class RankerTrainee:
         mine = []
         for question in questions:
             if question is not None:
-                [scores] = self._asker.rank([_query(question)])
+                [scores] = self._scorer.rank([_query(question)])
                 if not isinstance(scores, PhotoError):
                     mine.append((question.km[np.argmax(scores)], question.km[0], question.km.min(), len(question.km)))
         everyones: list[list] = [[] for _ in range(self._world)]

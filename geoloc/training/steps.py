@@ -46,14 +46,14 @@ class Trainee:
         self._every = max(1, options.epochs * order.steps_an_epoch // CURVE_POINTS)
         self._sums: list[tuple[float, float]] = []
 
-    def step(self, step: int) -> str | None:
-        """Learn from one batch. Returns what is wrong where the loss is no number, and learns nothing then."""
+    def step(self, step: int) -> None:
+        """Learn from one batch. Raises UsageError where the loss is no number, and learns nothing then."""
         rows = self._order.rows(step)
         losses = self._losses(step, rows)
         values = losses.text.item(), losses.location.item()
         if not all(math.isfinite(value) for value in values):
             ids = self._examples.ids[rows]
-            return (
+            raise UsageError(
                 f"the loss is {values[0]} (text) + {values[1]} (location) at step {step + 1}: lower --lr, or look at the "
                 f"photos of that batch, whose ids in manifest/ are {', '.join(map(str, ids[:_SHOWN_IDS]))} …"
             )
@@ -63,7 +63,6 @@ class Trainee:
         losses.total.backward()
         self._optimizer.step()
         self._note(step, values)
-        return None
 
     @property
     def last(self) -> dict[str, float]:

@@ -19,7 +19,7 @@ from transformers import AutoModelForImageTextToText, Qwen2VLConfig
 from geoloc.ranking import packing
 from geoloc.ranking.georanker import GeoRankerModel, with_new_adapter
 from geoloc.ranking.losses import multi_order_distance_loss
-from geoloc.ranking.packing import ATTENTION, Pack, Part, Prompts, Seen
+from geoloc.ranking.packing import ATTENTION, EncodedImage, Pack, Part, Prompts
 
 CANDIDATES, TRAINED = 15, 7
 SYSTEM, QUESTION, NEGATIVES, CLOSING = 25, 45, 165, 8
@@ -61,14 +61,14 @@ def grid(tokens: int) -> tuple[int, int]:
     return 2 * side, 2 * side
 
 
-def part(words: list[int], image: Seen | None) -> Part:
+def part(words: list[int], image: EncodedImage | None) -> Part:
     """``words``: how many tokens of text; 0 is the place of the image."""
     shown = [START, *[IMAGE] * len(image.features), END] if image else []
     ids = torch.tensor([token for count in words for token in (shown if count == 0 else [20] * count)])
     return Part(ids, torch.arange(len(ids)).expand(3, -1), image)
 
 
-def prompts(template: str, query: Seen, candidates: list[Seen]) -> Prompts:
+def prompts(template: str, query: EncodedImage, candidates: list[EncodedImage]) -> Prompts:
     if template == "georanker":
         prefix, suffix = [SYSTEM, 0], [QUESTION, 0, NEGATIVES, CLOSING]
     else:
@@ -90,7 +90,7 @@ def count() -> None:
     print("|---|---|---|---|---|---|")
     for tokens in (256, 64):
         look = vision_flops(tokens)
-        image = Seen(grid(tokens), torch.empty(tokens, 3584, device="meta", dtype=torch.bfloat16))
+        image = EncodedImage(grid(tokens), torch.empty(tokens, 3584, device="meta", dtype=torch.bfloat16))
         language = {}
         for template in ("georanker", "shared_prefix"):
             asked = prompts(template, image, [image] * CANDIDATES)
@@ -106,7 +106,7 @@ def count() -> None:
 
 def on(pack: Pack, device: str) -> Pack:
     moved = [tensor.to(device) for tensor in (pack.ids, pack.positions, pack.images, pack.last)]
-    groups = [type(g)(g.start, g.prefix, g.suffixes, g.aside.to(device), g.back.to(device)) for g in pack.groups]
+    groups = [type(g)(g.start, g.prefix, g.suffixes, g.padded.to(device), g.unpadded.to(device)) for g in pack.groups]
     return Pack(*moved, groups)
 
 
@@ -129,7 +129,9 @@ def vision_flops(tokens: int) -> int:
         settings.vision_config.depth, settings.text_config.num_hidden_layers = depth, 0
         settings.text_config.layer_types, settings.text_config.vocab_size = [], 100
         ranker = GeoRankerModel(AutoModelForImageTextToText.from_config(settings, attn_implementation="sdpa").model)
-        counted.append(flops(lambda ranker=ranker: ranker.look(*patches(tokens, 1, "cpu", torch.float32)), "cpu"))
+        counted.append(
+            flops(lambda ranker=ranker: ranker.encode_images(*patches(tokens, 1, "cpu", torch.float32)), "cpu")
+        )
     return counted[0] + (config("7B").vision_config.depth - 1) * (counted[1] - counted[0])
 
 
@@ -155,10 +157,10 @@ def pack_of(ranker: GeoRankerModel, template: str, tokens: int, candidates: int,
     """Score so many candidates, pictures and all."""
     dtype = ranker.model.dtype
     if cached:
-        [query] = ranker.look(*patches(tokens, 1, device, dtype))
-        images = [Seen(query.grid, torch.empty_like(query.features).normal_())] * candidates
+        [query] = ranker.encode_images(*patches(tokens, 1, device, dtype))
+        images = [EncodedImage(query.grid, torch.empty_like(query.features).normal_())] * candidates
     else:
-        query, *images = ranker.look(*patches(tokens, 1 + candidates, device, dtype))
+        query, *images = ranker.encode_images(*patches(tokens, 1 + candidates, device, dtype))
     return ranker(Pack.of([prompts(template, query, images)], device))
 
 
@@ -189,7 +191,7 @@ def in_full(size: str) -> None:
 def released_way(whole, ranker: GeoRankerModel, tokens: int) -> torch.Tensor:
     device, dtype = whole.device, whole.dtype
     values, grids = patches(tokens, 2 * CANDIDATES, device, dtype)
-    image = Seen(grid(tokens), torch.empty(tokens, 1))
+    image = EncodedImage(grid(tokens), torch.empty(tokens, 1))
     asked = prompts("georanker", image, [image])
     ids = torch.cat([asked.prefix.ids, asked.suffixes[0].ids]).repeat(CANDIDATES, 1).to(device)
     thw = torch.tensor([(1, *one) for one in grids], device=device)
@@ -215,7 +217,7 @@ def train(ranker: GeoRankerModel, size: str, device: str) -> None:
     def step() -> None:
         for _ in range(4):
             with torch.no_grad():
-                query, *images = ranker.look(*patches(256, 1 + TRAINED, device, ranker.model.dtype))
+                query, *images = ranker.encode_images(*patches(256, 1 + TRAINED, device, ranker.model.dtype))
             scores = tuned(Pack.of([prompts("shared_prefix", query, images)], device))
             (multi_order_distance_loss(scores[None], km) / 4).backward()
         optimizer.step()

@@ -20,7 +20,7 @@ from geoloc.geo.distance import haversine_km
 from geoloc.photos.views import Picture
 from geoloc.ranking.georanker import GeoRankerModel
 from geoloc.ranking.losses import multi_order_distance_loss
-from geoloc.ranking.packing import ATTENTION, Pack, Prompter, Seen
+from geoloc.ranking.packing import ATTENTION, EncodedImage, Pack, Prompter
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.prompt import PromptPlace, messages
 from geoloc.toy.models import write_qwen2_vl
@@ -104,9 +104,9 @@ def _sample_prompts(random: np.random.Generator) -> list[str]:
     return [system] * 50 + [part["text"] for content in texts for part in content if part["type"] == "text"]
 
 
-def look(ranker: GeoRankerModel, pictures: list[np.ndarray], patcher: Patcher) -> list[Seen]:
+def encode_images(ranker: GeoRankerModel, pictures: list[np.ndarray], patcher: Patcher) -> list[EncodedImage]:
     patches = torch.cat([patcher.patches(picture, "cpu") for picture in pictures])
-    return ranker.look(patches, [patcher.grid(picture) for picture in pictures])
+    return ranker.encode_images(patches, [patcher.grid(picture) for picture in pictures])
 
 
 def learn_to_see(
@@ -123,7 +123,7 @@ def learn_to_see(
         pairs = [random.choice(PHOTOS, 2, replace=False) for _ in cities]
         pictures = [world.pictures[c, p[side]] for side in (0, 1) for c, p in zip(cities, pairs, strict=True)]
         vectors = functional.normalize(
-            torch.stack([seen.features.mean(0) for seen in look(ranker, pictures, patcher)]), dim=1
+            torch.stack([seen.features.mean(0) for seen in encode_images(ranker, pictures, patcher)]), dim=1
         )
         logits = vectors[:64] @ vectors[64:].T / 0.07
         target = torch.arange(64)
@@ -182,7 +182,7 @@ def _rank_one(ranker, world, prompter, patcher, random) -> tuple[torch.Tensor, b
     places = [PromptPlace(*world.at[c, p].tolist(), world.names[c]) for c, p in shown]
     negatives = [PromptPlace(*world.at[c, p].tolist(), world.names[c]) for c, p in others[CANDIDATES:][:NEGATIVES]]
     pictures = [world.pictures[city, photos[0]], *(world.pictures[c, p] for c, p in shown)]
-    query, *seen = look(ranker, pictures, patcher)
+    query, *seen = encode_images(ranker, pictures, patcher)
     prompts = prompter.prompts(query, list(zip(places, seen, strict=True)), negatives)
     scores = ranker(Pack.of([prompts], "cpu"))
     km = torch.tensor(haversine_km(lat, lon, *np.array([(p.lat, p.lon) for p in places]).T))

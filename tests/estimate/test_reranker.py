@@ -14,14 +14,13 @@ from geoloc.geo.distance import haversine_km
 from geoloc.index.store import Index
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
-from geoloc.photos.views import unpacked
 from geoloc.ranking.georanker import GeoRankerModel
 from geoloc.ranking.options import RankerOptions, prompt_of
 from geoloc.ranking.prompt import PromptPlace
 from geoloc.ranking.query import RankCandidate, RankQuery
 from geoloc.ranking.scorer import GeoRankerScorer
 from geoloc.ranking.scorers import RankOptions
-from geoloc.schema import MANIFEST
+from geoloc.schema import MANIFEST, unpacked
 from geoloc.storage import Folder
 
 RANKED, NEGATIVES, SCALE = 5, 2, 40.0

@@ -14,7 +14,10 @@ from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 
 METHOD = {"encoder": "lite", "model": None, "scorers": ["top1"], "index": "i", "candidates": 2}
-RECORD = {"settings": {"source": "/photos", "relocate": True, "method": METHOD}, "recipe": {"name": "lite", "encoder": "lite"}}
+RECORD = {
+    "settings": {"source": "/photos", "relocate": True, "method": METHOD},
+    "recipe": {"name": "lite", "encoder": "lite"},
+}
 
 
 @pytest.fixture

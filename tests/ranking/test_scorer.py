@@ -136,21 +136,21 @@ def test_so_are_those_of_a_newer_model(queries, tmp_path):
 
 
 def test_a_picture_is_encoded_once_as_long_as_it_is_kept(folder, adapter, queries, monkeypatch):
-    looked = []
-    look = GeoRankerModel.look
+    encoded = []
+    encode = GeoRankerModel.encode_images
     monkeypatch.setattr(
-        GeoRankerModel, "look", lambda self, p, grids: looked.append(len(grids)) or look(self, p, grids)
+        GeoRankerModel, "encode_images", lambda self, p, grids: encoded.append(len(grids)) or encode(self, p, grids)
     )
     expected = GeoRankerScorer.load(options(folder, adapter)).rank(queries)
-    assert looked == [3 + 4]
+    assert encoded == [3 + 4]
     ranker = GeoRankerScorer.load(options(folder, adapter))
     for query, scores in zip(queries, expected, strict=True):
         assert ranker.rank([query])[0].tolist() == pytest.approx(scores.tolist(), abs=1e-5)
-    assert looked[1:] == [1 + 3, 1, 1 + 1]
+    assert encoded[1:] == [1 + 3, 1, 1 + 1]
     small = GeoRankerScorer.load(RankerOptions(folder, adapter, options(folder, adapter).prompt, cache_gb=1e-9))
     for query, scores in zip(queries, expected, strict=True):
         assert small.rank([query])[0].tolist() == pytest.approx(scores.tolist(), abs=1e-5)
-    assert looked[4:] == [1 + 3, 1, 1 + 3]
+    assert encoded[4:] == [1 + 3, 1, 1 + 3]
 
 
 def test_out_of_memory_halves_and_goes_on(folder, adapter, queries, monkeypatch):

@@ -11,7 +11,8 @@ from tests.results.test_results import ROWS, results, row
 
 RECORD = {
     "settings": {"encoder": "lite"},
-    "options": {"source": "s"}, "recipe": {"name": "lite"},
+    "options": {"source": "s"},
+    "recipe": {"name": "lite"},
     "last_work": {
         "photos": 4,
         "seconds": 9.0,

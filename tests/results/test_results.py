@@ -75,7 +75,8 @@ def test_the_report_tells_how_an_archived_photo_is_restored(parts, tmp_path, s3)
     parts.add(results([failed]))
     record = {
         "settings": {},
-        "options": {"source": "s"}, "recipe": {"name": "lite"},
+        "options": {"source": "s"},
+        "recipe": {"name": "lite"},
         "last_work": {"photos": 0},
     }
     write_report(Folder(str(tmp_path)), parts, Summary.of(parts.tables(COLUMNS)), record)
@@ -196,7 +197,8 @@ def test_report_is_no_more_precise_than_the_radius(tmp_path):
     parts.add(results([row(0, radius_km=14_301.0), row(1, radius_km=600.0), row(2, radius_km=2.0)]))
     record = {
         "settings": {},
-        "options": {"source": "s"}, "recipe": {"name": "lite"},
+        "options": {"source": "s"},
+        "recipe": {"name": "lite"},
         "last_work": {"photos": 0},
     }
     write_report(Folder(str(tmp_path)), parts, Summary.of(parts.tables(COLUMNS)), record)
@@ -229,7 +231,8 @@ def test_report_is_one_file_that_needs_no_network(parts, tmp_path):
     summary = Summary.of(parts.tables(COLUMNS))
     record = {
         "settings": {"encoder": "lite"},
-        "options": {"source": "<s3>"}, "recipe": {"name": "lite"},
+        "options": {"source": "<s3>"},
+        "recipe": {"name": "lite"},
         "last_work": {"photos": 0},
     }
     write_report(Folder(str(tmp_path)), parts, summary, record)
@@ -251,7 +254,8 @@ def test_report_of_many_is_no_larger_than_its_grid(tmp_path, random):
     summary = Summary.of(parts.tables(COLUMNS))
     record = {
         "settings": {},
-        "options": {"source": "s"}, "recipe": {"name": "lite"},
+        "options": {"source": "s"},
+        "recipe": {"name": "lite"},
         "last_work": {"photos": 0},
     }
     write_report(Folder(str(tmp_path)), parts, summary, record)

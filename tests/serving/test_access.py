@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from geoloc.errors import UsageError
 from geoloc.serving import access
-from geoloc.serving.access import Keys, Ledger, Rate, is_elsewheres, named, read_keys
+from geoloc.serving.access import Keys, Ledger, Rate, is_cross_site, named, read_keys
 from geoloc.serving.options import ServingOptions
 from geoloc.serving.service import ServiceOptions, run_service
 from tests.conftest import REPOSITORY
@@ -101,7 +101,7 @@ def test_a_wrong_key_takes_as_long_as_a_right_one():
 )
 def test_pages_of_other_sites_ask_nothing(headers, refused):
     """As browsers say it (Fetch Metadata Request Headers; RFC 6454)."""
-    assert is_elsewheres(headers) is refused
+    assert is_cross_site(headers) is refused
 
 
 def test_keys_that_cannot_be_read(tmp_path):

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from geoloc.serving.batching import Together
+from geoloc.serving.batching import Batcher
 
 
 def test_who_waits_while_the_models_work_is_answered_together():
@@ -15,10 +15,10 @@ def test_who_waits_while_the_models_work_is_answered_together():
         return [number * 10 for number in numbers]
 
     async def ask() -> list[int]:
-        together = Together(work, most=4)
-        asked = [asyncio.create_task(together(0))]
+        batcher = Batcher(work, most=4)
+        asked = [asyncio.create_task(batcher(0))]
         await asyncio.sleep(0.1)
-        asked += [asyncio.create_task(together(number)) for number in range(1, 8)]
+        asked += [asyncio.create_task(batcher(number)) for number in range(1, 8)]
         await asyncio.sleep(0.1)
         asked[2].cancel()
         free.set()
@@ -35,8 +35,8 @@ def test_one_that_fails_fails_alone():
         return [1 / number for number in numbers]
 
     async def ask() -> list:
-        together = Together(work, most=8)
-        return await asyncio.gather(*(together(number) for number in (1, 0, 2)), return_exceptions=True)
+        batcher = Batcher(work, most=8)
+        return await asyncio.gather(*(batcher(number) for number in (1, 0, 2)), return_exceptions=True)
 
     first, failed, last = asyncio.run(ask())
     assert (first, last) == (1, 0.5)
@@ -52,8 +52,8 @@ def test_batches_side_by_side():
         return numbers
 
     async def ask() -> list[int]:
-        together = Together(work, most=2, at_once=2)
-        return await asyncio.gather(*(together(number) for number in range(4)))
+        batcher = Batcher(work, most=2, at_once=2)
+        return await asyncio.gather(*(batcher(number) for number in range(4)))
 
     assert asyncio.run(ask()) == [0, 1, 2, 3]
 
@@ -62,15 +62,15 @@ def test_how_long_it_has_been_at_a_batch():
     free = threading.Event()
 
     async def ask() -> list:
-        together = Together(lambda numbers: free.wait(5) and numbers, most=1)
-        before = together.busy_s
-        asked = asyncio.create_task(together(1))
+        batcher = Batcher(lambda numbers: free.wait(5) and numbers, most=1)
+        before = batcher.busy_s
+        asked = asyncio.create_task(batcher(1))
         await asyncio.sleep(0.2)
-        during = together.busy_s
+        during = batcher.busy_s
         free.set()
         await asked
         await asyncio.sleep(0)
-        return [before, during, together.busy_s]
+        return [before, during, batcher.busy_s]
 
     before, during, after = asyncio.run(ask())
     assert before is None

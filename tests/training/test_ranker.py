@@ -97,7 +97,7 @@ def test_the_curve_is_that_of_plain_torch(trained, toy_base, questions):
     for number in range(STEPS):
         asked = [questions[row] for row in rows[order.rows(number)]]
         with torch.no_grad():
-            prompts = asker.ask([query(question) for question in asked])
+            prompts = asker.encode_queries([query(question) for question in asked])
         scores = [tuned(Pack.of([prompt], "cpu")) for prompt in prompts]
         km = [torch.from_numpy(question.km) for question in asked]
         loss = sum(multi_order_distance_loss(s[None], d[None]) for s, d in zip(scores, km, strict=True)) / len(asked)

@@ -7,7 +7,8 @@ import pytest
 
 from geoloc.errors import UsageError
 from geoloc.evaluation.datasets import DATASETS, find, read_retrieved, read_truth, recognise
-from geoloc.evaluation.positions import Columns, read_positions
+from geoloc.evaluation.reading import read_positions
+from geoloc.evaluation.recognition import Columns
 from geoloc.storage import S3Options
 
 S3 = S3Options()

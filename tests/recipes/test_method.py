@@ -1,0 +1,101 @@
+"""A third party's ranker in the archive, in an evaluation and in the service's stages: its own module, and nothing else."""
+
+import csv
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from geoloc.errors import UsageError
+from geoloc.photos.decoder import Decoder
+from geoloc.photos.examine import DecodeOptions
+from geoloc.photos.load import load_one
+from geoloc.pipeline.archive import geotag_archive
+from geoloc.pipeline.evaluation import evaluate_runs
+from geoloc.pipeline.job_options import ArchiveOptions, EvaluationOptions
+from geoloc.pipeline.options import LocateOptions
+from geoloc.recipes.method import Method
+from geoloc.recipes.named import lite
+from geoloc.recipes.options import RankerOverrides, RecipeOptions
+from geoloc.results.parts import Parts
+from geoloc.serving.options import ModelOptions
+from geoloc.serving.stages import Ranking, Retrieval
+from geoloc.storage import Folder
+
+RECIPE = "tests.recipes.third_party:north"
+
+
+@pytest.fixture(scope="module")
+def run(toy, toy_index, tmp_path_factory):
+    """An archive that the third party's recipe has located."""
+    output = tmp_path_factory.mktemp("north") / "run"
+    method = RecipeOptions(recipe=RECIPE, index=str(toy_index), candidates=8)
+    assert geotag_archive(ArchiveOptions(str(toy / "archive"), str(output), method)) == 0
+    return output
+
+
+def rows(run) -> list[dict]:
+    return pa.concat_tables(Parts(Folder(str(run / "geotags"))).tables()).sort_by("id").to_pylist()
+
+
+def test_it_ranks_an_archive(run):
+    found = [row for row in rows(run) if row["status"] == "located"]
+    assert {row["method"] for row in found} == {"north"}
+    for row in found:
+        scores = [candidate["score"] for candidate in row["candidates"]]
+        assert scores == sorted(scores, reverse=True)
+        assert len(scores) == 8
+        # scores are -|lat - brightest| / 10 of one picture: of two candidates' scores and latitudes follow the picture's
+        lats = np.array([candidate["lat"] for candidate in row["candidates"]])
+        brightest = lats[0] + np.array([-1, 1]) * scores[0] * 10
+        expected = [-np.abs(lats - at) / 10 for at in brightest]
+        assert min(np.abs(e - scores).max() for e in expected) < 1e-3
+
+
+def test_the_record_repeats_the_run(run, toy, tmp_path, caplog):
+    again = ArchiveOptions(str(toy / "archive"), str(tmp_path / "again"), RecipeOptions(recipe=str(run / "run.json")))
+    assert geotag_archive(again) == 0
+    timed = {"geometry"}
+    assert [{k: v for k, v in row.items() if k not in timed} for row in rows(tmp_path / "again")] == [
+        {k: v for k, v in row.items() if k not in timed} for row in rows(run)
+    ]
+    with pytest.raises(UsageError, match=r"north.bias was 5.0, is now None.*scorers was \['top1', 'north'\]"):
+        geotag_archive(ArchiveOptions(again.source, again.output, RecipeOptions(recipe="lite", index=str(run / ".."))))
+
+
+def test_recipes_are_compared_over_shared_features(run, toy, toy_index, tmp_path):
+    """Each says what the archive job says by it; the third party's beside the one it is made from."""
+    recipes = ("lite", RECIPE)
+    locate = LocateOptions(str(toy / "archive"), recipes, RankerOverrides(index=str(toy_index)), candidates=(8,))
+    options = EvaluationOptions((str(toy / "truth.csv"), str(tmp_path / "out")), locate=locate)
+    assert evaluate_runs(options) == 0
+    with (tmp_path / "out" / "table.csv").open() as file:
+        assert [row["run"] for row in csv.DictReader(file)] == ["lite: top1 of 8", "north: top1 of 8"]
+    found = pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    by_north = {row["id"]: (row["lat"], row["lon"]) for row in found if row["run"].startswith("north")}
+    checked = 0
+    for row in rows(run):
+        if row["status"] == "located":
+            assert by_north[row["uri"].rsplit("/", 1)[-1]] == (row["lat"], row["lon"])
+            checked += 1
+    assert checked > 20
+
+
+def test_the_service_has_the_same_stages(run, toy, toy_index):
+    options = ModelOptions(recipe=RECIPE, index=str(toy_index), candidates=8)
+    retrieval, ranking = Retrieval(options), Ranking(options)
+    assert retrieval.facts["scorers"] == ["top1", "north"]
+    assert retrieval.facts["weights"]["north"] == "north-1"
+    assert ranking.check([None, None]) == [None, None]
+    expected = next(row for row in rows(run) if row["status"] == "located")
+    with Decoder(DecodeOptions(retrieval.view, picture_view=retrieval.picture_view)) as decoder:
+        with open(expected["uri"], "rb") as file:
+            loaded = load_one(file.read(), decoder)
+    [row] = ranking.rank(retrieval.locate([loaded]))[0].to_pylist()
+    assert (row["method"], row["lat"], row["lon"]) == ("north", expected["lat"], expected["lon"])
+
+
+def test_what_decides_results_is_told_by_the_parts(toy_index):
+    method = Method.find(lite(), Folder("/nowhere")) if False else None
+    assert method is None
