@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel
 
 from geoloc.errors import UsageError
+from geoloc.help import short_help
 
 Options = TypeVar("Options")
 
@@ -18,11 +19,16 @@ Options = TypeVar("Options")
 def parse(
     options: type[Options], description: str, arguments: list[str] | None = None, program: str | None = None
 ) -> Options:
-    """Options from the command line; ``--config FILE`` gives others than the defaults from YAML, nested as they are.
+    """Options from the command line; ``--config FILE`` gives others than the defaults from YAML, nested as they are; ``--help``
+    tells the basic ones, ``--help-all`` all.
 
     Exits with a message on what tyro refuses; raises UsageError for a file that does not fit.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    if "-h" in arguments or "--help" in arguments:
+        print(short_help(options, description, program or Path(sys.argv[0]).name))
+        sys.exit(0)
+    arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     config, rest = _take_config(arguments)
     description += " Options can also be given in a YAML file, nested as they are here: --config FILE."
     if not config:

@@ -66,7 +66,7 @@ def test_a_missing_file_and_a_missing_argument(tmp_path):
 @pytest.mark.parametrize("options", [ArchiveOptions, IndexOptions])
 def test_help_documents_every_option(options, capsys):
     with pytest.raises(SystemExit):
-        parse(options, "What it does.", ["--help"])
+        parse(options, "What it does.", ["--help-all"])
     text = capsys.readouterr().out
     assert "What it does." in text
     for line in text.splitlines():

@@ -89,6 +89,9 @@ def info_nce(
 
     ``false_negatives`` (n, n) bool are pairs of other rows that are left out of the denominators; ``queue`` (q, d)
     more negatives for ``left`` (GeoCLIP §3.3). 0 for no pairs.
+
+    >>> info_nce(torch.eye(2), torch.eye(2), torch.tensor(0.0)).round(decimals=4)  # log(1 + exp(-1))
+    tensor(0.3133)
     """
     if not len(left):
         return scale * 0 + left.sum() + right.sum()  # so that every parameter has a gradient, on every worker
@@ -121,7 +124,11 @@ def alignment_loss(
 
 
 def same_place(coordinates: torch.Tensor, within_km: float) -> torch.Tensor:
-    """(n, n) bool: other photos of (nearly) the same place, which are no honest negatives. The diagonal is False."""
+    """(n, n) bool: other photos of (nearly) the same place, which are no honest negatives. The diagonal is False.
+
+    >>> same_place(torch.tensor([[48.85, 2.35], [48.86, 2.35], [40.71, -74.01]]), within_km=25)[0]
+    tensor([False,  True, False])
+    """
     lat, lon = torch.deg2rad(coordinates.double()).unbind(1)
     points = torch.stack([lat.cos() * lon.cos(), lat.cos() * lon.sin(), lat.sin()], dim=1)
     near = torch.cdist(points, points) < 2 * torch.sin(torch.tensor(within_km / 6371.0088 / 2))
@@ -140,7 +147,11 @@ def load_alignment(folder: Folder) -> Alignment:
 
 
 def keep_parts(vectors: np.ndarray, parts: tuple[str, ...]) -> np.ndarray:
-    """Aligned vectors (n, 3 d) without the parts that are not named: those count for nothing in an inner product."""
+    """Aligned vectors (n, 3 d) without the parts that are not named: those count for nothing in an inner product.
+
+    >>> keep_parts(np.ones((1, 6)), ("image", "location"))
+    array([[1., 1., 0., 0., 1., 1.]])
+    """
     width = vectors.shape[1] // len(PARTS)
     kept = vectors.copy()
     for number, part in enumerate(PARTS):
@@ -150,7 +161,11 @@ def keep_parts(vectors: np.ndarray, parts: tuple[str, ...]) -> np.ndarray:
 
 
 def part_of(vectors: np.ndarray, part: str) -> np.ndarray:
-    """One part (n, d) of aligned vectors (n, 3 d)."""
+    """One part (n, d) of aligned vectors (n, 3 d).
+
+    >>> part_of(np.arange(6).reshape(1, 6), "text")
+    array([[2, 3]])
+    """
     width = vectors.shape[1] // len(PARTS)
     at = PARTS.index(part) * width
     return vectors[:, at : at + width]

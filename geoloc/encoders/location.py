@@ -38,7 +38,11 @@ class LocationEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, lat: np.ndarray, lon: np.ndarray, batch: int = 4096) -> np.ndarray:
-        """(n,) latitudes and longitudes in degrees to (n, 512) float32, rows of unit length."""
+        """(n,) latitudes and longitudes in degrees to (n, 512) float32, rows of unit length.
+
+        >>> LocationEncoder.geoclip().encode(np.array([48.85]), np.array([2.35])).shape
+        (1, 512)
+        """
         coordinates = torch.from_numpy(np.stack([lat, lon], axis=1).astype(np.float32))
         coordinates = coordinates.to(self.capsules[0].frequencies.device)
         parts = [nn.functional.normalize(self(part), dim=1) for part in coordinates.split(batch)]

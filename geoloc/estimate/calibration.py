@@ -37,6 +37,9 @@ def features(scores: np.ndarray, similarity: np.ndarray, lat: np.ndarray, lon: n
     ``softmax(scale * scores)`` weighs them; a score of -inf is no candidate. For each threshold the log odds of the
     weight, and the plain share, of candidates so near to the answer; the answer's similarity, its lead over the next
     candidate, the last, and the best one elsewhere (beyond 25 km).
+
+    >>> features(*np.array([[[0.9, 0.4]], [[0.9, 0.4]], [[48.8, 48.9]], [[2.3, 2.4]]]), scale=10.0).shape
+    (1, 14)
     """
     known = scores > -np.inf
     row, chosen = np.arange(len(scores)), np.argmax(scores, axis=1)

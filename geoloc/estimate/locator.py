@@ -64,7 +64,11 @@ class Locator:
 
 
 def with_seconds(table: pa.Table, name: str, rows: np.ndarray, spent: float) -> pa.Table:
-    """With the seconds that were spent on photos in these rows, an equal share each; 0 for the others."""
+    """With the seconds that were spent on photos in these rows, an equal share each; 0 for the others.
+
+    >>> with_seconds(pa.table({"embed_s": [0.0, 0.0, 0.0]}), "embed_s", np.array([0, 2]), 3.0)["embed_s"].to_pylist()
+    [1.5, 0.0, 1.5]
+    """
     seconds = np.zeros(table.num_rows, np.float32)
     seconds[rows] = spent / max(1, len(rows))
     return table.set_column(table.schema.get_field_index(name), name, pa.array(seconds))

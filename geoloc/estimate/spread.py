@@ -25,6 +25,10 @@ def estimate(scores: np.ndarray, scale: float, lat: np.ndarray, lon: np.ndarray)
     """The highest of the scores (n, k), the first of equals, and the spread of softmax(scale * scores) around it.
 
     A score of -inf is no candidate; every photo has at least one.
+
+    >>> found = estimate(np.array([[0.0, 0.0, -np.inf]]), 1.0, np.array([[0.0, 1.0, 0.0]]), np.zeros((1, 3)))
+    >>> found.chosen, found.confidence, found.radius_km.round(1)
+    (array([0]), array([0.5], dtype=float32), array([111.2], dtype=float32))
     """
     row = np.arange(len(scores))
     chosen = np.argmax(scores, axis=1)

@@ -63,7 +63,11 @@ class Positions:
 
 
 def candidate_lists(lat: np.ndarray, lon: np.ndarray, lengths: np.ndarray) -> pa.ListArray:
-    """Candidates that come in order and without scores: (sum of lengths,) coordinates, best first photo by photo."""
+    """Candidates that come in order and without scores: (sum of lengths,) coordinates, best first photo by photo.
+
+    >>> candidate_lists(np.array([1.0, 2.0]), np.array([3.0, 4.0]), np.array([2, 0]))[0][1].as_py()
+    {'lat': 2.0, 'lon': 4.0, 'score': -1.0, 'similarity': -1.0}
+    """
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     rank = np.arange(len(lat)) - np.repeat(offsets[:-1], lengths)
     arrays = [pa.array(values, pa.float64()) for values in (lat, lon, -rank, -rank)]

@@ -47,5 +47,9 @@ class Protocol:
 
 
 def geoguessr_score(km: np.ndarray) -> np.ndarray:
-    """5000 exp(-error / 1492.7 km), unrounded; 0 for no answer."""
+    """5000 exp(-error / 1492.7 km), unrounded; 0 for no answer.
+
+    >>> geoguessr_score(np.array([0.0, 1492.7])).round(1)
+    array([5000. , 1839.4])
+    """
     return 5000 * np.exp(-np.asarray(km) / GEOGUESSR_KM)

@@ -16,8 +16,8 @@ _WGS84 = Geod(ellps="WGS84")
 def haversine_km(lat1, lon1, lat2, lon2, radius_km: float = EARTH_RADIUS_KM) -> np.ndarray:
     """Great-circle distance on a sphere. Arrays broadcast against each other; NaN in, NaN out.
 
-    >>> haversine_km([52.52, 48.86], [13.40, 2.35], 51.51, -0.13).round(1)  # Berlin and Paris to London
-    array([931.6, 343.7])
+    >>> haversine_km(46.167286, [7.099698, 8.0], 44.173955, 6.697883, radius_km=6371).round(3)
+    array([223.874, 244.014])
     """
     lat1, lon1, lat2, lon2 = _broadcast(lat1, lon1, lat2, lon2)
     here, there = (np.stack([lat.ravel(), lon.ravel()], axis=1) for lat, lon in ((lat1, lon1), (lat2, lon2)))
@@ -39,13 +39,22 @@ def _broadcast(*arrays) -> tuple[np.ndarray, ...]:
 
 
 def unit_vectors(lat, lon) -> np.ndarray:
-    """Points on the unit sphere, (..., 3): nearest in space is nearest on the sphere."""
+    """Points on the unit sphere, (..., 3): nearest in space is nearest on the sphere.
+
+    >>> unit_vectors([0, 90], [0, 0]).round(6) + 0.0
+    array([[1., 0., 0.],
+           [0., 0., 1.]])
+    """
     lat, lon = np.radians(np.asarray(lat, dtype=np.float64)), np.radians(np.asarray(lon, dtype=np.float64))
     return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=-1)
 
 
 def valid_coordinates(lat, lon) -> np.ndarray:
-    """True where (lat, lon) is a place on the Earth. (0, 0), what cameras write when they know nothing, is not."""
+    """True where (lat, lon) is a place on the Earth. (0, 0), what cameras write when they know nothing, is not.
+
+    >>> valid_coordinates([48.85, 0, 91], [2.35, 0, 0])
+    array([ True, False, False])
+    """
     lat, lon = np.asarray(lat, dtype=np.float64), np.asarray(lon, dtype=np.float64)
     inside = (np.abs(lat) <= 90) & (np.abs(lon) <= 180)  # NaN compares false
     return inside & ~((lat == 0) & (lon == 0))

@@ -55,6 +55,9 @@ class Places:
 
         ``country`` is null on the open sea; ``city`` and ``region`` are null farther than CITY_KM from any place
         of that country.
+
+        >>> places().lookup([48.8566, np.nan], [2.3522, np.nan]).field("country").to_pylist()
+        ['France', None]
         """
         lat, lon = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
         known = np.isfinite(lat) & np.isfinite(lon)

@@ -11,6 +11,9 @@ def equal_earth(coordinates: torch.Tensor) -> torch.Tensor:
     """GeoCLIP's input: Equal Earth, (n, 2) of (lat, lon) in degrees to (n, 2) of (x, y), x in [-1, 1].
 
     Not continuous across the antimeridian.
+
+    >>> equal_earth(torch.tensor([[0.0, 180.0]])).round(decimals=4)
+    tensor([[1., 0.]])
     """
     lat, lon = torch.deg2rad(coordinates[:, 0]), torch.deg2rad(coordinates[:, 1])
     theta = torch.asin(np.sqrt(3) / 2 * torch.sin(lat))
@@ -30,6 +33,9 @@ def mercator(coordinates: torch.Tensor) -> torch.Tensor:
 
     x in [-1, 1], and y too up to 85.05° of latitude; 2.2422 at MERCATOR_LIMIT, and no farther. The axes are the other
     way round than in ``equal_earth``, and it is no more continuous across the antimeridian.
+
+    >>> mercator(torch.tensor([[85.0511, 90.0]])).round(decimals=4)
+    tensor([[1.0000, 0.5000]])
     """
     lat = torch.deg2rad(coordinates[:, 0].clamp(-MERCATOR_LIMIT, MERCATOR_LIMIT))
     y = torch.log(torch.tan(torch.pi / 4 + lat / 2)) / torch.pi

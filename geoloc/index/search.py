@@ -16,6 +16,10 @@ def exact_search(vectors: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.n
 
     Returns scores (n, k) float32, descending, and row numbers (n, k) int64. ``vectors`` may be memory-mapped: it is
     read through once, never copied.
+
+    >>> scores, rows = exact_search(np.eye(3, dtype=np.float32), np.array([[0.1, 0.9, 0.5]]), k=2)
+    >>> scores, rows
+    (array([[0.9, 0.5]], dtype=float32), array([[1, 2]]))
     """
     queries = np.ascontiguousarray(queries, np.float32)
     return faiss.knn(queries, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)

@@ -79,7 +79,12 @@ def _table(rows: list[dict]) -> pa.Table:
 
 def pixel_array(batch: pa.Table, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The photos of a batch that still want an answer: their views (n, size, size, 3) uint8, read-only and not copied,
-    n times as many where a photo has several, and their row numbers (n,)."""
+    n times as many where a photo has several, and their row numbers (n,).
+
+    >>> pixels, rows = pixel_array(pa.table({"pixels": pa.array([None, bytes(12)], pa.large_binary())}), size=2)
+    >>> pixels.shape, rows
+    ((1, 2, 2, 3), array([1]))
+    """
     column = batch["pixels"].combine_chunks()
     present = np.flatnonzero(np.asarray(column.is_valid()))
     if not len(present):

@@ -9,14 +9,31 @@ import tyro
 from geoloc.errors import UsageError
 from geoloc.evaluation.protocol import Protocol
 from geoloc.evaluation.recognition import Columns
+from geoloc.help import Group
 from geoloc.photos.selection import ListingOptions
-from geoloc.pipeline.options import ClusterOptions, LocateOptions, PhotoOptions
+from geoloc.pipeline.options import (
+    LOCATED_HERE,
+    Cluster,
+    ClusterOptions,
+    Exports,
+    Listing,
+    LocateOptions,
+    PhotoOptions,
+    Photos,
+)
 from geoloc.ranking.options import PICTURE_PX, GeoRankingOptions
 from geoloc.recipes.options import RecipeOptions, RetrievalOverrides
 from geoloc.recipes.reading import read_recipe
 from geoloc.recipes.recipe import Recipe
 from geoloc.results.options import ExportOptions
 from geoloc.storage import S3Options
+
+METHOD = (
+    *("recipe", "index", "encoder", "model", "candidates", "chooser", "ranker_model", "ranker_adapter"),
+    *("calibration", "min_confidence"),
+)
+LOCATE = ("images", "recipes", "choosers", "candidates", "parts", "ten_crop")
+"""What most runs need of these options."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +42,15 @@ class ArchiveOptions:
     """The photos: s3://bucket/prefix, a local folder, or a .csv/.parquet file with a column `uri`."""
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Run folder, s3:// or local. The same command on the same folder goes on, and later takes up what is new."""
-    method: Annotated[RecipeOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RecipeOptions)
-    relocate: bool = False
+    method: Annotated[RecipeOptions, tyro.conf.OmitArgPrefixes, Group("method", METHOD)] = field(
+        default_factory=RecipeOptions
+    )
+    relocate: Annotated[bool, Group("input")] = False
     """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
-    exports: Annotated[ExportOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ExportOptions)
-    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
-    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    exports: Exports = field(default_factory=ExportOptions)
+    listing: Listing = field(default_factory=ListingOptions)
+    photos: Photos = field(default_factory=PhotoOptions)
+    cluster: Cluster = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
 
     def check(self) -> Recipe:
@@ -68,9 +87,9 @@ class IndexOptions:
     in it. Its best rows are compared by their exact vectors."""
     picture_px: int = PICTURE_PX
     """Longest side of the photos' pictures that are kept for a ranker and the report (0: their own size, as published)."""
-    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
-    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    listing: Listing = field(default_factory=ListingOptions)
+    photos: Photos = field(default_factory=PhotoOptions)
+    cluster: Cluster = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
 
 
@@ -100,7 +119,9 @@ class EvaluationOptions:
     osv5m (default: by the truth's file name)."""
     database: str | None = None
     """Table of coordinates that .npy predictions are row numbers of."""
-    locate: Annotated[LocateOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=LocateOptions)
+    locate: Annotated[LocateOptions, tyro.conf.OmitArgPrefixes, Group(LOCATED_HERE, LOCATE)] = field(
+        default_factory=LocateOptions
+    )
     protocol: Annotated[Protocol, tyro.conf.OmitArgPrefixes] = field(default_factory=Protocol)
     predictions: Columns = field(default_factory=Columns)
     truth: Columns = field(default_factory=Columns)
@@ -117,13 +138,15 @@ class GeoRankingJobOptions:
     recipe: str = "geoclip"
     """How places are retrieved: a recipe's name, .yaml file, run.json or package.module:function, as geotag_archive.py's; its
     scorers and confidence play no part."""
-    retrieval: Annotated[RetrievalOverrides, tyro.conf.OmitArgPrefixes] = field(default_factory=RetrievalOverrides)
+    retrieval: Annotated[
+        RetrievalOverrides, tyro.conf.OmitArgPrefixes, Group("options", ("index", "encoder", "model"))
+    ] = field(default_factory=RetrievalOverrides)
     images: str | None = None
     """Folder of the images that a published table names; what it retrieved is taken over, and nothing is searched."""
     rows: Annotated[GeoRankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=GeoRankingOptions)
-    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
-    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    listing: Listing = field(default_factory=ListingOptions)
+    photos: Photos = field(default_factory=PhotoOptions)
+    cluster: Cluster = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
 
     def check(self) -> None:
@@ -148,7 +171,7 @@ class GeoRankingJobOptions:
 class PublicationOptions:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder of geotag_archive.py, s3:// or local."""
-    exports: Annotated[ExportOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ExportOptions)
+    exports: Exports = field(default_factory=ExportOptions)
     take_back: tuple[str, ...] = ()
     """Only delete the sidecars of ours, as they were written, below these folders: RUN/xmp, or wherever they were copied."""
     s3: S3Options = field(default_factory=S3Options)

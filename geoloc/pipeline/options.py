@@ -7,16 +7,23 @@ from typing import Annotated
 import tyro
 
 from geoloc.errors import CLASSES, UsageError
+from geoloc.help import Group
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
+from geoloc.photos.selection import ListingOptions
 from geoloc.photos.views import View
 from geoloc.recipes.options import RankerOverrides, vary
 from geoloc.recipes.reading import read_recipe
 from geoloc.recipes.recipe import Recipe
+from geoloc.results.options import ExportOptions
 from geoloc.storage import S3Options
 
 DAY_S = 86_400
+
+Listing = Annotated[
+    ListingOptions, tyro.conf.OmitArgPrefixes, Group("input", ("include", "exclude", "limit", "sample"))
+]
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,13 @@ class ClusterOptions:
     """How long to wait for the cluster to grow to what the plan needs, minutes."""
 
 
+Photos = Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes, Group("input", ("retry",))]
+Cluster = Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes, Group("cluster", ("gpus", "wait_minutes"))]
+Exports = Annotated[ExportOptions, tyro.conf.OmitArgPrefixes, Group("output", ("export", "export_max_radius_km"))]
+LOCATED_HERE = "photos located here"
+OVERRIDES = ("index", "encoder", "model", "ranker_model", "ranker_adapter")
+
+
 @dataclass(frozen=True)
 class LocateOptions:
     images: str | None = None
@@ -82,7 +96,9 @@ class LocateOptions:
     combination of --choosers, --candidates and --parts, and judge those answers too."""
     recipes: tuple[str, ...] = ("geoclip",)
     """Ways of locating them: names, .yaml files, run.json of runs, or package.module:function, as geotag_archive.py's --recipe."""
-    overrides: Annotated[RankerOverrides, tyro.conf.OmitArgPrefixes] = field(default_factory=RankerOverrides)
+    overrides: Annotated[RankerOverrides, tyro.conf.OmitArgPrefixes, Group(LOCATED_HERE, OVERRIDES)] = field(
+        default_factory=RankerOverrides
+    )
     choosers: tuple[str, ...] = ()
     """Ways of choosing to compare: top1, density, verification (default: each recipe's own)."""
     candidates: tuple[int, ...] = ()
@@ -94,10 +110,8 @@ class LocateOptions:
     """Width of the density chooser's kernel, km (default: 445)."""
     ten_crop: bool = False
     """Average similarities over ten crops of every photo (five, and their mirror images), as papers do."""
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(
-        default_factory=lambda: PhotoOptions(exact_decode=True)
-    )
-    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    photos: Photos = field(default_factory=lambda: PhotoOptions(exact_decode=True))
+    cluster: Cluster = field(default_factory=ClusterOptions)
 
     def check(self, s3: S3Options) -> None:
         """Raises UsageError for what can be told without looking at any photo."""

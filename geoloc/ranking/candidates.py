@@ -24,6 +24,11 @@ def padded(lists: pa.ListArray, names: list[str]) -> tuple[np.ndarray, dict[str,
     """The lengths (n,) of lists of structs, null counting as empty, and their fields (n, longest), in the lists' order.
 
     What a list lacks to the longest is -inf.
+
+    >>> padded(pa.array([[{"lat": 1.0}, {"lat": 2.0}], None, [{"lat": 3.0}]]), ["lat"])[1]["lat"]
+    array([[  1.,   2.],
+           [-inf, -inf],
+           [  3., -inf]])
     """
     lengths = lists.value_lengths().fill_null(0).to_numpy()
     values = lists.flatten()  # without what lies under nulls

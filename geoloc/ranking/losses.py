@@ -26,6 +26,9 @@ def multi_order_distance_loss(
 
     ``scores`` and ``distances_km`` (q, g); ``mask`` (q, g) bool where there is a candidate (default: everywhere), at
     least one a query. ``k`` nearest candidates are ranked (None: all). Equal distances keep their order.
+
+    >>> multi_order_distance_loss(torch.zeros(1, 2), torch.tensor([[5.0, 900.0]])).round(decimals=4)  # 0.7 log 2
+    tensor(0.4852)
     """
     first = first_order_loss(scores, distances_km, k, mask)
     second = second_order_loss(scores, distances_km, k, second_order, mask)
@@ -36,7 +39,11 @@ def first_order_loss(
     scores: torch.Tensor, distances_km: torch.Tensor, k: int | None = 1, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Partial Plackett-Luce over candidates, nearest first, for each query (q,):
-    the mean over i <= k of ``-(s_i - log sum_{j >= i} exp s_j)``."""
+    the mean over i <= k of ``-(s_i - log sum_{j >= i} exp s_j)``.
+
+    >>> first_order_loss(torch.zeros(1, 2), torch.tensor([[5.0, 900.0]])).round(decimals=4)  # log 2
+    tensor([0.6931])
+    """
     scores, _, there = _by_distance(scores, distances_km, mask)
     ranked = there if k is None else there & (torch.arange(scores.shape[1], device=scores.device) < k)
     return _plackett_luce(scores, ranked)
@@ -53,6 +60,9 @@ def second_order_loss(
 
     ``code``: the pairs whose nearer candidate is among the ``k`` nearest, ranked among themselves. ``paper`` (eq. 3-4):
     as many pairs, but those with the largest gaps of all, ranked among all.
+
+    >>> second_order_loss(torch.zeros(1, 3), torch.tensor([[5.0, 80.0, 900.0]])).round(decimals=4)  # (log 2 + 0) / 2
+    tensor([0.3466])
     """
     scores, distances, there = _by_distance(scores, distances_km, mask)
     nearer, farther = torch.triu_indices(scores.shape[1], scores.shape[1], 1, device=scores.device)

@@ -10,7 +10,11 @@ from geoloc.schema import RESULT
 
 
 def wkb_points(lat: np.ndarray, lon: np.ndarray) -> pa.Array:
-    """Little-endian WKB points (n,); null where a coordinate is NaN."""
+    """Little-endian WKB points (n,); null where a coordinate is NaN.
+
+    >>> wkb_points(np.array([48.85, np.nan]), np.array([2.35, np.nan])).is_valid().to_pylist()
+    [True, False]
+    """
     points = np.zeros(len(lat), [("order", "u1"), ("type", "<u4"), ("x", "<f8"), ("y", "<f8")])
     points["order"], points["type"], points["x"], points["y"] = 1, 1, lon, lat
     missing = np.isnan(lat) | np.isnan(lon)
@@ -21,7 +25,11 @@ def wkb_points(lat: np.ndarray, lon: np.ndarray) -> pa.Array:
 
 
 def boxes(lat: np.ndarray, lon: np.ndarray) -> pa.StructArray:
-    """Bounding boxes of points (n,), by which readers pass over what is elsewhere (GeoParquet's covering); null for NaN."""
+    """Bounding boxes of points (n,), by which readers pass over what is elsewhere (GeoParquet's covering); null for NaN.
+
+    >>> boxes(np.array([48.85]), np.array([2.35]))[0].as_py()
+    {'xmin': 2.35, 'ymin': 48.85, 'xmax': 2.35, 'ymax': 48.85}
+    """
     known = np.isfinite(lat) & np.isfinite(lon)
     edges = {"xmin": lon, "ymin": lat, "xmax": lon, "ymax": lat}
     arrays = [pa.array(values, pa.float64(), from_pandas=True) for values in edges.values()]
@@ -29,7 +37,11 @@ def boxes(lat: np.ndarray, lon: np.ndarray) -> pa.StructArray:
 
 
 def with_geometry(table: pa.Table) -> pa.Table:
-    """A table of RESULT completed by ``geometry`` and ``bbox``, and by the file metadata that makes it GeoParquet."""
+    """A table of RESULT completed by ``geometry`` and ``bbox``, and by the file metadata that makes it GeoParquet.
+
+    >>> with_geometry(pa.Table.from_pylist([{"lat": 48.85, "lon": 2.35}], RESULT))["bbox"][0]["xmin"]
+    <pyarrow.DoubleScalar: 2.35>
+    """
     lat, lon = (table[name].to_numpy() for name in ("lat", "lon"))
     columns = {name: table[name] for name in table.column_names}
     columns |= {"geometry": wkb_points(lat, lon), "bbox": boxes(lat, lon)}

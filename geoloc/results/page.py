@@ -81,7 +81,12 @@ def outlines() -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 def grid_cells(lat: np.ndarray, lon: np.ndarray, values: np.ndarray, degrees: float) -> dict[str, np.ndarray]:
     """Too many points (n,) to draw singly: for each cell of a grid that has any, their mean ``lat``, ``lon`` and
-    ``value`` (NaN where all are), their ``count``, and the ``size`` of a dot for so many."""
+    ``value`` (NaN where all are), their ``count``, and the ``size`` of a dot for so many.
+
+    >>> cells = grid_cells(np.array([1.0, 2.0, 50.0]), np.zeros(3), np.array([0.2, 0.4, np.nan]), degrees=10)
+    >>> cells["lat"], cells["value"].round(1), cells["count"]
+    (array([ 1.5, 50. ]), array([0.3, nan]), array([2, 1]))
+    """
     row = np.floor((lat + 90) / degrees).astype(np.int64)
     cell = row * int(360 / degrees + 1) + np.floor((lon + 180) / degrees).astype(np.int64)
     _, cell, count = np.unique(cell, return_inverse=True, return_counts=True)

@@ -14,11 +14,28 @@ from typing import Annotated
 import tyro
 
 from geoloc.errors import UsageError
+from geoloc.help import Group
 from geoloc.serving.access import LOOPBACK, read_keys
 from geoloc.serving.options import ServingOptions
 from geoloc.serving.ports import listening
 
 log = logging.getLogger("geoloc")
+
+SERVICE = (
+    *(
+        "recipe",
+        "index",
+        "encoder",
+        "model",
+        "ranker_model",
+        "ranker_adapter",
+        "calibration",
+        "keys",
+        "photos_a_minute",
+    ),
+    *("s3_prefix", "replicas", "gpus_each"),
+)
+"""What most services need of these options."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +44,9 @@ class ServiceOptions:
     """Address to listen on; another than this machine's own needs --keys."""
     port: int = 8000
     """Port to listen on."""
-    service: Annotated[ServingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ServingOptions)
+    service: Annotated[ServingOptions, tyro.conf.OmitArgPrefixes, Group("service", SERVICE)] = field(
+        default_factory=ServingOptions
+    )
 
 
 def run_service(options: ServiceOptions) -> int:

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from geoloc.photos.selection import ListingOptions
-from geoloc.pipeline.options import ClusterOptions, PhotoOptions
+from geoloc.pipeline.options import Cluster, ClusterOptions, Listing, PhotoOptions, Photos
 from geoloc.ranking.options import PromptOptions
 from geoloc.storage import S3Options
 from geoloc.training.options import RankerTrainingOptions, TrainingOptions
@@ -26,8 +26,8 @@ class AlignmentOptions:
     features: str | None = None
     """OUTPUT of another run on the same SOURCE and models, to train on its features, with other settings."""
     training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
-    listing: Annotated[ListingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ListingOptions)
-    photos: Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PhotoOptions)
+    listing: Listing = field(default_factory=ListingOptions)
+    photos: Photos = field(default_factory=PhotoOptions)
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
 
@@ -45,5 +45,5 @@ class RankerJobOptions:
     which are left out of the training)."""
     training: Annotated[RankerTrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RankerTrainingOptions)
     prompt: Annotated[PromptOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PromptOptions)
-    cluster: Annotated[ClusterOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=ClusterOptions)
+    cluster: Cluster = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
