@@ -40,8 +40,8 @@ class Carried:
     @property
     def orientation(self) -> int:
         """1 to 8; 1 where it is not told."""
-        told = self._exif.orientation if self._exif else None
-        return told or next((packet.orientation for packet in self._packets if packet.orientation), 1)
+        recorded = self._exif.orientation if self._exif else None
+        return recorded or next((packet.orientation for packet in self._packets if packet.orientation), 1)
 
     def metadata(self, name: str = "", sidecars: Sequence[Sidecar] = ()) -> Metadata:
         """``name`` is the photo's file name.
@@ -74,15 +74,15 @@ class TakeoutFile:
     def __init__(self, data: bytes, name: str) -> None:
         self._name = name
         try:
-            told = json.loads(data)
+            content = json.loads(data)
         except (ValueError, RecursionError):
-            told = None
-        self._told = told if isinstance(told, dict) else {}
+            content = None
+        self._content = content if isinstance(content, dict) else {}
 
     @property
     def position(self) -> Position:
         for key in ("geoDataExif", "geoData"):
-            place = self._told.get(key)
+            place = self._content.get(key)
             lat, lon = (place.get("latitude"), place.get("longitude")) if isinstance(place, dict) else (None, None)
             if all(type(value) in (int, float) for value in (lat, lon)) and (lat or lon):
                 try:
@@ -93,6 +93,6 @@ class TakeoutFile:
 
     @property
     def taken(self) -> Taken | None:
-        time = self._told.get("photoTakenTime")
+        time = self._content.get("photoTakenTime")
         seconds = time.get("timestamp") if isinstance(time, dict) else None
         return time_of_epoch(seconds, f"{self._name}:photoTakenTime")

@@ -90,13 +90,13 @@ def agreed(positions: Sequence[Position]) -> Position:
     read = [position for position in positions if position.state == "read"]
     for other in read[1:]:
         if haversine_km(read[0].lat, read[0].lon, other.lat, other.lon) > AGREEING_KM:
-            problem = f"{_told(read[0])}, but {_told(other)}"
+            problem = f"{_described(read[0])}, but {_described(other)}"
             return Position("unreadable", source=read[0].source, problem=problem)
     by_state = {position.state: position for position in reversed(positions)}
     return next((by_state[state] for state in ("read", "unreadable", "implausible") if state in by_state), Position())
 
 
-def _told(position: Position) -> str:
+def _described(position: Position) -> str:
     return f"{position.source}: {position.lat:.5f}, {position.lon:.5f}"
 
 

@@ -96,7 +96,7 @@ class Source:
     def _below(self, uri: str) -> str:
         return uri.removeprefix(self.root.rstrip("/") + "/")
 
-    def _together(self, folders: Iterable[Files]) -> Iterator[dict]:
+    def _photos_with_sidecars(self, folders: Iterable[Files]) -> Iterator[dict]:
         """Photos, each with its sidecars, of the files folder by folder."""
         copies = TakeoutCopies()
         for files in folders:
@@ -149,7 +149,7 @@ class Source:
             return self._one(uri_of(path_of(root)), self._files_beside(path_of(root)))
         if not os.path.isdir(path_of(root)):
             raise UsageError(f"SOURCE {self.uri}: no such folder")
-        return self._together(_walk(path_of(root)))
+        return self._photos_with_sidecars(_walk(path_of(root)))
 
     def _one(self, uri: str, files: Files) -> Iterator[dict]:
         """The photo alone, with what lies beside it."""
@@ -173,7 +173,7 @@ class Source:
         entries = self._entries(bucket, prefix)
         first = next(entries, None)
         if first is not None:
-            yield from self._together(_by_folder(itertools.chain([first], entries)))
+            yield from self._photos_with_sidecars(_by_folder(itertools.chain([first], entries)))
         elif key and not key.endswith("/"):
             folder, slash, name = key.rpartition("/")
             stem = folder + slash + sidecars.common_stem(name)

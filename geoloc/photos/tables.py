@@ -140,8 +140,8 @@ class _Columns:
 
     def _points(self, name: str) -> tuple[pa.Array, pa.Array]:
         """Of GeoParquet's geometry; longitude comes first there."""
-        told = json.loads((self._table.schema.metadata or {}).get(b"geo", b"{}")).get("columns", {}).get(name, {})
-        crs = told.get("crs")
+        column = json.loads((self._table.schema.metadata or {}).get(b"geo", b"{}")).get("columns", {}).get(name, {})
+        crs = column.get("crs")
         if crs and crs.get("id", {}).get("code") not in (4326, "CRS84"):
             raise UsageError(
                 f"{self._where}: column `{name}` is in {crs.get('name')}; longitude and latitude (WGS84) are wanted"

@@ -46,7 +46,7 @@ def calibrate(options: CalibrationOptions) -> int:
     calibration = fit(table, km, settings, groups, options.coverage)
     folder = Folder(options.output or options.run, options.s3)
     folder.write("calibration.json", calibration.to_json())
-    _tell(calibration, folder)
+    _log_evidence(calibration, folder)
     return 0
 
 
@@ -92,7 +92,7 @@ def _examples(run: Positions, truth: Positions, scale: float) -> tuple[np.ndarra
     return np.concatenate(tables), np.concatenate(errors), groups, itself
 
 
-def _tell(calibration: Calibration, folder: Folder) -> None:
+def _log_evidence(calibration: Calibration, folder: Folder) -> None:
     evidence = calibration.evidence
     errors = ", ".join(
         f"{threshold} {error:.3f}" for threshold, error in evidence["expected_calibration_error"].items()

@@ -7,7 +7,7 @@ from geoloc.errors import UsageError
 from geoloc.pipeline.job_options import PublicationOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.run import Run
-from geoloc.results.export import Export, told
+from geoloc.results.export import Export, describe_export
 from geoloc.results.options import FORMATS, ExportOptions
 from geoloc.results.report import write_report
 from geoloc.results.sidecars import SidecarTree
@@ -63,7 +63,7 @@ def publish(run: Run, options: ExportOptions, summary: Summary) -> None:
         if name in made:
             export = Export(ExportOptions(**made[name]), run.folder, record["root"], calibrated)
             if name in options.export or export.is_there(name):
-                log.info("%s", told(name, export.write(name, run.parts.tables())))
+                log.info("%s", describe_export(name, export.write(name, run.parts.tables())))
     run.write_record(exports=made)
     write_report(run.folder, run.parts, summary, record)
     log.info("Report: %s/report.html", run.folder.uri)

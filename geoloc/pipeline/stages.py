@@ -173,9 +173,9 @@ class _Breaker:
         total, kinds = sum(n for n, _ in self._recent), sum((kinds for _, kinds in self._recent), Counter())
         if total < RECENT or kinds.total() <= self._max_share * total:
             return None
-        told = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
+        counts = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
         return (
-            f"{kinds.total():,} of the last {total:,} photos could not be had ({told}): stopped; put it right and run the same "
+            f"{kinds.total():,} of the last {total:,} photos could not be had ({counts}): stopped; put it right and run the same "
             f"command again (--max-failing-share {self._max_share:g})"
         )
 
@@ -186,8 +186,8 @@ def _reason(error: BaseException) -> BaseException:
     while seen is not None:
         if isinstance(seen, (UsageError, SourceFailingError)):
             kind = UsageError if isinstance(seen, UsageError) else SourceFailingError
-            said = str(getattr(seen, "cause", seen))
-            return kind(said.split("\n", 1)[0])  # Ray Data adds advice of its own
+            message = str(getattr(seen, "cause", seen))
+            return kind(message.split("\n", 1)[0])  # Ray Data adds advice of its own
         seen = getattr(seen, "cause", None) or seen.__cause__
     return error
 

@@ -84,8 +84,8 @@ class Prompter:
         negatives: Sequence[PromptPlace],
     ) -> Prompts:
         """For a photo and its candidates, at least one, each with its image or None."""
-        asked = [messages(self._template, place, negatives, image is not None) for place, image in candidates]
-        texts = self._processor.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        chats = [messages(self._template, place, negatives, image is not None) for place, image in candidates]
+        texts = self._processor.apply_chat_template(chats, tokenize=False, add_generation_prompt=True)
         cut = texts[0].index(self._image_end) + len(self._image_end)
         images = [query, *(image for _, image in candidates)]
         texts = [texts[0][:cut], *(text[cut:] for text in texts)]

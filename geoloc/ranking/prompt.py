@@ -41,7 +41,7 @@ TEMPLATES = {
 if they came before the candidate). The common part ends with an image, whose closing token no text can merge with."""
 
 
-_TOLD = {6: (1, 3, 5)}
+_EVALUATED_FIELDS = {6: (1, 3, 5)}
 """Of [neighbourhood, city, county, state, region, country], what the released evaluation tells."""
 
 
@@ -63,8 +63,8 @@ def reference_words(template: str, texts: Sequence[str | None]) -> str:
     """
     if template == "georanker":
         return " ".join(text or "" for text in texts)
-    told = _TOLD.get(len(texts), range(len(texts)))
-    return " ".join(texts[number] for number in told if texts[number])
+    fields = _EVALUATED_FIELDS.get(len(texts), range(len(texts)))
+    return " ".join(texts[number] for number in fields if texts[number])
 
 
 def negatives_of(template: str, retrieved: Sequence[Item], ranked: int, count: int) -> list[Item]:
@@ -86,14 +86,14 @@ def messages(
 
     Coordinates are written in Python's shortest form, unrounded.
     """
-    told = "; ".join(f"latitude: {place.lat}, longitude: {place.lon}, {_plain(place.text)}" for place in negatives)
+    listed = "; ".join(f"latitude: {place.lat}, longitude: {place.lon}, {_plain(place.text)}" for place in negatives)
     words = "" if candidate.text is None else f", {_plain(candidate.text)}"
     image = {"type": "image"}
     parts = {
         QUERY: image,
         _QUESTION: _text(f"How far is this place from latitude: {candidate.lat}, longitude: {candidate.lon}{words}?"),
         CANDIDATE: image if has_image else None,
-        _NEGATIVES: _text(f"Negative examples: {told}") if negatives else None,
+        _NEGATIVES: _text(f"Negative examples: {listed}") if negatives else None,
     }
     return [{"role": "user", "content": [parts[part] for part in TEMPLATES[template] if parts[part]]}]
 

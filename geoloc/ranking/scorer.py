@@ -75,16 +75,16 @@ class GeoRankerScorer:
 
     def encode_queries(self, queries: Sequence[RankQuery]) -> list[Prompts | PhotoError]:
         """The photos' prompts, their pictures and their candidates' encoded."""
-        seen = self._encode_pictures(queries)
-        return [self._prompts(query, seen["query", number], seen) for number, query in enumerate(queries)]
+        encoded = self._encode_pictures(queries)
+        return [self._prompts(query, encoded["query", number], encoded) for number, query in enumerate(queries)]
 
-    def _rank(self, asked: list[Prompts | PhotoError]) -> list[torch.Tensor | PhotoError]:
-        sound = [prompts for prompts in asked if isinstance(prompts, Prompts)]
+    def _rank(self, prompts_of: list[Prompts | PhotoError]) -> list[torch.Tensor | PhotoError]:
+        sound = [prompts for prompts in prompts_of if isinstance(prompts, Prompts)]
         scores = []
         for pack in self._packs(sound, lambda prompts: prompts.tokens):
             scores += self._score(pack)
         of_sound = iter(scores)
-        return [next(of_sound) if isinstance(prompts, Prompts) else prompts for prompts in asked]
+        return [next(of_sound) if isinstance(prompts, Prompts) else prompts for prompts in prompts_of]
 
     def _encode_pictures(self, queries: Sequence[RankQuery]) -> dict[Name, EncodedImage | None]:
         """Pictures by their names; those kept are not encoded again."""
@@ -105,10 +105,10 @@ class GeoRankerScorer:
         readable = [(name, picture) for name, picture in pictures.items() if picture is not None]
         area = self.view.factor**2
         for some in self._packs(readable, lambda item: item[1].shape[0] * item[1].shape[1] // area):
-            for (name, _), seen in zip(some, self._encode_batch([picture for _, picture in some]), strict=True):
-                found[name] = seen
+            for (name, _), encoded in zip(some, self._encode_batch([picture for _, picture in some]), strict=True):
+                found[name] = encoded
                 if name[0] == "kept":
-                    self._cache.put(name, seen)
+                    self._cache.put(name, encoded)
         return found
 
     def _has_image(self, candidate: RankCandidate) -> bool:
@@ -125,12 +125,12 @@ class GeoRankerScorer:
             return None
 
     def _prompts(
-        self, query: RankQuery, picture: EncodedImage, seen: dict[Name, EncodedImage | None]
+        self, query: RankQuery, picture: EncodedImage, encoded: dict[Name, EncodedImage | None]
     ) -> Prompts | PhotoError:
         if not query.candidates:
             return PhotoError("no_candidates", "there is nothing to rank")
         candidates = [
-            (self._place(candidate.place), seen[_name(candidate)] if self._has_image(candidate) else None)
+            (self._place(candidate.place), encoded[_name(candidate)] if self._has_image(candidate) else None)
             for candidate in query.candidates
         ]
         negatives = [self._place(place) for place in query.negatives[-self._prompt.negatives :]]

@@ -45,7 +45,10 @@ def read_recipe(name: str, s3: S3Options) -> Recipe:
             f"--recipe {name}: there is {', '.join(RECIPES)}; or name a .yaml file, a run's run.json, or package.module:function"
         )
     made = _imported(name, name)
-    recipe = made() if callable(made) else made
+    try:
+        recipe = made() if callable(made) else made
+    except Exception as error:  # it is the user's own code
+        raise UsageError(f"--recipe {name}: gives no recipe ({describe(error)})") from error
     if not isinstance(recipe, Recipe):
         raise UsageError(f"--recipe {name}: gives {type(recipe).__name__}, not a Recipe")
     return recipe
@@ -131,7 +134,7 @@ def _built(kind: type, data: object, option: str, where: str, **others: object):
     from pydantic import TypeAdapter, ValidationError
 
     values = _mapping(data, option, where)
-    fields = {field.name: field for field in dataclasses.fields(kind) if field.name not in others}
+    fields = {field.name: field for field in dataclasses.fields(kind)}
     for name, value in values.items():
         if name not in fields:
             raise UsageError(f"{option}: {where}{name}: there is no such entry; there is {', '.join(fields)}")

@@ -143,6 +143,6 @@ class Export:
             self.folder.upload(draft, name)
 
 
-def told(name: str, done: Counter) -> str:
+def describe_export(name: str, done: Counter) -> str:
     """What an export came to, in a line."""
     return f"Export {name}: " + (", ".join(f"{count:,} {what}" for what, count in done.most_common()) or "nothing")

@@ -62,9 +62,10 @@ class Summary:
         self.methods.update(looked_at["method"].to_pylist())
         country = table["place"].combine_chunks().field("country").to_pylist()
         placed = np.isfinite(table["lat"].to_numpy())
-        told = ~(table["radius_km"].to_numpy() > COUNTRY_KM)  # a photo's own position has no radius
+        precise = ~(table["radius_km"].to_numpy() > COUNTRY_KM)  # a photo's own position has no radius
         names = (
-            (name or "(open sea)") if known else "(radius too large)" for name, known in zip(country, told, strict=True)
+            (name or "(open sea)") if known else "(radius too large)"
+            for name, known in zip(country, precise, strict=True)
         )
         self.countries.update(name for name, p in zip(names, placed, strict=True) if p)
         failed = table.filter(pa.array(status == "failed"))
@@ -94,12 +95,12 @@ class Summary:
     @property
     def failures(self) -> dict[str, str]:
         """In words, by class: what to do, and which kinds with their counts."""
-        told = {}
+        failures = {}
         for name, advice in ADVICE.items():
             kinds = [(kind, count) for kind, count in self.error_kinds.most_common() if kind in CLASSES[name]]
             if kinds:
-                told[f"{name} ({advice})"] = ", ".join(f"{kind} {count:,}" for kind, count in kinds)
-        return told
+                failures[f"{name} ({advice})"] = ", ".join(f"{kind} {count:,}" for kind, count in kinds)
+        return failures
 
     @property
     def median_km(self) -> float:

@@ -19,8 +19,8 @@ LOOPBACK = ("127.0.0.1", "::1", "[::1]", "localhost")
 ENVIRONMENT = "GEOLOC_API_KEYS"
 NAME = re.compile(r"[\w.@-]{1,100}")
 _LINE = re.compile(rf"({NAME.pattern})\s+([0-9a-f]{{64}})")
-LOOK_S = 1
-"""Between looks whether the file of keys has changed."""
+RELOAD_S = 1
+"""Between two checks whether the file of keys has changed."""
 _WATCHED = 10_000
 _GONE_S = 60
 
@@ -92,7 +92,7 @@ class Keys:
 
     def owner(self, key: str) -> str | None:
         """Whose key it is."""
-        if self._file and time.monotonic() - self._looked > LOOK_S:
+        if self._file and time.monotonic() - self._looked > RELOAD_S:
             self._reload()
         return named(self._owners, key)
 
@@ -122,29 +122,29 @@ class Rate:
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._unreported: Counter[str] = Counter()
 
-    def wait_s(self, who: str, now: float | None = None) -> float:
+    def wait_s(self, client: str, now: float | None = None) -> float:
         """0 if a photo may pass, and it counts then; else the seconds until it may."""
-        left, now = self._take(who, now)
+        left, now = self._take(client, now)
         passes = left >= 1
-        self._left[who] = left, now
+        self._left[client] = left, now
         if passes:
-            self.charge(who, 1, now)
+            self.charge(client, 1, now)
         return 0.0 if passes else (1 - left) * 60 / self._a_minute
 
-    def charge(self, who: str, photos: int, now: float | None = None, here: bool = True) -> None:
+    def charge(self, client: str, photos: int, now: float | None = None, here: bool = True) -> None:
         """For photos that came with one that passed, or elsewhere than ``here``; whoever brings more than was left waits the
         longer afterwards."""
-        left, now = self._take(who, now)
-        self._left[who] = left - photos, now
+        left, now = self._take(client, now)
+        self._left[client] = left - photos, now
         if here:
-            self._unreported[who] += photos
+            self._unreported[client] += photos
         if len(self._left) > _WATCHED:
             self._left.popitem(last=False)
 
-    def left(self, who: str, now: float | None = None) -> tuple[int, int]:
+    def left(self, client: str, now: float | None = None) -> tuple[int, int]:
         """Photos that may pass at once, and the seconds until that are as many as there can be."""
-        left, now = self._take(who, now)
-        self._left[who] = left, now
+        left, now = self._take(client, now)
+        self._left[client] = left, now
         return max(0, math.floor(left)), math.ceil((self._a_minute - left) * 60 / self._a_minute)
 
     def report(self) -> dict[str, int]:
@@ -152,9 +152,9 @@ class Rate:
         spent, self._unreported = self._unreported, Counter()
         return dict(spent)
 
-    def _take(self, who: str, now: float | None) -> tuple[float, float]:
+    def _take(self, client: str, now: float | None) -> tuple[float, float]:
         now = time.monotonic() if now is None else now
-        left, then = self._left.pop(who, (self._a_minute, now))
+        left, then = self._left.pop(client, (self._a_minute, now))
         return min(self._a_minute, left + (now - then) * self._a_minute / 60), now
 
 

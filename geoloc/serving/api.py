@@ -95,9 +95,9 @@ class Api:
     async def geolocate(
         self, request: Request, candidates: Candidates = 10, rank: Rank = True, geojson: GeoJson = False
     ) -> Answer:
-        who = self._admit(request)
-        async with self._uploads.photo(request, who) as data:
-            return await self._answered(data, who, candidates, rank, geojson)
+        client = self._admit(request)
+        async with self._uploads.photo(request, client) as data:
+            return await self._answered(data, client, candidates, rank, geojson)
 
     @app.post(
         BATCH,
@@ -108,11 +108,11 @@ class Api:
     async def geolocate_batch(
         self, request: Request, candidates: Candidates = 10, rank: Rank = True, geojson: GeoJson = False
     ) -> BatchAnswer:
-        who = self._admit(request)
-        async with self._uploads.photos(request, who, self._options.max_batch) as photos:
-            self._rate.charge(who, len(photos) - 1)
-            self._note_rate(request, who)
-            answers = [self._item(data, who, candidates, rank, geojson) for data in photos]
+        client = self._admit(request)
+        async with self._uploads.photos(request, client, self._options.max_batch) as photos:
+            self._rate.charge(client, len(photos) - 1)
+            self._note_rate(request, client)
+            answers = [self._item(data, client, candidates, rank, geojson) for data in photos]
             return BatchAnswer(answers=await asyncio.gather(*answers))
 
     @app.get(
@@ -139,40 +139,42 @@ class Api:
 
     def _admit(self, request: Request) -> str:
         """Who asks. Raises ProblemError for one who may not, or not so often, or not now; before the photo has come."""
-        who = self._authentication.client(request)
+        client = self._authentication.client(request)
         if unknown := [name for name in request.query_params if name not in QUERY]:
             raise ProblemError(
                 422, "An option cannot be used", f"{unknown[0]}: there is no such option; there is {', '.join(QUERY)}"
             )
-        wait = self._rate.wait_s(who)
-        self._note_rate(request, who)
+        wait = self._rate.wait_s(client)
+        self._note_rate(request, client)
         if wait:
             limit = self._options.photos_a_minute
             raise ProblemError(429, "Too many requests", f"more than {limit} photos a minute", wait, limit=limit)
-        with self._places.held(who) as hold:  # told now, before the photo has come, if there is none
+        with self._places.held(client) as hold:  # told now, before the photo has come, if there is none
             hold(1, self._locating.wait_s)
-        return who
+        return client
 
-    def _note_rate(self, request: Request, who: str) -> None:
+    def _note_rate(self, request: Request, client: str) -> None:
         """For the answer's headers."""
         limit = self._options.photos_a_minute
-        request.state.rate_limit = (limit, *self._rate.left(who))
+        request.state.rate_limit = (limit, *self._rate.left(client))
 
-    async def _item(self, data: bytes, who: str, candidates: int, rank: bool, geojson: bool) -> BatchItem:
+    async def _item(self, data: bytes, client: str, candidates: int, rank: bool, geojson: bool) -> BatchItem:
         try:
             self._uploads.check(data)
-            return BatchItem(answer=await self._answered(data, who, candidates, rank, geojson))
+            return BatchItem(answer=await self._answered(data, client, candidates, rank, geojson))
         except ProblemError as problem:
             count_refusal(problem)
             return BatchItem(problem=problem.members)
 
-    async def _answered(self, data: bytes | bytearray, who: str, candidates: int, rank: bool, geojson: bool) -> Answer:
+    async def _answered(
+        self, data: bytes | bytearray, client: str, candidates: int, rank: bool, geojson: bool
+    ) -> Answer:
         start = time.perf_counter()
         try:
-            with self._places.held(who) as hold:
+            with self._places.held(client) as hold:
                 hold(1, self._locating.wait_s)
                 measures().waiting.set(self._places.taken)
-                row = await self._located(data, who, rank)
+                row = await self._located(data, client, rank)
         finally:
             measures().waiting.set(self._places.taken)
         if row["status"] == "failed":
@@ -183,11 +185,11 @@ class Api:
             measures().seconds.observe(milliseconds / 1000, tags={"stage": stage})
         return answered
 
-    async def _located(self, data: bytes | bytearray, who: str, rank: bool) -> dict:
+    async def _located(self, data: bytes | bytearray, client: str, rank: bool) -> dict:
         """Row of LOCATED. Raises ProblemError where the models have none to give."""
         try:
             async with asyncio.timeout(self._options.timeout_s):
-                return await self._row(data, who, rank)
+                return await self._row(data, client, rank)
         except TimeoutError as error:
             raise ProblemError(504, "The answer took too long", f"over {self._options.timeout_s:g} s") from error
         except ray.serve.exceptions.BackPressureError as error:
@@ -195,8 +197,8 @@ class Api:
         except (ray.exceptions.RayActorError, ray.serve.exceptions.DeploymentUnavailableError) as error:
             raise ProblemError(503, "The models are starting", "try again in a moment", 5) from error
 
-    async def _row(self, data: bytes | bytearray, who: str, rank: bool) -> dict:
-        table = await self._locating.locate(data, who)
+    async def _row(self, data: bytes | bytearray, client: str, rank: bool) -> dict:
+        table = await self._locating.locate(data, client)
         if rank and self._ranking and table["status"][0].as_py() != "failed":
             table = await _ranked(self._ranking, table)
         [row] = table.drop_columns([name for name in ("picture",) if name in table.column_names]).to_pylist()

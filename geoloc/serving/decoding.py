@@ -29,20 +29,20 @@ class Decoders:
     def start(self) -> None:
         self._quick.start()
 
-    async def load(self, data: bytes | bytearray, who: str) -> pa.Table:
+    async def load(self, data: bytes | bytearray, client: str) -> pa.Table:
         """LOADED, one row; a photo that cannot be used is ``failed``."""
         quick = min(QUICK_S, self._options.max_seconds)
         # who has a slow photo may well bring others: one quick decoder is enough for finding that out
-        loaded = await self._quick.load(data, who, quick, 1 if self._slowing[who] else self._each)
+        loaded = await self._quick.load(data, client, quick, 1 if self._slowing[client] else self._each)
         if loaded["error_kind"][0].as_py() != "too_slow" or quick == self._options.max_seconds:
             return loaded
-        self._slowing[who] += 1
+        self._slowing[client] += 1
         try:
-            return await self._slow.load(data, who, self._options.max_seconds, 1)
+            return await self._slow.load(data, client, self._options.max_seconds, 1)
         finally:
-            self._slowing[who] -= 1
-            if not self._slowing[who]:
-                del self._slowing[who]
+            self._slowing[client] -= 1
+            if not self._slowing[client]:
+                del self._slowing[client]
 
 
 class Lane:
@@ -57,9 +57,9 @@ class Lane:
         for decoder in self._free:
             decoder.start()
 
-    async def load(self, data: bytes | bytearray, who: str, max_seconds: float, most: int) -> pa.Table:
-        """``most``: decoders that ``who`` may keep busy at once."""
-        async with self._turns.turn(who, most):
+    async def load(self, data: bytes | bytearray, client: str, max_seconds: float, most: int) -> pa.Table:
+        """``most``: decoders that ``client`` may keep busy at once."""
+        async with self._turns.turn(client, most):
             decoder = self._free.pop()
             work = asyncio.get_running_loop().run_in_executor(self._threads, _load, data, decoder, max_seconds)
             try:

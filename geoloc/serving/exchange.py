@@ -23,5 +23,5 @@ async def exchange_rates(rate: Rate, ledger: DeploymentHandle) -> None:
         except Exception as error:  # whatever it is, the copy goes on by itself until the ledger is back
             log.warning("rates are not exchanged for the moment: %s", type(error).__name__)
             continue
-        for who, photos in elsewhere.items():
-            rate.charge(who, photos, here=False)
+        for client, photos in elsewhere.items():
+            rate.charge(client, photos, here=False)

@@ -42,10 +42,10 @@ class Locating:
         decoders.start()
         return stage, decoders
 
-    async def locate(self, data: bytes | bytearray, who: str) -> pa.Table:
+    async def locate(self, data: bytes | bytearray, client: str) -> pa.Table:
         """A photo's row, for whoever sent it."""
         stage = self._stage
-        loaded = await self._decoders.load(data, who)
+        loaded = await self._decoders.load(data, client)
         return await self._batcher((stage.locate, loaded))
 
     @property

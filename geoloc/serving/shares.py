@@ -26,7 +26,7 @@ class Room:
         return self._held.total()
 
     @contextmanager
-    def held(self, who: str) -> Iterator[Callable[[int], None]]:
+    def held(self, client: str) -> Iterator[Callable[[int], None]]:
         """To be called with what a request takes as it takes it; it is free when the request ends. Raises ProblemError."""
         taken = 0
 
@@ -34,19 +34,19 @@ class Room:
             nonlocal taken
             if amount > self._left:
                 raise busy(f"no {self._of} left for more requests", wait_s)
-            if self._held[who] and self._held[who] + amount > self._left - amount:
+            if self._held[client] and self._held[client] + amount > self._left - amount:
                 raise busy(f"your other requests have all the {self._of} that one may have", wait_s)
             self._left -= amount
-            self._held[who] += amount
+            self._held[client] += amount
             taken += amount
 
         try:
             yield hold
         finally:
             self._left += taken
-            self._held[who] -= taken
-            if not self._held[who]:
-                del self._held[who]
+            self._held[client] -= taken
+            if not self._held[client]:
+                del self._held[client]
 
 
 class Turns:
@@ -60,11 +60,11 @@ class Turns:
         self._had_s: dict[str, float] = {}
 
     @asynccontextmanager
-    async def turn(self, who: str, most: int) -> AsyncIterator[None]:
-        """``most``: turns that ``who`` may have at once, for this one to be among them."""
-        self._come(who)
+    async def turn(self, client: str, most: int) -> AsyncIterator[None]:
+        """``most``: turns that ``client`` may have at once, for this one to be among them."""
+        self._come(client)
         mine = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(who, deque()).append((mine, most))
+        self._waiting.setdefault(client, deque()).append((mine, most))
         self._hand_out()
         try:
             await mine
@@ -72,46 +72,46 @@ class Turns:
             if mine.cancelled():
                 self._hand_out()  # others may have waited behind it
             else:  # its turn came together with the cancellation
-                self._end(who, 0)
+                self._end(client, 0)
             raise
         start = time.monotonic()
         try:
             yield
         finally:
-            self._end(who, time.monotonic() - start)
+            self._end(client, time.monotonic() - start)
 
-    def _come(self, who: str) -> None:
+    def _come(self, client: str) -> None:
         """Who has been away is owed nothing for that time."""
-        active = [name for name in (*self._waiting, *self._running) if name != who]
-        if who not in self._waiting and who not in self._running:
+        active = [name for name in (*self._waiting, *self._running) if name != client]
+        if client not in self._waiting and client not in self._running:
             least = min((self._had_s[name] for name in active), default=0.0)
-            self._had_s[who] = max(self._had_s.get(who, 0.0), least)
+            self._had_s[client] = max(self._had_s.get(client, 0.0), least)
         if len(self._had_s) > REMEMBERED:
-            self._had_s = {name: self._had_s[name] for name in (*active, who)}
+            self._had_s = {name: self._had_s[name] for name in (*active, client)}
 
     def _hand_out(self) -> None:
-        for who in list(self._waiting):
-            while (queue := self._waiting[who]) and queue[0][0].done():  # it has left
+        for client in list(self._waiting):
+            while (queue := self._waiting[client]) and queue[0][0].done():  # it has left
                 queue.popleft()
             if not queue:
-                del self._waiting[who]
+                del self._waiting[client]
         while self._free:
-            ready = [who for who, queue in self._waiting.items() if self._running.get(who, 0) < queue[0][1]]
+            ready = [client for client, queue in self._waiting.items() if self._running.get(client, 0) < queue[0][1]]
             if not ready:
                 return
-            who = min(ready, key=self._had_s.__getitem__)
-            mine, _ = self._waiting[who].popleft()
-            if not self._waiting[who]:
-                del self._waiting[who]
+            client = min(ready, key=self._had_s.__getitem__)
+            mine, _ = self._waiting[client].popleft()
+            if not self._waiting[client]:
+                del self._waiting[client]
             if not mine.done():
                 self._free -= 1
-                self._running[who] += 1
+                self._running[client] += 1
                 mine.set_result(None)
 
-    def _end(self, who: str, seconds: float) -> None:
+    def _end(self, client: str, seconds: float) -> None:
         self._free += 1
-        self._running[who] -= 1
-        if not self._running[who]:
-            del self._running[who]
-        self._had_s[who] += seconds
+        self._running[client] -= 1
+        if not self._running[client]:
+            del self._running[client]
+        self._had_s[client] += seconds
         self._hand_out()

@@ -40,11 +40,11 @@ class Uploads:
         self._fetcher = Fetcher(FetchOptions(max_bytes=self._max_bytes, attempts=3, retry_s=10))
 
     @asynccontextmanager
-    async def photo(self, request: Request, who: str) -> AsyncIterator[bytes | bytearray]:
+    async def photo(self, request: Request, client: str) -> AsyncIterator[bytes | bytearray]:
         """The photo of a request, however it was sent. Raises ProblemError."""
         kind = _content_type(request)
         most = self._max_bytes * 4 // 3 if kind == "application/json" else self._max_bytes  # as long as base64 makes it
-        with self._room.held(who) as hold:
+        with self._room.held(client) as hold:
             if kind == "multipart/form-data":
                 [data] = await _files(request, self._chunks(request, most, hold, FORM_COST), 1)
             elif kind == "application/json":
@@ -61,11 +61,11 @@ class Uploads:
             yield data
 
     @asynccontextmanager
-    async def photos(self, request: Request, who: str, most: int) -> AsyncIterator[list[bytes]]:
+    async def photos(self, request: Request, client: str, most: int) -> AsyncIterator[list[bytes]]:
         """The photos of a form, at least one, which are still to be checked. Raises ProblemError."""
         if _content_type(request) != "multipart/form-data":
             raise ProblemError(415, "No photos", "send multipart/form-data with files called photo")
-        with self._room.held(who) as hold:
+        with self._room.held(client) as hold:
             yield await _files(request, self._chunks(request, most * self._max_bytes, hold, FORM_COST), most)
 
     def check(self, data: bytes | bytearray) -> None:

@@ -211,3 +211,41 @@ def test_what_is_not_approved_changes_nothing(tmp_path):
     last.take_up(source, ["network"], lambda: approved.append(True))
     assert approved == [True]
     assert (last.succeeded, last.pending()[1]) == (False, 2)
+
+
+def test_results_are_renewed_once_and_again_after_a_cut(tmp_path):
+    """A later stage's columns: done where the record says another state, and begun anew where that was cut off."""
+    run = run_with(tmp_path, 6)
+    for start in (0, 3):
+        run.parts.add(rows([start, start + 1, start + 2]))
+    run.succeed({})
+    seen = []
+
+    def change(table: pa.Table) -> pa.Table:
+        seen.append(table.num_rows)
+        return table
+
+    run.renew("context", {"state": 1}, change)
+    assert seen == [3, 3]
+    assert not run.succeeded  # until the run says so again
+    run.renew("context", {"state": 1}, change)
+    assert seen == [3, 3]
+
+    def cut(table: pa.Table) -> pa.Table:
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return change(table)
+
+    with pytest.raises(KeyboardInterrupt):
+        run.renew("context", {"state": 2}, cut)
+    assert run.record()["context"] is None
+    run.renew("context", {"state": 1}, change)  # also back to what it was: half of the parts have been changed
+    assert seen == [3, 3, 3, 3, 3]
+    assert run.record()["context"] == {"state": 1}
+
+
+def test_new_results_need_no_renewal(tmp_path):
+    run = run_with(tmp_path, 3)
+    run.renew("context", {"state": 1}, lambda _: pytest.fail("there is nothing to change"))
+    run.parts.add(rows([0, 1, 2]))
+    run.renew("context", {"state": 1}, lambda _: pytest.fail("they are up to date"))

@@ -1,6 +1,7 @@
 """A third party's ranker in the archive, in an evaluation and in the service's stages: its own module, and nothing else."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,13 +17,15 @@ from geoloc.pipeline.evaluation import evaluate_runs
 from geoloc.pipeline.job_options import ArchiveOptions, EvaluationOptions
 from geoloc.pipeline.options import LocateOptions
 from geoloc.recipes.method import Method
-from geoloc.recipes.named import lite
 from geoloc.recipes.options import RankerOverrides, RecipeOptions
 from geoloc.results.parts import Parts
-from geoloc.serving.options import ModelOptions
+from geoloc.serving.options import S3, ModelOptions
 from geoloc.serving.stages import Ranking, Retrieval
+from geoloc.settings import differences
 from geoloc.storage import Folder
+from tests.recipes.third_party import NORTH
 
+pytestmark = pytest.mark.usefixtures("ray_cluster")
 RECIPE = "tests.recipes.third_party:north"
 
 
@@ -53,15 +56,13 @@ def test_it_ranks_an_archive(run):
         assert min(np.abs(e - scores).max() for e in expected) < 1e-3
 
 
-def test_the_record_repeats_the_run(run, toy, tmp_path, caplog):
+def test_the_record_repeats_the_run(run, toy, tmp_path):
     again = ArchiveOptions(str(toy / "archive"), str(tmp_path / "again"), RecipeOptions(recipe=str(run / "run.json")))
     assert geotag_archive(again) == 0
-    timed = {"geometry"}
-    assert [{k: v for k, v in row.items() if k not in timed} for row in rows(tmp_path / "again")] == [
-        {k: v for k, v in row.items() if k not in timed} for row in rows(run)
-    ]
-    with pytest.raises(UsageError, match=r"north.bias was 5.0, is now None.*scorers was \['top1', 'north'\]"):
-        geotag_archive(ArchiveOptions(again.source, again.output, RecipeOptions(recipe="lite", index=str(run / ".."))))
+    assert rows(tmp_path / "again") == rows(run)
+    other = RecipeOptions(recipe=str(run / "run.json"), chooser="density")
+    with pytest.raises(UsageError, match=r"scorers was \['top1', 'north'\], is now \['density', 'north'\]"):
+        geotag_archive(ArchiveOptions(again.source, again.output, other))
 
 
 def test_recipes_are_compared_over_shared_features(run, toy, toy_index, tmp_path):
@@ -90,12 +91,28 @@ def test_the_service_has_the_same_stages(run, toy, toy_index):
     assert ranking.check([None, None]) == [None, None]
     expected = next(row for row in rows(run) if row["status"] == "located")
     with Decoder(DecodeOptions(retrieval.view, picture_view=retrieval.picture_view)) as decoder:
-        with open(expected["uri"], "rb") as file:
-            loaded = load_one(file.read(), decoder)
+        loaded = load_one(Path(expected["uri"]).read_bytes(), decoder)
     [row] = ranking.rank(retrieval.locate([loaded]))[0].to_pylist()
     assert (row["method"], row["lat"], row["lon"]) == ("north", expected["lat"], expected["lon"])
 
 
-def test_what_decides_results_is_told_by_the_parts(toy_index):
-    method = Method.find(lite(), Folder("/nowhere")) if False else None
-    assert method is None
+def test_settings_are_those_that_decide_results(toy_index, tmp_path):
+    """Of two recipes, the settings differ where answers may, and not in what things are called or where they lie."""
+
+    def settings(**changes) -> dict:
+        options = RecipeOptions(**{"recipe": RECIPE, "index": str(toy_index)} | changes)
+        return Method.find(options.read(S3), Folder(str(tmp_path))).settings({"encoder": "e"})
+
+    first = settings()
+    assert first["index"] != str(toy_index)
+    assert first["north"] == {"bias": 5.0, "most": None}
+    (tmp_path / "other.yaml").write_text(
+        f"name: other\nencoder: lite\nretrieval: {{index: {toy_index}}}\nscorers: [{{kind: '{NORTH}', bias: 5}}]\n"
+        f"calibration: {tmp_path}\n"
+    )
+    assert differences(first, settings(recipe=str(tmp_path / "other.yaml"))) == []
+    assert differences(first, settings(candidates=5)) == ["candidates was 20, is now 5"]
+    assert differences(first, settings(chooser="density")) == [
+        "density.sigma_km was None, is now 445.0",
+        "scorers was ['top1', 'north'], is now ['density', 'north']",
+    ]

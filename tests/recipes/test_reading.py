@@ -72,7 +72,7 @@ def test_anybodys_function_and_scorer():
     ("text", "message"),
     [
         ("- a", "it is not a mapping of names to values"),
-        ("encodr: lite", r"encodr: there is no such entry; there is name, encoder, model, calibration, min_confidence"),
+        ("encodr: lite", r"encodr: there is no such entry; there is name, encoder, model, retrieval, scorers, calibr"),
         ("retrieval: {candidates: many}", "retrieval.candidates: 'many': Input should be a valid integer"),
         ("retrieval: 7", "retrieval is not a mapping"),
         ("scorers: top1", "scorers: is not a list"),

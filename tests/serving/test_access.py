@@ -57,7 +57,7 @@ def test_keys_are_made_listed_and_revoked(tmp_path, monkeypatch):
 
 
 def test_a_service_that_runs_sees_who_was_revoked(tmp_path, monkeypatch):
-    monkeypatch.setattr(access, "LOOK_S", 0)
+    monkeypatch.setattr(access, "RELOAD_S", 0)
     file = tmp_path / "keys"
     file.write_text(f"ann {hashlib.sha256(b'a').hexdigest()}\nbob {hashlib.sha256(b'b').hexdigest()}\n")
     known = Keys(str(file))
