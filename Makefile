@@ -8,7 +8,7 @@ DEMO ?= demo
 
 demo: $(DEMO)/planet/truth.csv
 	$(BIN)/python jobs/build_index.py $(DEMO)/planet/references $(DEMO)/index --encoder lite
-	$(BIN)/python jobs/geotag_archive.py $(DEMO)/planet/archive $(DEMO)/geotags --encoder lite --index $(DEMO)/index
+	$(BIN)/python jobs/geotag_archive.py $(DEMO)/planet/archive $(DEMO)/geotags --recipe lite --index $(DEMO)/index
 	@echo "Report: $(abspath $(DEMO))/geotags/report.html"
 
 $(DEMO)/planet/truth.csv: $(VENV)/ready
