@@ -17,6 +17,7 @@ class GeoRanker(Ranker):
     """A vision-language model compares the photo with each retrieved place (GeoRanker §3.2)."""
 
     name: ClassVar[str] = "georanker"
+    paths: ClassVar[tuple[str, ...]] = ("model", "adapter")
     model: str | None = None
     """Its base model: a Qwen2-VL folder that every node has, or its name on the model hub."""
     adapter: str | None = None

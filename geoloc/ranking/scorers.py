@@ -27,6 +27,8 @@ class Scorer:
 
     name: ClassVar[str]
     """As it is called in recipes' files, in the results' ``method`` and in settings."""
+    paths: ClassVar[tuple[str, ...]] = ()
+    """Fields that may name folders or files."""
 
     def check(self, config: EncoderConfig, candidates: int, s3: S3Options) -> None:
         """Raises UsageError where it cannot serve an encoder, or a photo's so many candidates; before any is loaded."""

@@ -2,8 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
-from geoloc.encoders.config import EncoderConfig, encoder_config, parse_parts
+from geoloc.encoders.config import ENCODERS, EncoderConfig, encoder_config, parse_parts
 from geoloc.errors import UsageError
 from geoloc.estimate.abstention import Abstention
 from geoloc.ranking.choosers import Top1
@@ -47,6 +48,22 @@ class Recipe:
     def rankers(self) -> tuple[Ranker, ...]:
         return tuple(scorer for scorer in self.scorers if isinstance(scorer, Ranker))
 
+    def anchored(self) -> "Recipe":
+        """Its relative paths made absolute, so that it means the same wherever it is read."""
+        retrieval = dataclasses.replace(self.retrieval, index=_absolute(self.retrieval.index))
+        scorers = (
+            dataclasses.replace(scorer, **{name: _absolute(getattr(scorer, name)) for name in scorer.paths})
+            for scorer in self.scorers
+        )
+        return dataclasses.replace(
+            self,
+            encoder=self.encoder if self.encoder in ENCODERS else _absolute(self.encoder),
+            model=_absolute(self.model, "local-dir:"),
+            retrieval=retrieval,
+            scorers=tuple(scorers),
+            calibration=_absolute(self.calibration),
+        )
+
     def rank_options(self, s3: S3Options) -> list[RankOptions]:
         """Of each ranker, which has the candidates that the one before it has ranked."""
         found, candidates = [], self.retrieval.candidates
@@ -83,3 +100,11 @@ class Recipe:
             Abstention.parse(self.min_confidence)
             if self.calibration is None:
                 raise UsageError(f"--min-confidence {self.min_confidence}: speaks of probabilities; add --calibration")
+
+
+def _absolute(name: str | None, prefix: str = "") -> str | None:
+    """A name is a path if such a file or folder is there; else it may be a model's."""
+    if not name or not name.startswith(prefix):
+        return name
+    path = Path(name.removeprefix(prefix)).expanduser()
+    return f"{prefix}{path.absolute()}" if path.exists() else name

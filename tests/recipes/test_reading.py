@@ -135,3 +135,15 @@ def test_each_ranker_has_what_the_one_before_it_ranked():
     first, second = North(most=9), dataclasses.replace(North(most=4))
     recipe = Recipe("x", "lite", scorers=(first, second), retrieval=Retrieval(candidates=12))
     assert [options.ranked for options in recipe.rank_options(S3)] == [9, 4]
+
+
+def test_paths_mean_the_same_from_anywhere(tmp_path, monkeypatch):
+    for name in ("index", "base", "lite", "geoclip"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    scorers = (Top1(), GeoRanker("base", "organisation/adapter"))
+    recipe = Recipe("x", "geoclip", "local-dir:lite", Retrieval("index"), scorers, "s3://bucket/run").anchored()
+    assert (recipe.encoder, recipe.model) == ("geoclip", f"local-dir:{tmp_path}/lite")
+    assert recipe.retrieval.index == str(tmp_path / "index")
+    assert recipe.scorers == (Top1(), GeoRanker(str(tmp_path / "base"), "organisation/adapter"))
+    assert recipe.calibration == "s3://bucket/run"
