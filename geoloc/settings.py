@@ -1,26 +1,24 @@
 """Settings that decide results, compared."""
 
 
-def differences(before: dict, now: dict) -> list[str]:
+def differences(before: dict, now: dict, prefix: str = "") -> list[str]:
     """In words, each entry by its name, that of one inside another with a dot.
 
     >>> differences({"candidates": 8, "density": {"sigma_km": 445.0}}, {"candidates": 8, "density": {"sigma_km": 100.0}})
     ['density.sigma_km was 445.0, is now 100.0']
     """
-    one, other = _flat(before), _flat(now)
-    return [
-        f"{name} was {one.get(name)!r}, is now {other.get(name)!r}"
-        for name in sorted(one.keys() | other.keys())
-        if one.get(name) != other.get(name)
-    ]
+    found = []
+    for key in sorted(before.keys() | now.keys()):
+        name, one, other = prefix + key, _plain(before.get(key)), _plain(now.get(key))
+        if isinstance(one, dict) and isinstance(other, dict):
+            found += differences(one, other, f"{name}.")
+        elif isinstance(one, dict) or isinstance(other, dict):
+            found += [f"{name} is {'gone' if other is None else 'new'}"]
+        elif one != other:
+            found.append(f"{name} was {one!r}, is now {other!r}")
+    return found
 
 
-def _flat(settings: dict, prefix: str = "") -> dict:
-    """Tuples as lists, as JSON has them."""
-    flat = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
+def _plain(value: object) -> object:
+    """As JSON has it."""
+    return list(value) if isinstance(value, tuple) else value

@@ -147,7 +147,9 @@ def vary(
         found = with_chooser(recipe, chooser, sigma_km)
         retrieval = found.retrieval
         retrieval = dataclasses.replace(
-            retrieval, candidates=count or retrieval.candidates, parts=which or retrieval.parts
+            retrieval,
+            candidates=retrieval.candidates if count is None else count,
+            parts=retrieval.parts if which is None else which,
         )
         name = recipe.name
         if choosers or candidates or parts:

@@ -21,7 +21,7 @@ def start(*arguments, **options) -> subprocess.Popen:
 
 
 def test_a_killed_driver_goes_on_where_it_was(toy_index, planet, tmp_path):
-    write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 250)
+    write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 160)
     parts = tmp_path / "out" / "geotags"
     command = ["jobs/geotag_archive.py", tmp_path / "archive", tmp_path / "out"]
     command += ["--recipe", "lite", "--index", toy_index, "--candidates", "5"]
@@ -38,10 +38,10 @@ def test_a_killed_driver_goes_on_where_it_was(toy_index, planet, tmp_path):
     again = start(*command)
     _, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
-    assert "going on with 250 listed photos" in errors
-    assert "250 photos:" in errors
+    assert "going on with 160 listed photos" in errors
+    assert "160 photos:" in errors
     ids = pa.concat_tables([pq.read_table(path, columns=["id"]) for path in parts.glob("*.parquet")])["id"].to_pylist()
-    assert sorted(ids) == list(range(250))
+    assert sorted(ids) == list(range(160))
     after = {path.name: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
     assert before.items() <= after.items()
     assert (tmp_path / "out" / "_SUCCESS").exists()

@@ -113,6 +113,7 @@ def test_settings_are_those_that_decide_results(toy_index, tmp_path):
     assert differences(first, settings(recipe=str(tmp_path / "other.yaml"))) == []
     assert differences(first, settings(candidates=5)) == ["candidates was 20, is now 5"]
     assert differences(first, settings(chooser="density")) == [
-        "density.sigma_km was None, is now 445.0",
+        "density is new",
         "scorers was ['top1', 'north'], is now ['density', 'north']",
+        "top1 is gone",
     ]
