@@ -13,6 +13,7 @@ from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
 from geoloc.photos.selection import ListingOptions
 from geoloc.photos.views import View
+from geoloc.ranking.choosers import Density
 from geoloc.recipes.options import RankerOverrides, vary
 from geoloc.recipes.reading import read_recipe
 from geoloc.recipes.recipe import Recipe
@@ -126,6 +127,10 @@ class LocateOptions:
             found += vary(base, self.choosers, self.candidates, self.parts, self.density_sigma_km)
         if len(self.recipes) == 1 and len(found) > 1:
             found = [dataclasses.replace(r, name=r.name.removeprefix(f"{base.name}: ")) for r in found]
+        if self.density_sigma_km is not None and not any(isinstance(recipe.chooser, Density) for recipe in found):
+            raise UsageError(
+                f"--density-sigma-km {self.density_sigma_km:g}: is about the chooser density; add --choosers density"
+            )
         for recipe in found:
             recipe.check(s3)
             if [other.name for other in found].count(recipe.name) > 1:

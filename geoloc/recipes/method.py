@@ -47,6 +47,7 @@ class Method:
     @classmethod
     def find(cls, recipe: Recipe, made_in: Folder) -> "Method":
         """Where the recipe names no index, it is its encoder's gallery, which is made once, in ``made_in``. Raises UsageError."""
+        recipe = recipe.anchored()  # other processes, elsewhere, will read it
         retrieval, config = recipe.retrieval, recipe.encoder_config(made_in.s3)
         index, info = find_index(retrieval.index, config, retrieval.candidates, made_in)
         return cls(recipe, index, info, made_in.s3)
@@ -111,8 +112,8 @@ class Method:
             self._calibration.check(self.settings(weights), f"--calibration {self.recipe.calibration}")
 
     def stages(self) -> tuple[Stage, ...]:
-        """From LOADED, with ``picture`` where there are rankers, to LOCATED."""
-        rankers = self.recipe.rankers
+        """From LOADED, with ``picture`` where there are rankers, to LOCATED. Raises UsageError as ``confidence``."""
+        rankers, _ = self.recipe.rankers, self.confidence  # a calibration is read here, and travels with the stages
         retriever = Stage(
             RETRIEVER,
             functools.partial(_build_locator, self.locator_options()),

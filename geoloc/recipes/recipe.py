@@ -12,6 +12,9 @@ from geoloc.ranking.scorers import Chooser, Ranker, RankOptions, Scorer
 from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import S3Options
 
+SETTINGS = frozenset(("encoder", "model", "index", "candidates", "parts", "scorers", "weights"))
+"""What a run's settings have beside those of each scorer (Method.settings)."""
+
 
 @dataclass(frozen=True)
 class Retrieval:
@@ -90,8 +93,11 @@ class Recipe:
             names = ", ".join(scorer.name for scorer in self.scorers) or "none"
             raise UsageError(f"--recipe {self.name}: its scorers are {names}; a chooser can only be the first of them")
         names = [scorer.name for scorer in self.scorers]
-        if len(set(names)) < len(names):
-            raise UsageError(f"--recipe {self.name}: has two scorers of one name ({', '.join(names)})")
+        if len(set(names)) < len(names) or not SETTINGS.isdisjoint(names):
+            raise UsageError(
+                f"--recipe {self.name}: its scorers are called {', '.join(names)}; they need names of their own, other than "
+                f"{', '.join(sorted(SETTINGS))}"
+            )
         self.chooser.check(config, candidates, s3)
         for ranker in self.rankers:
             ranker.check(config, candidates, s3)

@@ -69,7 +69,7 @@ def test_every_configuration_in_one_pass(toy, toy_index, tmp_path, caplog):
     caplog.clear()
     assert evaluate_runs(options) == 0  # what was located is not located again
     assert "photos/s" not in caplog.text
-    with pytest.raises(UsageError, match=r"density of 1.candidates was 1, is now None"):
+    with pytest.raises(UsageError, match=r"recipes.density of 1 is gone; .*recipes.lite is new"):
         evaluate_runs(EvaluationOptions(options.paths, locate=LocateOptions(locate.images, ("lite",), index)))
 
 

@@ -117,7 +117,7 @@ def test_a_run_without_a_recipe(tmp_path):
         ((), "its scorers are none; a chooser can only be the first"),
         ((Top1(), Density()), "its scorers are top1, density; a chooser can only be the first"),
         ((North(), Top1()), "its scorers are north, top1; a chooser can only be the first"),
-        ((North(), North(3.0)), r"has two scorers of one name \(north, north\)"),
+        ((North(), North(3.0)), "its scorers are called north, north; they need names of their own, other than candidates"),
     ],
 )
 def test_scorers_that_do_not_go_together(scorers, message):
