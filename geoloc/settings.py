@@ -1,4 +1,4 @@
-"""Settings that decide results, compared."""
+"""Settings that decide results, as entries inside one another: compared, and listed."""
 
 
 def differences(before: dict, now: dict, prefix: str = "") -> list[str]:
@@ -17,6 +17,18 @@ def differences(before: dict, now: dict, prefix: str = "") -> list[str]:
         elif one != other:
             found.append(f"{name} was {one!r}, is now {other!r}")
     return found
+
+
+def flattened(settings: dict, prefix: str = "") -> dict:
+    """Entries inside others by their names with a dot.
+
+    >>> flattened({"candidates": 8, "density": {"sigma_km": 445.0}})
+    {'candidates': 8, 'density.sigma_km': 445.0}
+    """
+    flat = {}
+    for name, value in settings.items():
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
 
 
 def _plain(value: object) -> object:

@@ -68,5 +68,20 @@ def test_every_job_tells_what_its_options_are(name, monkeypatch):
     assert len(lines) <= 80
     assert max(map(len, lines)) <= 100
     for line, below in zip(lines, [*lines[1:], ""], strict=True):
-        if line.startswith("  --") and len(line) <= 28:
-            assert below.startswith(" " * 28)
+        if line.startswith("  --"):
+            assert line[28:].strip() or below[28:].strip(), line
+
+
+def test_every_job_has_what_it_is_about(monkeypatch):
+    about = {
+        "geotag": ["--recipe", "--index", "--calibration", "--export", "--include", "--gpus"],
+        "evaluate": ["--images", "--recipes", "--index", "--rule"],
+        "georanking": ["--index", "--references", "--images"],
+        "train-ranker": ["--epochs", "--lr", "--workers", "--max-pixels", "--model"],
+        "train-alignment": ["--epochs", "--workers", "--encoder"],
+        "serve": ["--recipe", "--keys", "--port"],
+        "index": ["--encoder", "--ann"],
+    }
+    for name, options in about.items():
+        text = short_help(_named(COMMANDS[name].options), "", name)
+        assert all(f"  {option}" in text for option in options), name

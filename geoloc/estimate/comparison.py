@@ -69,7 +69,10 @@ class ComparedReranker:
         done = self.reranker.rerank(table.append_column("picture", batch["picture"]))
         rows = np.flatnonzero(np.asarray(answers.is_valid()))
         batch = batch.set_column(batch.schema.get_field_index(name), name, _answers(done, rows))
-        spent = np.nansum(done["rank_s"].to_numpy(zero_copy_only=False)[rows]) if len(rows) else 0.0
+        before = np.nansum(table["rank_s"].to_numpy(zero_copy_only=False))
+        spent = (
+            np.nansum(batch["rank_s"].to_numpy()) + np.nansum(done["rank_s"].to_numpy(zero_copy_only=False)) - before
+        )
         batch = with_seconds(batch, "rank_s", rows, spent)
         return batch.drop_columns(["picture"]) if self.last else batch
 

@@ -18,7 +18,7 @@ ANSWERED = ("located", "uncertain")
 @dataclass(frozen=True)
 class Confidence:
     scale: float
-    """Of the chooser's scores (geoloc.ranking.choosers)."""
+    """Of the last scorer's scores (Scorer.scale)."""
     calibration: Calibration | None = None
     abstention: Abstention | None = None
 

@@ -51,6 +51,7 @@ class Reranker:
         seconds = np.zeros(len(rows), np.float32)
         seconds[[n for n, asked in zip(answered, ranked, strict=True) if asked]] = time.perf_counter() - start
         seconds /= max(1, sum(ranked))
+        seconds += batch["rank_s"].fill_null(0).to_numpy()  # of rankers before this one
         done = self._confidence.renew(_with(batch, rows, seconds))
         return done if self._keep_picture else done.drop_columns(["picture"])
 
@@ -63,7 +64,7 @@ class Reranker:
         for n, row in enumerate(rows):
             found = scores.get(n, NO_PICTURE)
             if isinstance(found, np.ndarray):
-                row |= {"method": self._name, "candidates": _ranked(lists[n], found)}
+                row |= {"method": self._name, "candidates": _ranked(lists[n], found), "error_kind": None, "error": None}
                 continue
             row["candidates"] = [c | {"score": c["score"] * self._scale_before} for c in row["candidates"]]
             row["method"] += f" ({AGREED if agreed[n] else FAILED})"

@@ -25,7 +25,7 @@ from geoloc.errors import UsageError
 from geoloc.schema import PLACE
 from geoloc.storage import Folder
 
-FORMAT = 1
+FORMAT = 2
 GALLERY_ENCODER = "geoclip-location-encoder"
 CANDIDATES = pa.schema(
     {

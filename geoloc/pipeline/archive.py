@@ -45,8 +45,8 @@ def _run(options: ArchiveOptions, recipe: Recipe, run: Run) -> int:
     run.take_up(source, options.photos.retry_kinds(), approve=lambda: settle(load()[1].weights))
     if left := run.pending()[1]:
         settle(load()[1].weights)
-    run.write_record(recipe=recipe_to_dict(method.recipe))
     confidence = method.confidence
+    run.write_record(recipe=recipe_to_dict(method.recipe), score_scale=confidence.scale)
     run.renew("confidence", confidence.state(), lambda results: with_geometry(confidence.renew(results)))
     work = _stream(options, run, *load()).work() if left else _nothing_to_do()
     return _finish(options, run, work, source.root)

@@ -17,8 +17,6 @@ from geoloc.evaluation.reading import read_positions
 from geoloc.geo.distance import geodesic_km, valid_coordinates
 from geoloc.pipeline.job_options import CalibrationOptions
 from geoloc.ranking.candidates import padded
-from geoloc.recipes.reading import recipe_from_dict
-from geoloc.recipes.recipe import Recipe
 from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
@@ -30,12 +28,12 @@ def calibrate(options: CalibrationOptions) -> int:
     """Fit and write; returns the process's exit status. Raises UsageError where something is to be put right."""
     if not 0.5 <= options.coverage < 1:
         raise UsageError(f"--coverage {options.coverage}: must be from 0.5 to below 1")
-    recipe, settings = _recipe_and_settings(options)
+    scale, settings = _scale_and_settings(options)
     run = read_positions(options.run, "predictions", s3=options.s3, option="RUN")
     if not run.has_candidates:
         raise UsageError(f"RUN {options.run}: its results have no candidates to tell confidence by")
     truth = read_truth(options.truth or options.run, None, options.columns, options.s3)
-    table, km, groups, itself = _examples(run, truth, recipe.scale(options.s3))
+    table, km, groups, itself = _examples(run, truth, scale)
     if itself > _ITSELF_SHARE * len(km):
         log.warning(
             "note: %s of %s photos found themselves among the references, so the confidences will be too high for photos "
@@ -50,11 +48,11 @@ def calibrate(options: CalibrationOptions) -> int:
     return 0
 
 
-def _recipe_and_settings(options: CalibrationOptions) -> tuple[Recipe, dict]:
-    """How the run located its photos, and the settings that decided its estimates."""
+def _scale_and_settings(options: CalibrationOptions) -> tuple[float, dict]:
+    """Of the run's scores, and what decided its estimates."""
     try:
         record = json.loads(Folder(options.run, options.s3).read("run.json"))
-        return recipe_from_dict(record["recipe"], f"RUN {options.run}"), record["settings"]["method"]
+        return float(record["score_scale"]), record["settings"]["method"]
     except FileNotFoundError as error:
         raise UsageError(
             f"RUN {options.run}: has no run.json; give the folder that geotag_archive.py wrote to"

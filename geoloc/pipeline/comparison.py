@@ -66,7 +66,8 @@ def _compare(options: LocateOptions, recipes: list[Recipe], truth: Positions, ru
             "images": Folder(options.images).uri,
             "ten_crop": options.ten_crop,
             "exact_decode": options.photos.exact_decode,
-            "recipes": {m.recipe.name: m.settings(known.weights) for m, known in zip(methods, facts, strict=True)},
+            "recipes": [recipe.name for recipe in recipes],  # in this order: an answer's column has its recipe's number
+            "methods": {m.recipe.name: m.settings(known.weights) for m, known in zip(methods, facts, strict=True)},
         }
     )
     run.take_up(_photos_of(truth, options.images, run), options.photos.retry_kinds())

@@ -40,6 +40,11 @@ def evaluate_runs(options: EvaluationOptions) -> int:
     if options.locate.images:
         from geoloc.pipeline.comparison import compare
 
+        for recipe in options.locate.read_recipes(options.s3):
+            if recipe.name in runs:
+                raise UsageError(
+                    f"PREDICTIONS: a run named {recipe.name!r} is there already, as a recipe; say OTHER=FILE"
+                )
         runs |= compare(options.locate, truth, folder / "located")
     write_evaluation(folder, evaluate(runs, truth, options.protocol, dataset))
     return 0

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import UsageError
+from geoloc.estimate.options import LocatorOptions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import View
 from geoloc.pipeline.cluster import connect, make_plan
@@ -56,9 +56,10 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
         connect()
         encoder = probe_encoder(method.config)
         check_encoder(method.index, method.info, method.config, encoder.weights["encoder"])
-        run.settle(settings | {"weights": encoder.weights["encoder"], "index": method.info.fingerprint})
+        settings |= {"weights": encoder.weights["encoder"], "index": method.info.fingerprint}
+        run.settle(settings | {"parts": method.recipe.retrieval.parts})
         source, view = Source(options.source, options.s3, options.listing), encoder.view
-        build = functools.partial(_build_retrieved, method.config, method.index, options.rows)
+        build = functools.partial(_build_retrieved, method.locator_options(), options.rows)
     run.take_up(source, options.photos.retry_kinds())
     stream = Stream(
         run,
@@ -85,14 +86,13 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
     return 0
 
 
-def _build_retrieved(
-    config: EncoderConfig, index: Folder, options: GeoRankingOptions, device: str, threads: int
-) -> Answer:
+def _build_retrieved(retrieval: LocatorOptions, options: GeoRankingOptions, device: str, threads: int) -> Answer:
     from geoloc.encoders.image import ImageEncoder
     from geoloc.estimate.retriever import Retriever
     from geoloc.ranking.georanking import GeoRanking, Retrieved
 
-    return GeoRanking(Retrieved(Retriever(ImageEncoder(config, device, threads), index), options), options).build
+    retriever = Retriever(ImageEncoder(retrieval.config, device, threads), retrieval.index)
+    return GeoRanking(Retrieved(retriever, options, retrieval.parts), options).build
 
 
 def _build_published(

@@ -32,6 +32,7 @@ METHOD = (
     *("recipe", "index", "encoder", "model", "candidates", "chooser", "ranker_model", "ranker_adapter"),
     *("calibration", "min_confidence"),
 )
+GEORANKING = ("references", "ranked", "picture_px", "twin_cosine")
 LOCATE = ("images", "recipes", "choosers", "candidates", "parts", "ten_crop")
 """What most runs need of these options."""
 
@@ -122,7 +123,9 @@ class EvaluationOptions:
     locate: Annotated[LocateOptions, tyro.conf.OmitArgPrefixes, Group(LOCATED_HERE, LOCATE)] = field(
         default_factory=LocateOptions
     )
-    protocol: Annotated[Protocol, tyro.conf.OmitArgPrefixes] = field(default_factory=Protocol)
+    protocol: Annotated[Protocol, tyro.conf.OmitArgPrefixes, Group("options", ("distance", "sphere_km", "rule"))] = (
+        field(default_factory=Protocol)
+    )
     predictions: Columns = field(default_factory=Columns)
     truth: Columns = field(default_factory=Columns)
     s3: S3Options = field(default_factory=S3Options)
@@ -137,13 +140,15 @@ class GeoRankingJobOptions:
     """Folder of the training set, s3:// or local. The same command goes on where it was."""
     recipe: str = "geoclip"
     """How places are retrieved: a recipe's name, .yaml file, run.json or package.module:function, as geotag_archive.py's; its
-    scorers and confidence play no part."""
+    scorers and confidence play no part. It needs an index of photos (--index), or a published table its --images."""
     retrieval: Annotated[
         RetrievalOverrides, tyro.conf.OmitArgPrefixes, Group("options", ("index", "encoder", "model"))
     ] = field(default_factory=RetrievalOverrides)
     images: str | None = None
     """Folder of the images that a published table names; what it retrieved is taken over, and nothing is searched."""
-    rows: Annotated[GeoRankingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=GeoRankingOptions)
+    rows: Annotated[GeoRankingOptions, tyro.conf.OmitArgPrefixes, Group("options", GEORANKING)] = field(
+        default_factory=GeoRankingOptions
+    )
     listing: Listing = field(default_factory=ListingOptions)
     photos: Photos = field(default_factory=PhotoOptions)
     cluster: Cluster = field(default_factory=ClusterOptions)
@@ -153,7 +158,9 @@ class GeoRankingJobOptions:
         self.photos.check()
         self.listing.check()
         self.rows.check()
-        if self.images is not None and self.retrieval.index is not None:
+        if self.images is None:
+            self.read_recipe()
+        elif self.retrieval.index is not None:
             raise UsageError(
                 "--index: a published table with its --images is taken over as it is; leave one of them out"
             )

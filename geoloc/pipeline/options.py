@@ -121,9 +121,13 @@ class LocateOptions:
 
     def read_recipes(self, s3: S3Options) -> list[Recipe]:
         """Every combination, checked, each with a name of its own. Raises UsageError."""
+        if not self.recipes:
+            raise UsageError("--recipes: names none")
         found = []
         for name in self.recipes:
             base = self.overrides.change(read_recipe(name, s3))
+            if self.ten_crop:  # another vector than a calibration was made with
+                base = dataclasses.replace(base, calibration=None, min_confidence=None)
             found += vary(base, self.choosers, self.candidates, self.parts, self.density_sigma_km)
         if len(self.recipes) == 1 and len(found) > 1:
             found = [dataclasses.replace(r, name=r.name.removeprefix(f"{base.name}: ")) for r in found]

@@ -68,11 +68,6 @@ class Verification(Chooser):
 CHOOSERS: dict[str, type[Chooser]] = {kind.name: kind for kind in (Top1, Density, Verification)}
 
 
-def choosers_for(config: EncoderConfig) -> list[str]:
-    """All that an encoder can serve."""
-    return [name for name in CHOOSERS if name != Verification.name or config.has_location_space]
-
-
 def _similarity(photos: np.ndarray, candidates: Candidates) -> np.ndarray:
     return np.where(candidates.row >= 0, candidates.similarity, -np.inf).astype(np.float32)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from geoloc.encoders.config import PARTS
 from geoloc.errors import PhotoError
 from geoloc.estimate.retriever import Retriever
 from geoloc.geo.distance import geodesic_km, haversine_km, valid_coordinates
@@ -37,8 +38,9 @@ class Reference:
 class Retrieved:
     """References by searching an index."""
 
-    def __init__(self, retriever: Retriever, options: GeoRankingOptions) -> None:
-        self._retriever, self._index, self._options = retriever, retriever.index, options
+    def __init__(self, retriever: Retriever, options: GeoRankingOptions, parts: tuple[str, ...] = PARTS) -> None:
+        """``parts`` of an aligned vector are what is searched by."""
+        self._retriever, self._index, self._options, self._parts = retriever, retriever.index, options, parts
 
     def rows(self, batch: pa.Table, lat: np.ndarray, lon: np.ndarray) -> Iterator[tuple[int, list[Reference]]]:
         """Row numbers of a batch of LOADED's photos, and what was found for each, most similar first."""
@@ -46,7 +48,7 @@ class Retrieved:
         if not len(rows):
             return
         wanted = min(self._options.references + SPARE, self._index.info.rows)
-        found = self._retriever.search(vectors, wanted)
+        found = self._retriever.search(vectors, wanted, self._parts)
         left_out = self._same(batch["uri"].take(pa.array(rows)), found)
         if self._options.twin_cosine is not None:
             cosine = found.similarity / np.einsum("nd,nd->n", vectors, vectors)[:, None]

@@ -45,13 +45,14 @@ def is_on_hub(name: str) -> bool:
 
 
 def adapter_folder(name: str, s3: S3Options) -> Folder | HubFolder:
-    """Where ``--ranker-adapter`` is: a folder, or else a repository of the hub. Raises UsageError."""
-    if not is_on_hub(name):
+    """Where ``--ranker-adapter`` is: a folder, or else a repository of the hub, ``@`` a revision or the newest. Raises UsageError."""
+    repository, _, revision = name.partition("@")
+    if not is_on_hub(repository):
         return Folder(name, s3)
     for inside in _PLACES:
         try:
-            path = HubFolder(name, None, inside).path(CONFIG)
-            return HubFolder(name, path.parts[path.parts.index("snapshots") + 1], inside)
+            path = HubFolder(repository, revision or None, inside).path(CONFIG)
+            return HubFolder(repository, path.parts[path.parts.index("snapshots") + 1], inside)
         except Exception as error:  # no network, no such repository, no access: a hub fails in many ways
             reason = error
     raise UsageError(

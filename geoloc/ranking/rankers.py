@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import UsageError
@@ -41,6 +41,9 @@ class GeoRanker(Ranker):
         if (self.skip_within_km or 0) < 0:
             raise UsageError(f"--skip-ranking-within-km {self.skip_within_km}: must not be below 0")
         self.options(candidates, s3)
+
+    def pinned(self, s3: S3Options) -> Self:
+        return dataclasses.replace(self, adapter=adapter_folder(self.adapter, s3).uri)
 
     def settings(self, candidates: int, s3: S3Options) -> dict:
         prompt, options = self._options(s3).prompt, self.options(candidates, s3)

@@ -4,7 +4,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -33,6 +33,10 @@ class Scorer:
     def check(self, config: EncoderConfig, candidates: int, s3: S3Options) -> None:
         """Raises UsageError where it cannot serve an encoder, or a photo's so many candidates; before any is loaded."""
         return
+
+    def pinned(self, s3: S3Options) -> Self:
+        """With what may change elsewhere fixed, such as a model hub's revision: many processes will load it. Raises UsageError."""
+        return self
 
     def scale(self, config: EncoderConfig) -> float:
         """``softmax(scale * scores)`` weighs a photo's candidates against each other."""
@@ -75,8 +79,6 @@ class RankOptions:
 class Rank(Protocol):
     """A ranker whose models have been loaded."""
 
-    view: AreaView
-
     def rank(self, queries: "Sequence[RankQuery]") -> list[np.ndarray | PhotoError]:
         """For each photo the scores (c,) of its candidates, float32, highest is nearest; or what is wrong with it."""
         ...
@@ -87,6 +89,8 @@ class Ranker(Scorer, ABC):
 
     cost: ClassVar[float] = 16.0
     """Of a device's time for a photo, in units of what encoding and retrieving it cost."""
+    share: ClassVar[float] = 1.0
+    """Of a device that it has together with other stages; retrieval has 0.25."""
     photos_at_once: ClassVar[int] = 16
 
     @abstractmethod

@@ -47,7 +47,7 @@ class Method:
     @classmethod
     def find(cls, recipe: Recipe, made_in: Folder) -> "Method":
         """Where the recipe names no index, it is its encoder's gallery, which is made once, in ``made_in``. Raises UsageError."""
-        recipe = recipe.anchored()  # other processes, elsewhere, will read it
+        recipe = recipe.pinned(made_in.s3)  # other processes, elsewhere and later, will read it
         retrieval, config = recipe.retrieval, recipe.encoder_config(made_in.s3)
         index, info = find_index(retrieval.index, config, retrieval.candidates, made_in)
         return cls(recipe, index, info, made_in.s3)
@@ -165,7 +165,7 @@ class Method:
     def _ranker_stage(self, number: int) -> Stage:
         ranker = self.recipe.rankers[number]
         build, at_once = functools.partial(_build_reranker, self, number), ranker.photos_at_once
-        return Stage(ranker.name, build, ranker.cost, gpu_rows=at_once, cpu_rows=at_once)
+        return Stage(ranker.name, build, ranker.cost, ranker.share, gpu_rows=at_once, cpu_rows=at_once)
 
 
 def check(recipe: Recipe, s3: S3Options) -> None:

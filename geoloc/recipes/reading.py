@@ -15,9 +15,11 @@ A file, or a run's record, names code that is imported: take them, as code, from
 """
 
 import dataclasses
+import functools
 import importlib
 import re
-from pathlib import PurePosixPath
+import typing
+from pathlib import Path, PurePosixPath
 
 import yaml
 
@@ -27,10 +29,10 @@ from geoloc.ranking.rankers import GeoRanker
 from geoloc.ranking.scorers import Scorer
 from geoloc.recipes.named import RECIPES
 from geoloc.recipes.recipe import Recipe, Retrieval
-from geoloc.storage import Folder, S3Options, describe
+from geoloc.storage import Folder, S3Options, describe, is_s3
 
 SCORERS: dict[str, type[Scorer]] = CHOOSERS | {GeoRanker.name: GeoRanker}
-_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_OBJECT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
 def read_recipe(name: str, s3: S3Options) -> Recipe:
@@ -44,7 +46,7 @@ def read_recipe(name: str, s3: S3Options) -> Recipe:
         raise UsageError(
             f"--recipe {name}: there is {', '.join(RECIPES)}; or name a .yaml file, a run's run.json, or package.module:function"
         )
-    made = _imported(name, name)
+    made = _imported(name, f"--recipe {name}")
     try:
         recipe = made() if callable(made) else made
     except Exception as error:  # it is the user's own code
@@ -55,17 +57,13 @@ def read_recipe(name: str, s3: S3Options) -> Recipe:
 
 
 def recipe_to_dict(recipe: Recipe) -> dict:
-    """As plain data, without what is as it would be anyway.
+    """As plain data, all of it: other versions may have other defaults.
 
-    >>> recipe_to_dict(RECIPES["lknn"]())
-    {'name': 'lknn', 'scorers': [{'kind': 'density'}]}
+    >>> recipe_to_dict(RECIPES["lknn"]())["scorers"]
+    [{'kind': 'density', 'sigma_km': 445.0}]
     """
-    data = {"name": recipe.name} | _changed(recipe, leave=("name", "retrieval", "scorers"))
-    if retrieval := _changed(recipe.retrieval):
-        data["retrieval"] = retrieval
-    if recipe.scorers != Recipe("").scorers:
-        data["scorers"] = [{"kind": _kind(type(scorer))} | _changed(scorer) for scorer in recipe.scorers]
-    return data
+    scorers = [{"kind": _kind(type(scorer))} | dataclasses.asdict(scorer) for scorer in recipe.scorers]
+    return dataclasses.asdict(dataclasses.replace(recipe, scorers=())) | {"scorers": scorers}
 
 
 def recipe_from_dict(data: object, option: str) -> Recipe:
@@ -89,7 +87,8 @@ def _from_file(name: str, s3: S3Options) -> Recipe:
     parent, _, file = name.rpartition("/")
     option = f"--recipe {name}"
     try:
-        data = yaml.safe_load(Folder(parent or ".", s3).read(file))
+        content = Folder(parent, s3).read(file) if is_s3(name) else Path(name).expanduser().read_bytes()
+        data = yaml.safe_load(content)
     except FileNotFoundError as error:
         raise UsageError(f"{option}: no such file") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -103,15 +102,6 @@ def _from_file(name: str, s3: S3Options) -> Recipe:
     return recipe_from_dict({"name": PurePosixPath(file).stem} | dict(_mapping(data, option, "")), option)
 
 
-def _changed(part: object, leave: tuple[str, ...] = ()) -> dict:
-    """Fields that are not as they are by default."""
-    return {
-        field.name: getattr(part, field.name)
-        for field in dataclasses.fields(part)
-        if field.name not in leave and getattr(part, field.name) != field.default
-    }
-
-
 def _kind(scorer: type[Scorer]) -> str:
     return scorer.name if SCORERS.get(scorer.name) is scorer else f"{scorer.__module__}:{scorer.__qualname__}"
 
@@ -119,11 +109,11 @@ def _kind(scorer: type[Scorer]) -> str:
 def _scorer(data: object, option: str, where: str) -> Scorer:
     values = {"kind": data} if isinstance(data, str) else dict(_mapping(data, option, where))
     kind = values.pop("kind", None)
-    scorer = SCORERS.get(kind)
+    scorer = SCORERS.get(kind) if isinstance(kind, str) else None
     if scorer is None:
         if not isinstance(kind, str) or not _OBJECT.fullmatch(kind):
             raise UsageError(f"{option}: {where}kind: {kind!r}: there is {', '.join(SCORERS)}, or package.module:Class")
-        scorer = _imported(kind, f"{where}kind: {kind}")
+        scorer = _imported(kind, f"{option}: {where}kind: {kind}")
         if not (isinstance(scorer, type) and issubclass(scorer, Scorer) and dataclasses.is_dataclass(scorer)):
             raise UsageError(f"{option}: {where}kind: {kind}: is no Scorer (geoloc.ranking.scorers)")
     return _built(scorer, values, option, where)
@@ -134,12 +124,13 @@ def _built(kind: type, data: object, option: str, where: str, **others: object):
     from pydantic import TypeAdapter, ValidationError
 
     values = _mapping(data, option, where)
-    fields = {field.name: field for field in dataclasses.fields(kind)}
+    fields = [field.name for field in dataclasses.fields(kind)]
+    kinds = typing.get_type_hints(kind)
     for name, value in values.items():
         if name not in fields:
             raise UsageError(f"{option}: {where}{name}: there is no such entry; there is {', '.join(fields)}")
         try:
-            others[name] = TypeAdapter(fields[name].type).validate_python(value)
+            others[name] = TypeAdapter(kinds[name]).validate_python(value)
         except ValidationError as error:
             raise UsageError(f"{option}: {where}{name}: {value!r}: {error.errors()[0]['msg']}") from error
     try:
@@ -155,8 +146,9 @@ def _mapping(data: object, option: str, where: str) -> dict:
 
 
 def _imported(path: str, what: str) -> object:
+    """``what`` names it in errors."""
     module, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"--recipe {what}: cannot import it ({describe(error)}); is it on PYTHONPATH?") from error
+        return functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except Exception as error:  # a module of the user's runs when it is imported, and may raise anything
+        raise UsageError(f"{what}: cannot import it ({describe(error)}); is it on PYTHONPATH?") from error

@@ -51,11 +51,11 @@ class Recipe:
     def rankers(self) -> tuple[Ranker, ...]:
         return tuple(scorer for scorer in self.scorers if isinstance(scorer, Ranker))
 
-    def anchored(self) -> "Recipe":
-        """Its relative paths made absolute, so that it means the same wherever it is read."""
+    def pinned(self, s3: S3Options) -> "Recipe":
+        """What means the same wherever and whenever it is read: paths absolute, revisions named. Raises UsageError."""
         retrieval = dataclasses.replace(self.retrieval, index=_absolute(self.retrieval.index))
         scorers = (
-            dataclasses.replace(scorer, **{name: _absolute(getattr(scorer, name)) for name in scorer.paths})
+            dataclasses.replace(scorer, **{name: _absolute(getattr(scorer, name)) for name in scorer.paths}).pinned(s3)
             for scorer in self.scorers
         )
         return dataclasses.replace(
@@ -89,6 +89,8 @@ class Recipe:
         parse_parts(self.retrieval.parts, config)
         if not 1 <= candidates <= MAX_CANDIDATES:
             raise UsageError(f"--candidates {candidates}: must be from 1 to {MAX_CANDIDATES}")
+        if nameless := [type(s).__name__ for s in self.scorers if not isinstance(getattr(s, "name", None), str)]:
+            raise UsageError(f"--recipe {self.name}: {nameless[0]} has no name (a class attribute `name`)")
         if not self.scorers or any(isinstance(scorer, Chooser) for scorer in self.scorers[1:]):
             names = ", ".join(scorer.name for scorer in self.scorers) or "none"
             raise UsageError(f"--recipe {self.name}: its scorers are {names}; a chooser can only be the first of them")
@@ -97,6 +99,10 @@ class Recipe:
             raise UsageError(
                 f"--recipe {self.name}: its scorers are called {', '.join(names)}; they need names of their own, other than "
                 f"{', '.join(sorted(SETTINGS))}"
+            )
+        if strange := [type(s).__name__ for s in self.scorers if not isinstance(s, (Chooser, Ranker))]:
+            raise UsageError(
+                f"--recipe {self.name}: {strange[0]} is neither a Chooser nor a Ranker (geoloc.ranking.scorers)"
             )
         self.chooser.check(config, candidates, s3)
         for ranker in self.rankers:

@@ -23,6 +23,7 @@ from geoloc.photos.views import View
 from geoloc.results.page import grid_cells, render, with_finer, world_map
 from geoloc.results.parts import Parts
 from geoloc.results.summary import Summary
+from geoloc.settings import flattened
 from geoloc.storage import Folder, split_s3
 
 SINGLE_POINTS = 20_000
@@ -51,6 +52,7 @@ def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -
         summary=summary,
         thresholds=THRESHOLDS_KM,
         record=record,
+        settings=flattened(record["settings"]),
         gallery=_gallery(parts, summary.rows, Fetcher(FetchOptions(s3=folder.s3))),
         aggregated=points.many,
         found=_found(record.get("listing")),

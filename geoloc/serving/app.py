@@ -7,6 +7,7 @@ from ray import serve
 from ray.serve.config import BackpressureConfig
 
 from geoloc.recipes.method import check
+from geoloc.recipes.reading import recipe_to_dict
 from geoloc.serving.access import Ledger, read_keys
 from geoloc.serving.api import Api
 from geoloc.serving.models import RankingModels
@@ -32,7 +33,7 @@ def build(options: ServingOptions) -> serve.Application:
             "max_replicas": options.replicas,
             "target_ongoing_requests": 2 * options.batch_size,
         },
-        "user_config": options.models.model_dump(),
+        "user_config": {"resolved": recipe_to_dict(recipe.pinned(S3))},  # copies that start later answer by the same
         "ray_actor_options": {"num_cpus": 0, "num_gpus": options.gpus_each},
         "health_check_period_s": 30,
         "health_check_timeout_s": 60,

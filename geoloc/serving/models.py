@@ -22,7 +22,7 @@ STUCK_S = 300
 
 
 class Locating:
-    """Photos to rows of LOCATED, in the process that is requests: retrieval is cheaper than another hop."""
+    """Photos to rows of LOCATED, in the process that is asked: retrieval is cheaper than another hop."""
 
     def __init__(self, options: DeploymentOptions, device: str, threads: int) -> None:
         self._options, self._device, self._threads = options, device, threads
@@ -112,7 +112,7 @@ def _busy(batcher: Batcher) -> bool:
 
 
 def _run_batch(requests: list[tuple[Callable[[list], list], object]]) -> list:
-    """What each is requests with its function, each function once; before and after models were changed they are not the same."""
+    """What each request asks of its function, each function once; before and after models were changed they are not the same."""
     answers = {}
     for function in dict.fromkeys(function for function, _ in requests):
         mine = [number for number, (other, _) in enumerate(requests) if other == function]

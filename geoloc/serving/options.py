@@ -1,8 +1,15 @@
 """What the service is set to: the arguments of ``serve run`` and of ``serve.yaml``."""
 
+import dataclasses
+from typing import Annotated
+
+import tyro
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from geoloc.errors import UsageError
 from geoloc.recipes.options import RecipeOptions
+from geoloc.recipes.reading import recipe_from_dict
+from geoloc.recipes.recipe import Recipe
 from geoloc.storage import S3Options
 
 S3 = S3Options()
@@ -11,6 +18,16 @@ S3 = S3Options()
 
 class ModelOptions(RecipeOptions):
     """Which models answer. A service that runs takes up other ones without dropping a request (``serve deploy``)."""
+
+    resolved: Annotated[dict | None, tyro.conf.Suppress] = None
+    """The recipe itself, as plain data, in place of all that says which it is."""
+
+    def read(self, s3: S3Options) -> Recipe:
+        """Every photo is answered, with how sure that is: a recipe's ``min_confidence`` is for archives. Raises UsageError."""
+        if self.min_confidence is not None:
+            raise UsageError(f"min_confidence {self.min_confidence}: is for archives; the service answers every photo")
+        recipe = super().read(s3) if self.resolved is None else recipe_from_dict(self.resolved, "resolved")
+        return dataclasses.replace(recipe, min_confidence=None)
 
 
 class DeploymentOptions(BaseModel):

@@ -31,8 +31,13 @@ class Retrieval:
         method.check_calibration(known.weights)
         self.view, self.picture_view = known.view, known.picture_view
         info = method.info
-        self.facts = {"recipe": method.recipe.name, "model": method.config.model} | method.settings(known.weights)
-        self.facts |= {
+        self.facts = {
+            "recipe": method.recipe.name,
+            "encoder": method.config.name,
+            "model": method.config.model,
+            "weights": known.weights,
+            "candidates": method.recipe.retrieval.candidates,
+            "scorers": [method.recipe.chooser.name, *(ranker.name for ranker in method.recipe.rankers)],
             "index": {"fingerprint": info.fingerprint, "kind": info.kind, "rows": info.rows},
             "calibrated": method.recipe.calibration is not None,
         }

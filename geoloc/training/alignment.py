@@ -29,7 +29,7 @@ from geoloc.results.parts import Parts
 from geoloc.schema import REFERENCE
 from geoloc.storage import Folder
 from geoloc.training.curve import loss_page
-from geoloc.training.fitting import PROGRESS, Diary, count, fit, resumed, training_workers, watched
+from geoloc.training.fitting import PROGRESS, Diary, count, fit, in_all_workers, resumed, training_workers, watched
 from geoloc.training.job_options import AlignmentOptions
 from geoloc.training.options import TrainingOptions
 
@@ -144,7 +144,7 @@ def _fit(options: AlignmentOptions, models: EncoderConfig, folder: Folder, parts
 
 
 def train_worker(options: TrainingOptions, models: EncoderConfig, run: Folder, parts: Parts) -> None:
-    """What every worker runs: its share of every batch, against the whole batch. Raises UsageError."""
+    """What every worker runs: its share of every batch, against the whole batch."""
     import ray.train
     import ray.train.torch
     import torch
@@ -163,7 +163,9 @@ def train_worker(options: TrainingOptions, models: EncoderConfig, run: Folder, p
     torch.manual_seed(options.seed)
     alignment = Alignment(examples.features.shape[1], texts.shape[1], options.projection)
     trainee = Trainee(alignment, options, examples, torch.from_numpy(texts), order, device, rank, world)
-    first, steps = resumed(trainee.load), options.epochs * order.steps_an_epoch
+    with in_all_workers():
+        first = resumed(trainee.load)
+    steps = options.epochs * order.steps_an_epoch
     card = {
         "encoder": models.name,
         "model": models.tower,
@@ -173,7 +175,8 @@ def train_worker(options: TrainingOptions, models: EncoderConfig, run: Folder, p
     }
     diary = Diary(run, first, steps)
     for step in range(first, steps):
-        trainee.step(step)
+        with in_all_workers():
+            trainee.step(step)
         done = step + 1
         if rank == 0 and trainee.history:
             diary.write(done, {"history": trainee.history})

@@ -42,7 +42,7 @@ def count(workers: int, gpus: int) -> str:
 def fit(worker: Callable[[], None], folder: Folder, workers: int, gpus: int) -> "Result":
     """Run it in every worker to its end, from the last checkpoint in ``folder`` where there is one.
 
-    Raises UsageError where all workers do.
+    Raises UsageError for what went wrong in all workers alike (``in_all_workers``).
     """
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -70,13 +70,26 @@ def fit(worker: Callable[[], None], folder: Folder, workers: int, gpus: int) -> 
 
 
 def _reporting(worker: Callable[[], None]) -> None:
-    """Ray Train takes an exception for a fault of the machine, and tries again; what the user has to put right is reported."""
+    with contextlib.suppress(_ReportedError):
+        worker()
+
+
+class _ReportedError(Exception):
+    """What is wrong has been reported."""
+
+
+@contextlib.contextmanager
+def in_all_workers() -> Iterator[None]:
+    """What goes wrong in here does so in every worker, and the user has to put it right: it is reported, where Ray Train would take
+    an exception for a fault of the machine, and try again. What one worker meets alone is left to Ray Train, which stops the
+    others."""
     import ray.train
 
     try:
-        worker()
+        yield
     except UsageError as error:
         ray.train.report({"problem": str(error)})
+        raise _ReportedError from error
 
 
 def resumed(load: Callable[[Path], int]) -> int:

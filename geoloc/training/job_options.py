@@ -5,11 +5,20 @@ from typing import Annotated
 
 import tyro
 
+from geoloc.help import Group
 from geoloc.photos.selection import ListingOptions
 from geoloc.pipeline.options import Cluster, ClusterOptions, Listing, PhotoOptions, Photos
 from geoloc.ranking.options import PromptOptions
 from geoloc.storage import S3Options
 from geoloc.training.options import RankerTrainingOptions, TrainingOptions
+
+ALIGNMENT = ("epochs", "batch_size", "lr", "workers", "checkpoint_steps", "seed")
+RANKER = (
+    *("epochs", "photos_a_step", "lr", "lora_rank", "zero", "offload", "checkpointing", "validation_photos", "workers"),
+    *("checkpoint_steps", "seed"),
+)
+PROMPT = ("template", "negatives", "max_pixels")
+"""What most trainings need of these options."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +34,9 @@ class AlignmentOptions:
     """Another image tower for the encoder: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
     features: str | None = None
     """OUTPUT of another run on the same SOURCE and models, to train on its features, with other settings."""
-    training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
+    training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes, Group("training", ALIGNMENT)] = field(
+        default_factory=TrainingOptions
+    )
     listing: Listing = field(default_factory=ListingOptions)
     photos: Photos = field(default_factory=PhotoOptions)
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
@@ -43,7 +54,11 @@ class RankerJobOptions:
     validation: str | None = None
     """Another set from build_georanking.py, whose photos the ranker is tried on while it learns (default: photos of SOURCE,
     which are left out of the training)."""
-    training: Annotated[RankerTrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=RankerTrainingOptions)
-    prompt: Annotated[PromptOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=PromptOptions)
+    training: Annotated[RankerTrainingOptions, tyro.conf.OmitArgPrefixes, Group("training", RANKER)] = field(
+        default_factory=RankerTrainingOptions
+    )
+    prompt: Annotated[PromptOptions, tyro.conf.OmitArgPrefixes, Group("prompt", PROMPT)] = field(
+        default_factory=PromptOptions
+    )
     cluster: Cluster = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)

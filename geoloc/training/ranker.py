@@ -29,7 +29,7 @@ from geoloc.ranking.options import ADAPTER_FILES, PROMPT, PromptOptions, RankerO
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 from geoloc.training.curve import ranker_page
-from geoloc.training.fitting import PROGRESS, Diary, count, fit, resumed, training_workers, watched
+from geoloc.training.fitting import PROGRESS, Diary, count, fit, in_all_workers, resumed, training_workers, watched
 from geoloc.training.job_options import RankerJobOptions
 from geoloc.training.options import RankerTrainingOptions
 
@@ -151,7 +151,7 @@ class TrainingSet:
 
 
 def train_worker(options: RankerJobOptions, run: Folder, photos: TrainingSet) -> None:
-    """What every worker runs: its share of every step's photos. Raises UsageError."""
+    """What every worker runs: its share of every step's photos."""
     import ray.train
     import ray.train.torch
 
@@ -166,14 +166,16 @@ def train_worker(options: RankerJobOptions, run: Folder, photos: TrainingSet) ->
     learned, tried = photos.split(training)
     order = Order(len(learned), training.photos_a_step, training.seed)
     steps, share = training.epochs * order.steps_an_epoch, training.photos_a_step // world
-    trainee = RankerTrainee(options.model, training, options.prompt, steps, device, rank, world)
-    first = resumed(trainee.load)
+    with in_all_workers():
+        trainee = RankerTrainee(options.model, training, options.prompt, steps, device, rank, world)
+        first = resumed(trainee.load)
 
     mine = [learned[order.rows(step)[rank * share : (rank + 1) * share]] for step in range(first, steps)]
     questions = decoded(photos.parts, np.concatenate([np.zeros(0, np.int64), *mine]), photos.view, options.prompt)
     diary = Diary(run, first, steps)
     for step in range(first, steps):
-        trainee.step(step, (next(questions) for _ in range(share)))
+        with in_all_workers():
+            trainee.step(step, (next(questions) for _ in range(share)))
         done = step + 1
         whole = done % training.checkpoint_steps == 0 or done == steps
         if whole and len(tried):

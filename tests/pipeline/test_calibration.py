@@ -16,7 +16,7 @@ from geoloc.storage import Folder, S3Options
 METHOD = {"encoder": "lite", "model": None, "scorers": ["top1"], "index": "i", "candidates": 2}
 RECORD = {
     "settings": {"source": "/photos", "relocate": True, "method": METHOD},
-    "recipe": {"name": "lite", "encoder": "lite"},
+    "score_scale": 40.0,
 }
 
 

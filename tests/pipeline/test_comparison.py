@@ -1,6 +1,7 @@
 """Models judged on a data set, on a real Ray cluster."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -69,8 +70,14 @@ def test_every_configuration_in_one_pass(toy, toy_index, tmp_path, caplog):
     caplog.clear()
     assert evaluate_runs(options) == 0  # what was located is not located again
     assert "photos/s" not in caplog.text
-    with pytest.raises(UsageError, match=r"recipes.density of 1 is gone; .*recipes.lite is new"):
+    with pytest.raises(UsageError, match=r"methods.density of 1 is gone; .*methods.lite is new"):
         evaluate_runs(EvaluationOptions(options.paths, locate=LocateOptions(locate.images, ("lite",), index)))
+    turned = dataclasses.replace(locate, choosers=locate.choosers[::-1])
+    with pytest.raises(UsageError, match=r"recipes was \['top1 of 1', .*, is now \['density of 1'"):
+        evaluate_runs(dataclasses.replace(options, locate=turned))
+    named = (f"lite={toy / 'truth.csv'}", *options.paths[1:])
+    with pytest.raises(UsageError, match=r"PREDICTIONS: a run named 'lite' is there already"):
+        evaluate_runs(EvaluationOptions(named, locate=LocateOptions(locate.images, ("lite",), index)))
 
 
 def test_photos_that_are_not_there(toy, toy_index, tmp_path):
@@ -84,6 +91,8 @@ def test_photos_that_are_not_there(toy, toy_index, tmp_path):
         ({"candidates": (0,)}, "--candidates 0"),
         ({"overrides": RankerOverrides()}, "--index: encoder lite has no gallery"),
         ({"recipes": ("lite", "lite")}, "--recipes: two of them are called lite"),
+        ({"recipes": ()}, "--recipes: names none"),
+        ({"density_sigma_km": 9}, "--density-sigma-km 9: is about the chooser density"),
     ):
         options = LocateOptions(**({"images": str(toy / "archive"), "recipes": ("lite",), "overrides": index} | change))
         with pytest.raises(UsageError, match=message):

@@ -5,7 +5,7 @@ from geoloc.encoders.config import geoclip, lite
 from geoloc.encoders.location import LocationEncoder
 from geoloc.errors import UsageError
 from geoloc.ranking.candidates import Candidates
-from geoloc.ranking.choosers import Density, Top1, Verification, choosers_for
+from geoloc.ranking.choosers import Density, Top1, Verification
 from geoloc.storage import S3Options
 
 
@@ -65,5 +65,3 @@ def test_a_chooser_that_the_encoder_cannot_serve_is_refused():
     Verification().check(geoclip(), 20, S3Options())
     with pytest.raises(UsageError, match="--chooser verification: encoder lite has no location space"):
         Verification().check(lite(), 20, S3Options())
-    assert choosers_for(geoclip()) == ["top1", "density", "verification"]
-    assert choosers_for(lite()) == ["top1", "density"]

@@ -64,7 +64,7 @@ def test_anybodys_function_and_scorer():
     recipe = read_recipe("tests.recipes.third_party:north", S3)
     assert recipe.scorers == (Top1(), North(5.0))
     data = recipe_to_dict(recipe)
-    assert data["scorers"] == [{"kind": "top1"}, {"kind": NORTH, "bias": 5.0}]
+    assert data["scorers"] == [{"kind": "top1"}, {"kind": NORTH, "bias": 5.0, "most": None}]
     assert recipe_from_dict(data, "x") == recipe
 
 
@@ -79,6 +79,8 @@ def test_anybodys_function_and_scorer():
         ("scorers: [best]", r"scorers\[0\].kind: 'best': there is top1, density, verification, georanker, or package"),
         ("scorers: [{kind: density, width: 3}]", r"scorers\[0\].width: there is no such entry; there is sigma_km"),
         ("scorers: [{kind: 'no.such:Thing'}]", r"scorers\[0\].kind: no.such:Thing: cannot import it"),
+        ("scorers: [{kind: [a]}]", r"scorers\[0\].kind: \['a'\]: there is top1"),
+        ("scorers: [{kind: 'tests.recipes.third_party:Nameless'}]", "Nameless has no name"),
         ("scorers: [{kind: 'json:JSONDecoder'}]", r"scorers\[0\].kind: json:JSONDecoder: is no Scorer"),
         ("{", "cannot read it"),
     ],
@@ -86,7 +88,7 @@ def test_anybodys_function_and_scorer():
 def test_a_file_that_does_not_fit(tmp_path, text, message):
     (tmp_path / "recipe.yaml").write_text(text)
     with pytest.raises(UsageError, match=rf"--recipe .*{message}"):
-        read_recipe(str(tmp_path / "recipe.yaml"), S3)
+        read_recipe(str(tmp_path / "recipe.yaml"), S3).check(S3)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,7 @@ def test_a_file_that_does_not_fit(tmp_path, text, message):
         ("/nowhere/a.yaml", "no such file"),
         ("no.such.module:recipe", r"cannot import it .*; is it on PYTHONPATH\?"),
         ("json:nothing", "cannot import it"),
+        ("antigravity.nothing:recipe", "cannot import it"),
         ("json:dumps", "gives no recipe"),
         ("json:JSONDecoder", "gives JSONDecoder, not a Recipe"),
     ],
@@ -117,7 +120,10 @@ def test_a_run_without_a_recipe(tmp_path):
         ((), "its scorers are none; a chooser can only be the first"),
         ((Top1(), Density()), "its scorers are top1, density; a chooser can only be the first"),
         ((North(), Top1()), "its scorers are north, top1; a chooser can only be the first"),
-        ((North(), North(3.0)), "its scorers are called north, north; they need names of their own, other than candidates"),
+        (
+            (North(), North(3.0)),
+            "its scorers are called north, north; they need names of their own, other than candidates",
+        ),
     ],
 )
 def test_scorers_that_do_not_go_together(scorers, message):
@@ -141,9 +147,9 @@ def test_paths_mean_the_same_from_anywhere(tmp_path, monkeypatch):
     for name in ("index", "base", "lite", "geoclip"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
-    scorers = (Top1(), GeoRanker("base", "organisation/adapter"))
-    recipe = Recipe("x", "geoclip", "local-dir:lite", Retrieval("index"), scorers, "s3://bucket/run").anchored()
+    scorers = (Top1(), GeoRanker("base", "index"))
+    recipe = Recipe("x", "geoclip", "local-dir:lite", Retrieval("index"), scorers, "s3://bucket/run").pinned(S3)
     assert (recipe.encoder, recipe.model) == ("geoclip", f"local-dir:{tmp_path}/lite")
     assert recipe.retrieval.index == str(tmp_path / "index")
-    assert recipe.scorers == (Top1(), GeoRanker(str(tmp_path / "base"), "organisation/adapter"))
+    assert recipe.scorers == (Top1(), GeoRanker(str(tmp_path / "base"), str(tmp_path / "index")))
     assert recipe.calibration == "s3://bucket/run"
