@@ -54,7 +54,7 @@ def test_it_goes_on_only_with_the_same_ranker(options):
         ({"skip_ranking_within_km": 25.0}, "georanker.skip_within_km was None, is now 25.0"),
         (
             {"recipe": "lite", "ranker_model": None, "ranker_adapter": None},
-            r"method.georanker is gone; method.scorers was \['top1', 'georanker'\], is now \['top1'\]; method.weights.geo",
+            r"method.georanker is gone; method.scorers was \['top1', 'georanker'\], is now \['top1'\]",
         ),
     ):
         with pytest.raises(UsageError, match=match):
