@@ -6,10 +6,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import Plan, connect, make_plan
+from geoloc.pipeline.cluster import connect, make_plan
 from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe
+from geoloc.pipeline.plan import Plan
 from geoloc.pipeline.publication import open_run, publish
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream, Work

@@ -1,69 +1,30 @@
 """The Ray cluster a job runs on, and how the job is laid out over it."""
 
 import contextlib
-import dataclasses
 import logging
-import math
 import os
 import socket
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+import ray.autoscaler.sdk
 from ray._common.utils import get_ray_address_file  # Ray tells nobody else where it notes its cluster's address
 
 from geoloc.errors import UsageError
 from geoloc.pipeline.options import ClusterOptions
+from geoloc.pipeline.plan import Node, Plan, check_options, lay_out
 from geoloc.recipes.stage import Stage
 
 log = logging.getLogger("geoloc")
 
 ANSWER_S = 5
 """That a cluster has to answer in."""
-LOADER_CPUS = 0.5
-"""Of a loading task: half its time it waits for the store."""
-MIN_CPUS = 1
-GPU_THREADS = 4
-"""Of an actor on a GPU."""
-CPUS_AN_ACTOR = 8
-"""Where models run on CPUs: with more threads a photo each, an actor gains little."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Processes that hold a stage's models."""
-
-    stage: Stage
-    actors: int
-    gpus_each: float
-    cpus_each: float
-    threads_each: int
-    batch_size: int
-
-    @property
-    def device(self) -> str:
-        return "cuda" if self.gpus_each else "cpu"
-
-    def describe(self) -> str:
-        where = f"{self.gpus_each:g} GPU each" if self.gpus_each else f"CPU, {self.threads_each} threads each"
-        actors = f"{self.actors} {self.stage.name} {'actor' if self.actors == 1 else 'actors'}"
-        return f"{actors} ({where}, batches of {self.batch_size})"
-
-
-@dataclass(frozen=True)
-class Plan:
-    pools: tuple[Pool, ...]
-    """One a stage, in their order."""
-    loaders: int
-    """Loading tasks that find room beside the actors."""
-
-    def describe(self) -> str:
-        pools = ", ".join(pool.describe() for pool in self.pools)
-        return f"{pools}, room for {self.loaders} loading {'task' if self.loaders == 1 else 'tasks'}"
+POLL_S = 2
+"""Between two looks at a cluster that is to grow."""
 
 
 def connect() -> None:
@@ -141,78 +102,40 @@ def quiet_data() -> ray.data.DataContext:
 
 
 def make_plan(options: ClusterOptions, stages: Sequence[Stage]) -> Plan:
-    """Lay a job's stages out over the cluster, by what they say they want of a device.
+    """Lay a job's stages out over the cluster's nodes, and say so.
 
-    Raises UsageError, instead of hanging, where the cluster lacks what the plan needs and does not grow to it within
-    ``wait_minutes``.
+    A cluster that is to grow (``wait_minutes``) is asked for the GPUs that are wanted and waited for; where none are named, any
+    that come in that time are used.
+
+    Raises UsageError, instead of hanging, where the cluster lacks what the plan needs.
     """
-    each = options.gpus_per_actor
-    if each < 1 or (options.gpus or 0) % each:
-        raise UsageError(f"--gpus-per-actor {each}: must be at least 1 and divide --gpus {options.gpus}")
-    if options.batch_size is not None and options.batch_size < 1:
-        raise UsageError(f"--batch-size {options.batch_size}: must be at least 1")
-    cpus, gpus = _resources(options)
-    if gpus:
-        pools, loaders = _on_gpus(options, stages, gpus), int(cpus / LOADER_CPUS)
-    else:
-        pools = _on_cpus(stages, cpus)
-        loaders = int((cpus - sum(pool.actors * pool.cpus_each for pool in pools)) / LOADER_CPUS)
-    if options.batch_size is not None:
-        pools[0] = dataclasses.replace(pools[0], batch_size=options.batch_size)
-    return Plan(tuple(pools), loaders)
-
-
-def _resources(options: ClusterOptions) -> tuple[float, int]:
-    """The cluster's CPUs, and the GPUs that are to be used; waits for them. Raises UsageError."""
+    check_options(options)
     deadline = time.monotonic() + 60 * options.wait_minutes
+    if options.gpus and options.wait_minutes:
+        _ask_autoscaler(options)
+    told = False
     while True:
-        have = ray.cluster_resources()
-        cpus, gpus = have.get("CPU", 0), int(have.get("GPU", 0))
-        each = options.gpus_per_actor
-        wanted = gpus // each * each if options.gpus is None else options.gpus
-        if cpus >= MIN_CPUS and gpus >= wanted:
-            return cpus, wanted
-        if time.monotonic() >= deadline:
-            raise UsageError(
-                f"the plan needs at least {MIN_CPUS:g} CPU and {wanted} GPU (--gpus), and the cluster has {cpus:g} CPU "
-                f"and {gpus} GPU: add nodes, ask for fewer GPUs, or give it time to grow (--wait-minutes)"
-            )
-        time.sleep(2)
+        nodes, late = cluster_nodes(), time.monotonic() >= deadline
+        may_come = options.gpus is None and not any(node.gpus for node in nodes)
+        try:
+            if late or not may_come:
+                return lay_out(options, stages, nodes)
+        except UsageError:
+            if late:
+                raise
+        if not told:
+            log.info("Waiting up to %g minutes for the cluster to grow (--wait-minutes)", options.wait_minutes)
+            told = True
+        time.sleep(POLL_S)
 
 
-def _on_gpus(options: ClusterOptions, stages: Sequence[Stage], gpus: int) -> list[Pool]:
-    """The costliest stage has an actor on every GPU, the others on as many as keep up with it."""
+def cluster_nodes() -> list[Node]:
+    """Those that are alive."""
+    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return [Node(resources.get("CPU", 0), int(resources.get("GPU", 0))) for resources in alive]
+
+
+def _ask_autoscaler(options: ClusterOptions) -> None:
+    """For nodes with room for every actor; a cluster without an autoscaler takes no notice."""
     each = options.gpus_per_actor
-    if len(stages) == 1:
-        return [_pool(stages[0], gpus // each, each)]
-    if each > 1:  # a whole index has GPUs of its own
-        holds = [stage for stage in stages if stage.whole_index]
-        left = gpus - each * len(holds)
-        if left < 1:
-            beside = ", ".join(stage.name for stage in stages if not stage.whole_index)
-            raise UsageError(f"--gpus-per-actor {each}: leaves none of {gpus} GPUs to the {beside}")
-        others = iter(_side_by_side([stage for stage in stages if not stage.whole_index], left))
-        return [_pool(stage, 1, each) if stage.whole_index else next(others) for stage in stages]
-    return _side_by_side(stages, gpus)
-
-
-def _side_by_side(stages: Sequence[Stage], gpus: int) -> list[Pool]:
-    costliest, shares = max(stage.cost for stage in stages), sum(stage.share for stage in stages)
-    return [_pool(stage, math.ceil(gpus * stage.cost / costliest), stage.share / shares) for stage in stages]
-
-
-def _pool(stage: Stage, actors: int, gpus_each: float) -> Pool:
-    return Pool(stage, actors, gpus_each, 0, GPU_THREADS, stage.rows("cuda", GPU_THREADS))
-
-
-def _on_cpus(stages: Sequence[Stage], cpus: float) -> list[Pool]:
-    """The models take most of the CPUs, and one loading task at least has room beside them."""
-    actors = max(1, int(cpus) // CPUS_AN_ACTOR)
-    cpus_each = min(0.75 * cpus, cpus - LOADER_CPUS) / actors
-    threads, total, pools = max(1, int(cpus / actors)), sum(stage.share for stage in stages), []
-    for stage in stages:
-        cpus_of_stage = cpus_each * stage.share / total
-        # Ray Data fuses a task into an actor that asks for the same, and loads nothing ahead
-        cpus_of_stage -= 0.01 if cpus_of_stage == LOADER_CPUS else 0
-        pools.append(Pool(stage, actors, 0, cpus_of_stage, threads, stage.rows("cpu", threads)))
-    return pools
+    ray.autoscaler.sdk.request_resources(bundles=[{"GPU": each}] * (options.gpus // each))

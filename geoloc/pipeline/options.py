@@ -77,10 +77,12 @@ class ClusterOptions:
     """GPUs to use in all (default: those the cluster has; 0: run the models on CPUs)."""
     gpus_per_actor: int = 1
     """GPUs that share one copy of the index, where it does not fit on one."""
+    cpus_per_gpu: float = 1
+    """CPUs that are kept for the actors of a GPU, beside those that load photos; at most half of a node's."""
     batch_size: int | None = None
     """Photos the models take at once (default: 256 on a GPU, 16 a CPU core)."""
     wait_minutes: float = 0
-    """How long to wait for the cluster to grow to what the plan needs, minutes."""
+    """How long to wait for the cluster to grow to what the plan needs, minutes; without --gpus, for any GPU to come."""
 
 
 Photos = Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes, Group("input", ("retry",))]

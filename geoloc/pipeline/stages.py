@@ -17,8 +17,8 @@ import ray.data
 
 from geoloc.errors import ACCESS, SourceFailingError, UsageError
 from geoloc.photos.load import LoadOptions, PhotoLoader
-from geoloc.pipeline.cluster import LOADER_CPUS, Plan, Pool
 from geoloc.pipeline.models import ModelActor
+from geoloc.pipeline.plan import LOADER_CPUS, Plan, Pool
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import Run, Unit
 from geoloc.results.parts import Parts

@@ -20,10 +20,11 @@ import pyarrow.compute as pc
 
 from geoloc.errors import UsageError
 from geoloc.photos.views import AreaView
-from geoloc.pipeline.cluster import LOADER_CPUS, connect, quiet_data
+from geoloc.pipeline.cluster import connect, quiet_data
 from geoloc.pipeline.georanking import PARTS
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe_ranker
+from geoloc.pipeline.plan import LOADER_CPUS
 from geoloc.pipeline.run import SUCCESS, check_same
 from geoloc.ranking.options import ADAPTER_FILES, PROMPT, PromptOptions, RankerOptions, write_prompt
 from geoloc.results.parts import Parts

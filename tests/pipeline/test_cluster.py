@@ -1,4 +1,3 @@
-import dataclasses
 import os
 import socket
 import subprocess
@@ -7,91 +6,60 @@ import time
 
 import pytest
 import ray
+from PIL import Image
 
 from geoloc.errors import UsageError
-from geoloc.pipeline.cluster import LOADER_CPUS, make_plan
+from geoloc.pipeline import cluster
+from geoloc.pipeline.cluster import make_plan
 from geoloc.pipeline.options import ClusterOptions
 from geoloc.recipes.stage import Stage
 
 
-@pytest.fixture
-def cluster(monkeypatch):
-    def resources(**values):
-        monkeypatch.setattr(ray, "cluster_resources", lambda: {key: float(value) for key, value in values.items()})
+def nodes(monkeypatch, *later: list[dict]) -> None:
+    """A cluster that has these nodes' resources at one look after the other, the last for ever."""
+    states = iter(later)
+    now = []
 
-    return resources
+    def alive() -> list[dict]:
+        now[:] = next(states, now)
+        return [{"Alive": True, "Resources": resources} for resources in now] + [
+            {"Alive": False, "Resources": {"GPU": 8}}
+        ]
+
+    monkeypatch.setattr(ray, "nodes", alive)
+    monkeypatch.setattr(cluster, "POLL_S", 0.01)
 
 
 RETRIEVER = Stage("retriever", print, whole_index=True)
-BESIDE = dataclasses.replace(RETRIEVER, share=0.25)
-RANKER = Stage("ranker", print, cost=16, gpu_rows=16, cpu_rows=16)
 
 
-@pytest.mark.parametrize("cpus", [1, 2, 3, 4, 8, 16, 64, 100])
-@pytest.mark.parametrize("stages", [[RETRIEVER], [BESIDE, RANKER], [BESIDE, RANKER, RANKER]])
-def test_a_loading_task_always_has_room(cluster, cpus, stages):
-    cluster(CPU=cpus)
-    plan = make_plan(ClusterOptions(), stages)
-    pools = plan.pools
-    assert [pool.stage for pool in pools] == stages
-    assert {pool.device for pool in pools} == {"cpu"}
-    assert plan.loaders >= 1
-    assert sum(pool.actors * pool.cpus_each for pool in pools) + LOADER_CPUS <= cpus
-    assert all(0 < pool.cpus_each != LOADER_CPUS for pool in pools)
-
-
-def test_gpus_get_an_actor_each_and_leave_the_cpus_to_loading(cluster):
-    cluster(CPU=32, GPU=4)
+def test_what_is_alive_is_planned_for(monkeypatch):
+    nodes(monkeypatch, [{"CPU": 4.0}, {"CPU": 16.0, "GPU": 2.0}])
     [pool] = make_plan(ClusterOptions(), [RETRIEVER]).pools
-    assert (pool.actors, pool.gpus_each, pool.cpus_each, pool.device) == (4, 1, 0, "cuda")
-    plans = [make_plan(options, [RETRIEVER]) for options in (ClusterOptions(gpus_per_actor=2), ClusterOptions(gpus=2))]
-    assert [plan.pools[0].actors for plan in plans] == [2, 2]
-    assert make_plan(ClusterOptions(gpus=0), [RETRIEVER]).pools[0].device == "cpu"
-    assert make_plan(ClusterOptions(batch_size=5), [RETRIEVER]).pools[0].batch_size == 5
+    assert (pool.actors, pool.device) == (2, "cuda")
 
 
-@pytest.mark.parametrize(("gpus", "each"), [(1, 1), (4, 1), (40, 1), (2, 2), (8, 2)])
-def test_every_gpu_ranks_and_retrieval_finds_room_beside(cluster, gpus, each):
-    cluster(CPU=32, GPU=gpus)
-    if gpus == each == 2:
-        with pytest.raises(UsageError, match="--gpus-per-actor 2: leaves none of 2 GPUs to the ranker"):
-            make_plan(ClusterOptions(gpus_per_actor=each), [BESIDE, RANKER])
-        return
-    models, rankers = make_plan(ClusterOptions(gpus_per_actor=each), [BESIDE, RANKER]).pools
-    assert rankers.actors == (gpus if each == 1 else gpus - each)
-    assert (models.batch_size, rankers.batch_size) == (256, 16)
-    assert models.actors * models.gpus_each + rankers.actors * rankers.gpus_each <= gpus
+def test_a_growing_cluster_is_waited_for(monkeypatch, caplog):
+    caplog.set_level("INFO", "geoloc")
+    nodes(monkeypatch, [], [{}], [{"CPU": 4.0}])
+    assert make_plan(ClusterOptions(gpus=0, wait_minutes=1), [RETRIEVER]).pools[0].actors == 1
+    assert caplog.text.count("Waiting up to 1 minutes for the cluster to grow") == 1
 
 
-def test_stages_get_actors_by_what_they_cost(cluster):
-    """A cheap stage keeps up with few actors; what shares a GPU is no more than the GPU."""
-    cluster(CPU=96, GPU=32)
-    light = Stage("light", print, cost=4)
-    pools = make_plan(ClusterOptions(), [BESIDE, light, RANKER]).pools
-    assert [pool.actors for pool in pools] == [2, 8, 32]
-    assert sum(pool.gpus_each for pool in pools) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(
-    ("have", "options", "message"),
-    [
-        ({"CPU": 0.5}, ClusterOptions(), "needs at least 1 CPU"),
-        ({}, ClusterOptions(), "the cluster has 0 CPU"),
-        ({"CPU": 8, "GPU": 1}, ClusterOptions(gpus=2), r"2 GPU \(--gpus\), and the cluster has 8 CPU and 1 GPU"),
-        ({"CPU": 8}, ClusterOptions(gpus=3, gpus_per_actor=2), "--gpus-per-actor 2"),
-        ({"CPU": 8}, ClusterOptions(batch_size=0), "--batch-size 0"),
-    ],
-)
-def test_a_plan_that_cannot_be_scheduled_is_refused(cluster, have, options, message):
-    cluster(**have)
-    with pytest.raises(UsageError, match=message):
-        make_plan(options, [RETRIEVER])
-
-
-def test_a_growing_cluster_is_waited_for(monkeypatch):
-    grown = iter([{"CPU": 0.0}, {"CPU": 4.0}])
-    monkeypatch.setattr(ray, "cluster_resources", lambda: next(grown))
-    assert make_plan(ClusterOptions(wait_minutes=1), [RETRIEVER]).pools[0].actors == 1
+def test_gpus_that_have_not_come_up_are_waited_for(monkeypatch):
+    monkeypatch.setattr(cluster, "_ask_autoscaler", lambda options: None)
+    coming = [[{"CPU": 4.0}], [{"CPU": 4.0}], [{"CPU": 4.0}, {"CPU": 32.0, "GPU": 8.0}]]
+    for options in (ClusterOptions(wait_minutes=1), ClusterOptions(gpus=8, wait_minutes=1)):
+        nodes(monkeypatch, *coming)
+        [pool] = make_plan(options, [RETRIEVER]).pools
+        assert (pool.actors, pool.device) == (8, "cuda")
+    nodes(monkeypatch, *coming)
+    assert make_plan(ClusterOptions(), [RETRIEVER]).pools[0].device == "cpu"  # nobody said to wait
+    nodes(monkeypatch, coming[0])
+    assert make_plan(ClusterOptions(wait_minutes=0.01), [RETRIEVER]).pools[0].device == "cpu"  # they did not come
+    nodes(monkeypatch, coming[0])
+    with pytest.raises(UsageError, match="--gpus 8"):
+        make_plan(ClusterOptions(gpus=8, wait_minutes=0.01), [RETRIEVER])
 
 
 STARTING = """
@@ -135,3 +103,58 @@ def test_a_cluster_that_is_gone_is_told_at_once(tmp_path):
         taken.listen()
         assert "address None" in start(tmp_path)[0]
         assert "address None" in start(tmp_path, RAY_ADDRESS=gone)[0]
+
+
+TWO_NODES = """
+import sys
+import pyarrow as pa
+import ray
+from ray.cluster_utils import Cluster
+from geoloc.photos.examine import DecodeOptions
+from geoloc.photos.load import LoadOptions
+from geoloc.photos.sources import Source
+from geoloc.photos.views import View
+from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.options import ClusterOptions
+from geoloc.pipeline.run import Run
+from geoloc.pipeline.stages import Stream
+from geoloc.recipes.stage import Stage
+from geoloc.schema import LOADED
+from geoloc.storage import Folder, S3Options
+
+def where(device, threads):
+    def answer(batch):
+        node = ray.get_runtime_context().get_node_id()
+        return pa.table({"id": batch["id"], "status": ["located"] * batch.num_rows, "error_kind": [node] * batch.num_rows})
+    return answer
+
+nodes = Cluster()
+for _ in range(2):
+    nodes.add_node(num_cpus=4, num_gpus=int(sys.argv[1]), include_dashboard=False)
+ray.init(nodes.address)
+connect()
+stages = [Stage("cheap", where, share=0.25), Stage("dear", where, cost=16)]
+plan = make_plan(ClusterOptions(batch_size=2), stages)
+print(plan.describe())
+run = Run(Folder(sys.argv[3]), "parts", LOADED)
+run.list_photos(Source(sys.argv[2], S3Options()))
+assert Stream(run, LoadOptions(DecodeOptions(View(16))), plan).work().photos == 60
+print(len({row["error_kind"] for table in run.parts.tables() for row in table.to_pylist()}), "nodes")
+ray.shutdown()
+nodes.shutdown()
+"""
+
+
+@pytest.mark.parametrize("gpus", [0, 2])
+def test_two_nodes_of_four_cpus(tmp_path, gpus):
+    """What hung: an actor that is larger than any node. GPUs are made up; nobody computes on them."""
+    (tmp_path / "photos").mkdir()
+    for number in range(60):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / "photos" / f"{number:02d}.png")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", TWO_NODES, str(gpus), str(tmp_path / "photos"), str(tmp_path / "run")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert ("2 cheap actors (CPU" if gpus == 0 else "1 cheap actor (0.2 GPU each") in done.stdout
+    assert ("2 dear actors (CPU" if gpus == 0 else "4 dear actors (0.8 GPU each") in done.stdout
+    assert "2 nodes" in done.stdout
