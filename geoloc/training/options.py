@@ -95,15 +95,24 @@ class RankerTrainingOptions:
         for name in ("first_order_weight", "lora_dropout"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be from 0 to 1")
-        if self.workers is not None:
-            self.check_workers(self.workers)
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--workers {self.workers}: must be at least 1")
 
-    def check_workers(self, workers: int) -> None:
-        """Raises UsageError."""
-        if workers < 1 or self.photos_a_step % workers:
-            raise UsageError(
-                f"--workers {workers}: must be at least 1 and divide --photos-a-step {self.photos_a_step} (a GPU each)"
-            )
+    def share(self, workers: int) -> int:
+        """Photos of a step that each of so many workers takes at most, one after the other.
+
+        >>> [RankerTrainingOptions(photos_a_step=4).share(workers) for workers in (1, 2, 3, 8)]
+        [4, 2, 2, 1]
+        """
+        return -(-self.photos_a_step // workers)
+
+    def useful(self, workers: int) -> int:
+        """How many of so many workers a step's photos keep busy: more would not be done any sooner.
+
+        >>> [RankerTrainingOptions(photos_a_step=4).useful(workers) for workers in (1, 2, 3, 8)]
+        [1, 2, 2, 4]
+        """
+        return -(-self.photos_a_step // self.share(workers))
 
 
 def deepspeed_config(options: RankerTrainingOptions, workers: int, device: str) -> dict:
@@ -111,7 +120,7 @@ def deepspeed_config(options: RankerTrainingOptions, workers: int, device: str) 
     compiler where it runs; the learning rate is set at every step."""
     return {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": options.photos_a_step // workers,
+        "gradient_accumulation_steps": options.share(workers),
         "gradient_clipping": 1.0,
         "bf16": {"enabled": device == "cuda"},
         "optimizer": {

@@ -5,6 +5,7 @@ and at the end a PEFT adapter with ``ranker.json``, which says how it is asked, 
 """
 
 import functools
+import itertools
 import json
 import logging
 import os
@@ -72,7 +73,16 @@ def _run(options: RankerJobOptions, folder: Folder) -> int:
         )
     connect()
     workers, gpus = training_workers(training.workers, options.cluster)
-    training.check_workers(workers)
+    if (useful := training.useful(workers)) < workers:
+        log.info(
+            "%s of %s workers are used: the %s photos of a step (--photos-a-step) are %s each for them, and would be no sooner "
+            "done by more",
+            useful,
+            workers,
+            training.photos_a_step,
+            training.share(workers),
+        )
+        workers, gpus = useful, min(gpus, useful)
     facts = probe_ranker(RankerOptions(options.model, None, options.prompt))
     _settle(folder, options, facts.fingerprint)
     steps = training.epochs * (left // training.photos_a_step)
@@ -166,7 +176,7 @@ def train_worker(options: RankerJobOptions, run: Folder, photos: TrainingSet) ->
     rank, world = context.get_world_rank(), context.get_world_size()
     learned, tried = photos.split(training)
     order = Order(len(learned), training.photos_a_step, training.seed)
-    steps, share = training.epochs * order.steps_an_epoch, training.photos_a_step // world
+    steps, share = training.epochs * order.steps_an_epoch, training.share(world)
     with in_all_workers():
         trainee = RankerTrainee(options.model, training, options.prompt, steps, device, rank, world)
         first = resumed(trainee.load)
@@ -176,7 +186,7 @@ def train_worker(options: RankerJobOptions, run: Folder, photos: TrainingSet) ->
     diary = Diary(run, first, steps)
     for step in range(first, steps):
         with in_all_workers():
-            trainee.step(step, (next(questions) for _ in range(share)))
+            trainee.step(step, itertools.islice(questions, min(share, max(0, training.photos_a_step - rank * share))))
         done = step + 1
         whole = done % training.checkpoint_steps == 0 or done == steps
         if whole and len(tried):

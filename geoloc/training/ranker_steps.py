@@ -1,5 +1,6 @@
 """A worker's part of training a ranker: forward, loss, DeepSpeed's backward and step, and its state on disk."""
 
+import itertools
 import json
 import math
 import os
@@ -73,16 +74,20 @@ class RankerTrainee:
         self._sums: list[list[float]] = []
 
     def step(self, step: int, questions: Iterable[Question | None]) -> None:
-        """Learn from this worker's photos. Raises UsageError where the loss is no number, and learns nothing then."""
+        """Learn from this worker's photos, as many as its share or fewer. Raises UsageError where the loss is no number, and
+        learns nothing then."""
         self._tuned.train()
         self._set_lr(self._options.lr * (1 - step / self._steps))
-        share = self._options.photos_a_step // self._world
+        share = self._options.share(self._world)
+        # DeepSpeed takes the mean over all workers' turns, of which some may be empty; the step's is over its photos
+        weight = share * self._world / self._options.photos_a_step
+        turns = itertools.islice(itertools.chain(questions, itertools.repeat(None)), share)
         sums = torch.zeros(4, dtype=torch.float64)  # first order, second order, nearest first, photos
-        for number, question in enumerate(questions):
+        for number, question in enumerate(turns):
             _seed(self._options.seed, step, self._rank * share + number)
             loss, noted = self._loss(question)
             sums += noted
-            self._engine.backward(loss)
+            self._engine.backward(weight * loss)
             if number < share - 1:
                 self._engine.step()
         sums = sums.to(self._device)
@@ -167,7 +172,7 @@ class RankerTrainee:
         if any(tuple(state.get(f"{name}.weights", torch.zeros(0)).shape) != _shape(p) for name, p in self._named):
             raise UsageError("OUTPUT: its checkpoint is of another --model or --lora-rank; use another folder")
         self._set_lr(0.0)
-        for _ in range(self._options.photos_a_step // self._world):  # a step that changes nothing makes the state
+        for _ in range(self._options.share(self._world)):  # a step that changes nothing makes the state
             self._engine.backward(self._loss(None)[0])
             self._engine.step()
         with deepspeed.zero.GatheredParameters(self._parameters, modifier_rank=0), torch.no_grad():

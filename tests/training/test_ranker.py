@@ -35,9 +35,10 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 PROMPT = PromptOptions(max_pixels=4 * 28 * 28)
 VIEW = AreaView(28, PROMPT.min_pixels, PROMPT.max_pixels)
 TRAINING = RankerTrainingOptions(
-    photos_a_step=2, lr=1e-2, lora_rank=4, lora_dropout=0, validation_photos=6, workers=2, checkpoint_steps=4
+    photos_a_step=3, lr=1e-2, lora_rank=4, lora_dropout=0, validation_photos=6, workers=2, checkpoint_steps=4
 )
-STEPS = 12
+STEPS = 8
+"""Of three photos, which two workers share unevenly."""
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_it_leaves_a_ranker(trained, options, questions, caplog):
     held_out = [questions[row] for row in np.random.default_rng(TRAINING.seed).permutation(len(questions))[:6]]
     chosen = [scores.argmax() for scores in ranker.rank([query(question) for question in held_out])]
     validations = json.loads(trained.read("progress.json"))["validations"]
-    assert [found["step"] for found in validations] == [4, 8, 12]
+    assert [found["step"] for found in validations] == [4, 8]
     hits = [q.km[n] == q.km.min() for q, n in zip(held_out, chosen, strict=True)]
     assert validations[-1]["nearest_first"] == pytest.approx(np.mean(hits))
     assert prompt_of(trained) == PROMPT
@@ -139,7 +140,7 @@ def test_it_leaves_a_ranker(trained, options, questions, caplog):
         ({"source": "/nowhere"}, {}, "SOURCE /nowhere: is no finished training set"),
         ({"validation": "/nowhere"}, {}, "--validation /nowhere: is no finished training set"),
         ({}, {"photos_a_step": 40, "workers": 1}, "--photos-a-step 40: SOURCE .* has only 30 photos, 6 of them for"),
-        ({}, {"workers": 3}, "--workers 3: must be at least 1 and divide --photos-a-step 2"),
+        ({}, {"workers": 0}, "--workers 0: must be at least 1"),
         ({}, {"lora_dropout": 2}, "--lora-dropout 2: must be from 0 to 1"),
         ({}, {"lr": 0}, "--lr 0: must be above 0"),
         ({"model": "/nowhere"}, {}, "--ranker-model /nowhere: cannot load its processor"),
