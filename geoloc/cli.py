@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from geoloc import __version__
-from geoloc.errors import SourceFailingError, UsageError
+from geoloc.errors import SourceFailingError, StalledError, UsageError
 from geoloc.options import parse
 
 SOURCE_FAILING = 3
 """Exit status of a job that stopped because its source could not be read."""
+STALLED = 4
+"""Of one that stopped because nothing went on any more."""
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -125,6 +127,9 @@ def run_job(job: Callable[[], int]) -> None:
     except SourceFailingError as error:
         print(f"error: {escaped(str(error))}", file=sys.stderr)
         status = SOURCE_FAILING
+    except StalledError as error:
+        print(f"error: {escaped(str(error))}", file=sys.stderr)
+        status = STALLED
     except BrokenPipeError:  # `--help | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0

@@ -30,6 +30,10 @@ class SourceFailingError(Exception):
     """So many photos could not be had that going on makes no sense."""
 
 
+class StalledError(Exception):
+    """No part of a run does anything any more."""
+
+
 class PhotoError(Exception):
     """One photo cannot be used. It becomes a row with ``status="failed"`` and never stops a run.
 

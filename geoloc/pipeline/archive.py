@@ -79,6 +79,7 @@ def _stream(options: ArchiveOptions, run: Run, plan: Plan, facts: Facts) -> Stre
         plan=plan,
         finish=with_geometry,
         max_failing_share=options.photos.max_failing_share,
+        stall_minutes=options.cluster.stall_minutes,
     )
 
 

@@ -77,6 +77,7 @@ def _compare(options: LocateOptions, recipes: list[Recipe], truth: Positions, ru
         load=options.photos.load_options(view, run.folder.s3, picture_view=_picture_view(facts)),
         plan=plan,
         max_failing_share=options.photos.max_failing_share,
+        stall_minutes=options.cluster.stall_minutes,
     )
     for line in stream.work().lines():
         log.info("%s", line)

@@ -20,7 +20,6 @@ from geoloc.pipeline.models import probe_encoder
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.ranking.options import GeoRankingOptions, part_rows
-from geoloc.recipes.indexes import check_encoder
 from geoloc.recipes.method import RETRIEVER, Method
 from geoloc.recipes.stage import Answer, Stage
 from geoloc.schema import GEORANKING
@@ -55,7 +54,7 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
         method = Method.find(options.read_recipe(), run.folder)
         connect()
         encoder = probe_encoder(method.config)
-        check_encoder(method.index, method.info, method.config, encoder.weights["encoder"])
+        method.check_encoder(encoder.weights["encoder"])
         settings |= {"weights": encoder.weights["encoder"], "index": method.info.fingerprint}
         run.settle(settings | {"parts": method.recipe.retrieval.parts})
         source, view = Source(options.source, options.s3, options.listing), encoder.view
@@ -66,6 +65,7 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
         load=options.photos.load_options(view, options.s3, need_position=True, thumbnail_px=options.rows.picture_px),
         plan=make_plan(options.cluster, [Stage(RETRIEVER, build, whole_index=True)]),
         max_failing_share=options.photos.max_failing_share,
+        stall_minutes=options.cluster.stall_minutes,
         max_part_rows=part_rows(options.rows.picture_px, 1_024),
     )
     for line in stream.work().lines():

@@ -18,25 +18,36 @@ T = TypeVar("T")
 
 
 class ModelActor:
-    def __init__(self, build: Build, device: str, threads: int) -> None:
+    def __init__(self, build: Build, device: str, threads: int, name: str, pulse: ray.actor.ActorHandle) -> None:
+        """``name`` of the stage, under which it tells ``pulse`` what it is at (geoloc.pipeline.watch)."""
         import faiss
         import torch
 
         torch.set_num_threads(1)  # the encoder spreads photos over the threads, not each photo's arithmetic
         faiss.omp_set_num_threads(threads)
+        self._name, self._pulse = name, pulse
         self._answer = build(device, threads)
+        pulse.beat.remote(name, "one of its processes became ready")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return self._answer(batch)
+        self._pulse.beat.remote(self._name, f"began a batch of {batch.num_rows}")
+        answer = self._answer(batch)
+        self._pulse.beat.remote(self._name, "ended a batch")
+        return answer
 
 
 def probe(method: Method) -> Facts:
-    """Load its encoder once on the cluster, before any photo is read. Raises UsageError where its models cannot be had."""
-    return _on_cluster(method.probe)
+    """Load its encoder once on the cluster, and look at its rankers, before any photo is read. Raises UsageError where its models
+    cannot be had, or the encoder is not the index's."""
+    known = probe_encoder(method.config)
+    method.check_encoder(known.weights["encoder"])
+    facts = functools.partial(method.facts, known.view, known.dimension, known.weights["encoder"])
+    return _on_cluster(facts) if method.recipe.rankers else facts()  # theirs take torch, which drivers do without
 
 
+@functools.cache
 def probe_encoder(config: EncoderConfig) -> Facts:
-    """The same for an encoder by itself."""
+    """Load an encoder once on the cluster. Raises UsageError where it cannot be had."""
     return _on_cluster(functools.partial(_encoder_facts, config))
 
 

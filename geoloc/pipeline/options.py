@@ -83,6 +83,8 @@ class ClusterOptions:
     """Photos the models take at once (default: 256 on a GPU, 16 a CPU core)."""
     wait_minutes: float = 0
     """How long to wait for the cluster to grow to what the plan needs, minutes; without --gpus, for any GPU to come."""
+    stall_minutes: float = 30
+    """Stop, with exit status 4, where no stage has begun or ended anything for so long, minutes (0: never)."""
 
 
 Photos = Annotated[PhotoOptions, tyro.conf.OmitArgPrefixes, Group("input", ("retry",))]

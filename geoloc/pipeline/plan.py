@@ -74,7 +74,7 @@ def check_options(options: ClusterOptions) -> None:
     each = options.gpus_per_actor
     if each < 1 or (options.gpus or 0) % each:
         raise UsageError(f"--gpus-per-actor {each}: must be at least 1 and divide --gpus {options.gpus}")
-    for name in ("batch_size", "cpus_per_gpu"):
+    for name in ("batch_size", "cpus_per_gpu", "stall_minutes", "wait_minutes"):
         value = getattr(options, name)
         if value is not None and value < (1 if name == "batch_size" else 0):
             raise UsageError(

@@ -92,6 +92,7 @@ def _run(options: IndexOptions, models: EncoderConfig, folder: Folder) -> int:
         load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=options.picture_px),
         plan=plan,
         max_failing_share=options.photos.max_failing_share,
+        stall_minutes=options.cluster.stall_minutes,
         max_part_rows=part_rows(options.picture_px, 4_096),
     )
     work = stream.work()

@@ -21,11 +21,13 @@ from geoloc.pipeline.models import ModelActor
 from geoloc.pipeline.plan import LOADER_CPUS, Plan, Pool
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import Run, Unit
+from geoloc.pipeline.watch import Pulse, stopped_when_stalled
 from geoloc.results.parts import Parts
 from geoloc.schema import SECONDS
 
 log = logging.getLogger("geoloc")
 
+LOADING = "loading"
 RECENT = 1_000
 """Photos that the share of failures is taken of."""
 OUT_OF_REACH = frozenset((*ACCESS, "network", "throttled")) - {"archived"}
@@ -73,22 +75,26 @@ class Stream:
     """Of the last RECENT photos: more that cannot be had stop the work."""
     max_part_rows: int = 25_000
     """Rows of the largest results file; a small archive has smaller ones."""
+    stall_minutes: float = 0
+    """Without a sign of life from any stage, after which the work stops (0: never)."""
 
     def work(self) -> Work:
-        """Do it, showing progress. Raises SourceFailingError, and UsageError where there is no space left."""
+        """Do it, showing progress. Raises SourceFailingError, StalledError, and UsageError where there is no space left."""
         units, left = self.run.pending()
         work = Work()
         if not left:
             return work
         log.info("To do: %s photos; %s", f"{left:,}", self.plan.describe())
-        progress = Progress(left)
+        progress, pulse = Progress(left), Pulse.remote([LOADING, *(pool.stage.name for pool in self.plan.pools)])
+        part_rows = int(np.clip(left // 64, 64, self.max_part_rows))
         try:
-            for receipt in self._receipts(units, part_rows=int(np.clip(left // 64, 64, self.max_part_rows))):
-                statuses = json.loads(receipt.pop("statuses"))
-                progress.add(statuses)
-                work.photos += sum(statuses.values())
-                for name, seconds in receipt.items():
-                    work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
+            with stopped_when_stalled(pulse, self.stall_minutes):
+                for receipt in self._receipts(units, part_rows, pulse):
+                    statuses = json.loads(receipt.pop("statuses"))
+                    progress.add(statuses)
+                    work.photos += sum(statuses.values())
+                    for name, seconds in receipt.items():
+                        work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
         except ray.exceptions.RayError as error:
             raise _reason(error) from error
         finally:
@@ -97,7 +103,7 @@ class Stream:
             work.first_seconds, work.first_photos = progress.first
         return work
 
-    def _receipts(self, units: list[Unit], part_rows: int) -> Iterator[dict]:
+    def _receipts(self, units: list[Unit], part_rows: int, pulse: ray.actor.ActorHandle) -> Iterator[dict]:
         """One for every part written: its rows by status, and the seconds its photos took by stage.
 
         Whatever dies on the way (a task, an actor, a node), Ray runs again; a receipt means that rows are on storage.
@@ -110,12 +116,13 @@ class Stream:
                 options=self.load,
                 tried_again=ray.put(self.run.tried_again),
                 breaker=_Breaker.remote(self.max_failing_share),
+                pulse=pulse,
             ),
             batch_format="pyarrow",
             num_cpus=LOADER_CPUS,
         )
         for pool in self.plan.pools:
-            answers = _through(answers, pool)
+            answers = _through(answers, pool, pulse)
         receipts = answers.map_batches(
             _Writer,
             fn_constructor_args=(self.run.parts, self.finish),
@@ -127,11 +134,11 @@ class Stream:
         return receipts.iter_rows()
 
 
-def _through(rows: ray.data.Dataset, pool: Pool) -> ray.data.Dataset:
+def _through(rows: ray.data.Dataset, pool: Pool, pulse: ray.actor.ActorHandle) -> ray.data.Dataset:
     """A stage of actors, as many from first to last, because a model takes long to load."""
     return rows.map_batches(
         ModelActor,
-        fn_constructor_args=(pool.stage.build, pool.device, pool.threads_each),
+        fn_constructor_args=(pool.stage.build, pool.device, pool.threads_each, pool.stage.name, pulse),
         batch_format="pyarrow",
         batch_size=pool.batch_size,
         compute=ray.data.ActorPoolStrategy(size=pool.actors),
@@ -146,6 +153,7 @@ def _load(
     options: LoadOptions,
     tried_again: ray.ObjectRef,
     breaker: ray.actor.ActorHandle,
+    pulse: ray.actor.ActorHandle,
 ) -> Iterator[pa.Table]:
     listing, failed_before = ray.get(manifest), ray.get(tried_again)
     for unit in (Unit(**row) for row in units.to_pylist()):
@@ -154,10 +162,11 @@ def _load(
             kinds = {kind: count for kind, count in Counter(fresh.to_pylist()).items() if kind in OUT_OF_REACH}
             if len(fresh) and (reason := ray.get(breaker.add.remote(len(fresh), kinds))):
                 raise SourceFailingError(reason)
+            pulse.beat.remote(LOADING, f"ended a batch of {batch.num_rows}")
             yield batch
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)  # where its node is lost, another counts anew
 class _Breaker:
     """What all loading tasks together have seen of late."""
 

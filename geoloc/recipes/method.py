@@ -56,16 +56,12 @@ class Method:
     def config(self) -> EncoderConfig:
         return self.recipe.encoder_config(self.s3)
 
-    def probe(self) -> Facts:
-        """Loads the encoder. Raises UsageError where models cannot be had, or the encoder is not the index's."""
-        from geoloc.encoders.image import ImageEncoder
-
-        encoder = ImageEncoder(self.config)
-        check_encoder(self.index, self.info, self.config, encoder.fingerprint)
-        return self.facts(encoder.view, encoder.dimension, encoder.fingerprint)
+    def check_encoder(self, fingerprint: str) -> None:
+        """Raises UsageError where photos would be encoded otherwise than the index's were."""
+        check_encoder(self.index, self.info, self.config, fingerprint)
 
     def facts(self, view: View, dimension: int, fingerprint: str) -> Facts:
-        """Where the encoder's are known. Raises UsageError as ``probe``."""
+        """Where the encoder's are known. Raises UsageError where there is no such ranker, or they want different pictures."""
         rankers = {ranker.name: ranker.probe(self.s3) for ranker in self.recipe.rankers}
         weights = {"encoder": fingerprint} | {name: ranker.fingerprint for name, ranker in rankers.items()}
         views = list(dict.fromkeys(ranker.view for ranker in rankers.values()))

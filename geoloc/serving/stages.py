@@ -6,7 +6,6 @@ from PIL import Image
 from geoloc.estimate.locator import Locator
 from geoloc.index.store import Index, cache_folder, local_copy
 from geoloc.photos.views import Picture
-from geoloc.recipes.indexes import check_encoder
 from geoloc.recipes.method import Method
 from geoloc.schema import LOCATED, PICTURE, packed
 from geoloc.serving.options import S3, ModelOptions
@@ -26,7 +25,7 @@ class Retrieval:
         method = find_method(options)
         self._locator = Locator.load(method.locator_options(), device, threads)
         self.index, encoder = self._locator.retriever.index, self._locator.retriever.encoder
-        check_encoder(method.index, method.info, method.config, encoder.fingerprint)
+        method.check_encoder(encoder.fingerprint)
         known = method.facts(encoder.view, encoder.dimension, encoder.fingerprint)
         method.check_calibration(known.weights)
         self.view, self.picture_view = known.view, known.picture_view

@@ -80,6 +80,7 @@ def _run(options: AlignmentOptions, models: EncoderConfig, run: Run) -> int:
             load=options.photos.load_options(encoder.view, options.s3, need_position=True),
             plan=make_plan(options.cluster, [Stage("encoder", functools.partial(_build_featurer, models))]),
             max_failing_share=options.photos.max_failing_share,
+            stall_minutes=options.cluster.stall_minutes,
             max_part_rows=4_096,
         )
         for line in stream.work().lines():

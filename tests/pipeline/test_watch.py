@@ -1,0 +1,58 @@
+"""A run that goes nowhere ends, and says where it stands."""
+
+import time
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from geoloc.errors import StalledError
+from geoloc.photos.examine import DecodeOptions
+from geoloc.photos.load import LoadOptions
+from geoloc.photos.sources import Source
+from geoloc.photos.views import View
+from geoloc.pipeline import watch
+from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.options import ClusterOptions
+from geoloc.pipeline.run import Run
+from geoloc.pipeline.stages import Stream
+from geoloc.recipes.stage import Stage
+from geoloc.schema import LOADED
+from geoloc.storage import Folder, S3Options
+
+
+def never_ready(device: str, threads: int):
+    time.sleep(600)
+
+
+def stuck(device: str, threads: int):
+    def answer(batch: pa.Table) -> pa.Table:
+        time.sleep(600)
+        return batch
+
+    return answer
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (never_ready, "judge: not one of its processes is ready"),
+        (stuck, r"loading: ended a batch of 3 .*; judge: began a batch of 3"),
+    ],
+)
+def test_a_run_that_stands_still_stops(tmp_path, monkeypatch, build, said):
+    monkeypatch.setattr(watch, "POLL_S", 0.5)
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.new("RGB", (20, 20)).save(tmp_path / "photos" / f"{number}.png")
+    run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
+    run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
+    connect()
+    plan = make_plan(ClusterOptions(), [Stage("judge", build)])
+    stream = Stream(run, LoadOptions(DecodeOptions(View(16))), plan, stall_minutes=0.2)
+    start = time.monotonic()
+    with pytest.raises(StalledError, match=rf"no stage has done anything for 0 minutes .*{said}.*free are .* CPU and "):
+        stream.work()
+    assert time.monotonic() - start < 90
+    assert run.pending()[1] == 3
