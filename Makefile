@@ -15,7 +15,7 @@ $(DEMO)/planet/truth.csv: $(VENV)/ready
 	$(BIN)/python jobs/make_toy_planet.py $(DEMO)/planet --references 1000 --photos 300
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
