@@ -35,13 +35,13 @@ def stuck(device: str, threads: int):
 
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize(
-    ("build", "said"),
+    ("build", "minutes", "said"),
     [
-        (never_ready, "judge: not one of its processes is ready"),
-        (stuck, r"loading: ended a batch of 3 .*; judge: began a batch of 3"),
+        (never_ready, 0.05, "judge: not one of its processes is ready"),
+        (stuck, 0.25, r"loading: ended a batch of 3 .*; judge: began a batch of 3"),
     ],
 )
-def test_a_run_that_stands_still_stops(tmp_path, monkeypatch, build, said):
+def test_a_run_that_stands_still_stops(tmp_path, monkeypatch, build, minutes, said):
     monkeypatch.setattr(watch, "POLL_S", 0.5)
     (tmp_path / "photos").mkdir()
     for number in range(3):
@@ -50,7 +50,7 @@ def test_a_run_that_stands_still_stops(tmp_path, monkeypatch, build, said):
     run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
     connect()
     plan = make_plan(ClusterOptions(), [Stage("judge", build)])
-    stream = Stream(run, LoadOptions(DecodeOptions(View(16))), plan, stall_minutes=0.2)
+    stream = Stream(run, LoadOptions(DecodeOptions(View(16))), plan, stall_minutes=minutes)
     start = time.monotonic()
     with pytest.raises(StalledError, match=rf"no stage has done anything for 0 minutes .*{said}.*free are .* CPU and "):
         stream.work()
