@@ -111,9 +111,17 @@ def make_plan(options: ClusterOptions, stages: Sequence[Stage]) -> Plan:
     """
     check_options(options)
     deadline = time.monotonic() + 60 * options.wait_minutes
-    if options.gpus and options.wait_minutes:
-        _ask_autoscaler(options)
-    told = False
+    if not (options.gpus and options.wait_minutes):
+        return _wait_for_room(options, stages, deadline)
+    _ask_autoscaler([{"GPU": options.gpus_per_actor}] * (options.gpus // options.gpus_per_actor))
+    try:
+        return _wait_for_room(options, stages, deadline)
+    finally:
+        _ask_autoscaler([])  # it would hold the nodes for ever; actors hold them as long as they live
+
+
+def _wait_for_room(options: ClusterOptions, stages: Sequence[Stage], deadline: float) -> Plan:
+    announced = False
     while True:
         nodes, late = cluster_nodes(), time.monotonic() >= deadline
         may_come = options.gpus is None and not any(node.gpus for node in nodes)
@@ -123,9 +131,9 @@ def make_plan(options: ClusterOptions, stages: Sequence[Stage]) -> Plan:
         except UsageError:
             if late:
                 raise
-        if not told:
+        if not announced:
             log.info("Waiting up to %g minutes for the cluster to grow (--wait-minutes)", options.wait_minutes)
-            told = True
+            announced = True
         time.sleep(POLL_S)
 
 
@@ -135,7 +143,6 @@ def cluster_nodes() -> list[Node]:
     return [Node(resources.get("CPU", 0), int(resources.get("GPU", 0))) for resources in alive]
 
 
-def _ask_autoscaler(options: ClusterOptions) -> None:
-    """For nodes with room for every actor; a cluster without an autoscaler takes no notice."""
-    each = options.gpus_per_actor
-    ray.autoscaler.sdk.request_resources(bundles=[{"GPU": each}] * (options.gpus // each))
+def _ask_autoscaler(bundles: list[dict]) -> None:
+    """For nodes with room for these; a cluster without an autoscaler takes no notice."""
+    ray.autoscaler.sdk.request_resources(bundles=bundles)

@@ -33,7 +33,7 @@ log = logging.getLogger("geoloc")
 PHOTOS = "photos.parquet"
 
 
-def compare(options: LocateOptions, truth: Positions, folder: Folder) -> dict[str, Positions]:
+def compare(options: LocateOptions, recipes: list[Recipe], truth: Positions, folder: Folder) -> dict[str, Positions]:
     """Locate the photos of the truth; each recipe's answers by its name. ``folder`` is where to go on from.
 
     Recipes of one encoder share their photos' vectors; those of another read the photos anew.
@@ -41,7 +41,6 @@ def compare(options: LocateOptions, truth: Positions, folder: Folder) -> dict[st
     Raises UsageError where something is to be put right, among it photos that are not there.
     """
     groups: dict[EncoderConfig, list[Recipe]] = {}
-    recipes = options.read_recipes(folder.s3)
     for recipe in recipes:
         groups.setdefault(recipe.encoder_config(folder.s3), []).append(recipe)
     found: dict[str, Positions] = {}

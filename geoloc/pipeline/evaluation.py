@@ -26,8 +26,7 @@ log = logging.getLogger("geoloc")
 def evaluate_runs(options: EvaluationOptions) -> int:
     """Judge, write and tell; returns the process's exit status. Raises UsageError where something is to be put right."""
     options.protocol.check()
-    if options.locate.images:
-        options.locate.check(options.s3)
+    recipes = options.locate.check(options.s3) if options.locate.images else []
     needed = "TRUTH and OUTPUT" if options.locate.images else "PREDICTIONS, TRUTH and OUTPUT (or --images)"
     if len(options.paths) < (2 if options.locate.images else 3):
         raise UsageError(f"{' '.join(options.paths) or 'no files'}: give {needed}, in this order")
@@ -37,15 +36,15 @@ def evaluate_runs(options: EvaluationOptions) -> int:
     dataset = find(options.dataset) if options.dataset else recognise(truth_path)
     truth = read_truth(truth_path, dataset, options.truth, options.s3)
     runs = _read_runs(named, truth, options)
-    if options.locate.images:
+    if recipes:
         from geoloc.pipeline.comparison import compare
 
-        for recipe in options.locate.read_recipes(options.s3):
+        for recipe in recipes:
             if recipe.name in runs:
                 raise UsageError(
                     f"PREDICTIONS: a run named {recipe.name!r} is there already, as a recipe; say OTHER=FILE"
                 )
-        runs |= compare(options.locate, truth, folder / "located")
+        runs |= compare(options.locate, recipes, truth, folder / "located")
     write_evaluation(folder, evaluate(runs, truth, options.protocol, dataset))
     return 0
 

@@ -118,13 +118,10 @@ class LocateOptions:
     photos: Photos = field(default_factory=lambda: PhotoOptions(exact_decode=True))
     cluster: Cluster = field(default_factory=ClusterOptions)
 
-    def check(self, s3: S3Options) -> None:
-        """Raises UsageError for what can be told without looking at any photo."""
+    def check(self, s3: S3Options) -> list[Recipe]:
+        """The recipes in every combination, each with a name of its own. Raises UsageError for what can be told without looking at
+        any photo."""
         self.photos.check()
-        self.read_recipes(s3)
-
-    def read_recipes(self, s3: S3Options) -> list[Recipe]:
-        """Every combination, checked, each with a name of its own. Raises UsageError."""
         if not self.recipes:
             raise UsageError("--recipes: names none")
         found = []

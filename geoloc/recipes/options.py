@@ -152,10 +152,11 @@ def vary(
             parts=retrieval.parts if which is None else which,
         )
         name = recipe.name
-        if (found.scorers, retrieval) != (recipe.scorers, recipe.retrieval):
-            found = dataclasses.replace(
-                found, calibration=None, min_confidence=None
-            )  # they are about the recipe as it was
+        if (found.scorers, retrieval) != (
+            recipe.scorers,
+            recipe.retrieval,
+        ):  # a calibration is about the recipe as it was
+            found = dataclasses.replace(found, calibration=None, min_confidence=None)
         if choosers or candidates or parts:
             name += f": {found.chooser.name} of {retrieval.candidates}{f' by {which}' if which else ''}"
         varied.append(dataclasses.replace(found, name=name, retrieval=retrieval))

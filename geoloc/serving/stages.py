@@ -50,7 +50,7 @@ class Ranking:
 
     def __init__(self, options: ModelOptions, device: str = "cpu", threads: int = 1) -> None:
         self._method = find_method(options)
-        self._view = self._method.recipe.rankers[0].probe(self._method.s3).view
+        self._sample = _sample(self._method)
         self._answers = [stage.build(device, threads) for stage in self._method.stages()[1:]]
 
     def rank(self, located: list[pa.Table]) -> list[pa.Table]:
@@ -60,18 +60,22 @@ class Ranking:
         return _rows(table)
 
     def check(self, requests: list[None]) -> list[str | None]:
-        """What is wrong when the rankers are to tell how near the index's first places are to a grey picture."""
-        index = Index(local_copy(self._method.index))
-        grey = packed(self._view.of(Picture.of(Image.new("RGB", (64, 64), "grey"))))
-        places = [
-            {"lat": index.lat[n], "lon": index.lon[n], "score": 0.0, "similarity": 0.0, "reference_id": n}
-            for n in range(self._method.recipe.retrieval.candidates)
-        ]
-        row = {"status": "located", "method": "check", "candidates": places, "picture": grey}
-        fields = [field for field in LOCATED if field.name not in ("geometry", "bbox")]
-        schema = pa.schema([*fields, pa.field("picture", PICTURE)])
-        answers = self.rank([pa.Table.from_pylist([row], schema) for _ in requests])
+        """What is wrong when the rankers are to rank a sample."""
+        answers = self.rank([self._sample] * len(requests))
         return [answer["error"][0].as_py() for answer in answers]
+
+
+def _sample(method: Method) -> pa.Table:
+    """A row of LOCATED, with ``picture``, to be ranked: a grey picture, and the index's first places."""
+    index, view = Index(local_copy(method.index)), method.recipe.rankers[0].probe(method.s3).view
+    places = [
+        {"lat": index.lat[n], "lon": index.lon[n], "score": 0.0, "similarity": 0.0, "reference_id": n}
+        for n in range(method.recipe.retrieval.candidates)
+    ]
+    grey = packed(view.of(Picture.of(Image.new("RGB", (64, 64), "grey"))))
+    row = {"status": "located", "method": "check", "candidates": places, "picture": grey}
+    fields = [field for field in LOCATED if field.name not in ("geometry", "bbox")]
+    return pa.Table.from_pylist([row], pa.schema([*fields, pa.field("picture", PICTURE)]))
 
 
 def _rows(table: pa.Table) -> list[pa.Table]:

@@ -47,7 +47,8 @@ def test_a_growing_cluster_is_waited_for(monkeypatch, caplog):
 
 
 def test_gpus_that_have_not_come_up_are_waited_for(monkeypatch):
-    monkeypatch.setattr(cluster, "_ask_autoscaler", lambda options: None)
+    asked = []
+    monkeypatch.setattr(cluster, "_ask_autoscaler", asked.append)
     coming = [[{"CPU": 4.0}], [{"CPU": 4.0}], [{"CPU": 4.0}, {"CPU": 32.0, "GPU": 8.0}]]
     for options in (ClusterOptions(wait_minutes=1), ClusterOptions(gpus=8, wait_minutes=1)):
         nodes(monkeypatch, *coming)
@@ -60,6 +61,7 @@ def test_gpus_that_have_not_come_up_are_waited_for(monkeypatch):
     nodes(monkeypatch, coming[0])
     with pytest.raises(UsageError, match="--gpus 8"):
         make_plan(ClusterOptions(gpus=8, wait_minutes=0.01), [RETRIEVER])
+    assert asked == [[{"GPU": 1}] * 8, []] * 2  # and taken back, whatever came of it
 
 
 STARTING = """
