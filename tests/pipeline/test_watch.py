@@ -1,9 +1,12 @@
 """A run that goes nowhere ends, and says where it stands."""
 
+import functools
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import ray
 from PIL import Image
 
 from geoloc.errors import StalledError
@@ -21,19 +24,32 @@ from geoloc.schema import LOADED
 from geoloc.storage import Folder, S3Options
 
 
-def never_ready(device: str, threads: int):
-    time.sleep(600)
+def wait_for(file: Path) -> None:
+    while not file.exists():
+        time.sleep(0.1)
 
 
-def stuck(device: str, threads: int):
+def never_ready(device: str, threads: int, release: Path):
+    wait_for(release)
+
+
+def stuck(device: str, threads: int, release: Path):
     def answer(batch: pa.Table) -> pa.Table:
-        time.sleep(600)
+        wait_for(release)
         return batch
 
     return answer
 
 
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.fixture
+def release(tmp_path, ray_cluster):
+    """A file that lets go whoever is stuck: their CPUs are the next test's."""
+    yield tmp_path / "release"
+    (tmp_path / "release").touch()
+    while ray.available_resources().get("CPU", 0) < ray.cluster_resources()["CPU"]:
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize(
     ("build", "minutes", "said"),
     [
@@ -41,7 +57,7 @@ def stuck(device: str, threads: int):
         (stuck, 0.25, r"loading: ended a batch of 3 .*; judge: began a batch of 3"),
     ],
 )
-def test_a_run_that_stands_still_stops(tmp_path, monkeypatch, build, minutes, said):
+def test_a_run_that_stands_still_stops(tmp_path, monkeypatch, release, build, minutes, said):
     monkeypatch.setattr(watch, "POLL_S", 0.5)
     (tmp_path / "photos").mkdir()
     for number in range(3):
@@ -49,7 +65,7 @@ def test_a_run_that_stands_still_stops(tmp_path, monkeypatch, build, minutes, sa
     run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
     run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
     connect()
-    plan = make_plan(ClusterOptions(), [Stage("judge", build)])
+    plan = make_plan(ClusterOptions(), [Stage("judge", functools.partial(build, release=release))])
     stream = Stream(run, LoadOptions(DecodeOptions(View(16))), plan, stall_minutes=minutes)
     start = time.monotonic()
     with pytest.raises(StalledError, match=rf"no stage has done anything for 0 minutes .*{said}.*free are .* CPU and "):
