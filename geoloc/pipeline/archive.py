@@ -6,11 +6,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.cluster import connect
 from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe
-from geoloc.pipeline.plan import Plan
+from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.publication import open_run, publish
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream, Work
@@ -35,7 +35,7 @@ def geotag_archive(options: ArchiveOptions) -> int:
 
 def _run(options: ArchiveOptions, recipe: Recipe, run: Run) -> int:
     source, method = Source(options.source, options.s3, options.listing), Method.find(recipe, run.folder)
-    load = functools.cache(functools.partial(_plan_and_probe, options, method))  # once, and only if it has to be
+    load = functools.cache(functools.partial(_place_and_probe, options, method))  # once, and only if it has to be
 
     def settle(weights: dict[str, str]) -> None:
         method.check_calibration(weights)
@@ -53,10 +53,10 @@ def _run(options: ArchiveOptions, recipe: Recipe, run: Run) -> int:
     return _finish(options, run, work, source.root)
 
 
-def _plan_and_probe(options: ArchiveOptions, method: Method) -> tuple[Plan, Facts]:
+def _place_and_probe(options: ArchiveOptions, method: Method) -> tuple[Placement, Facts]:
     """Raises UsageError where a model, or room for it, cannot be had, or it is not the index's."""
     connect()
-    return make_plan(options.cluster, method.stages()), probe(method)
+    return Placement(options.cluster, method.stages()), probe(method)
 
 
 def _weights_on_record(run: Run) -> dict[str, str] | None:
@@ -71,15 +71,14 @@ def _source_settings(options: ArchiveOptions) -> dict:
     return {"source": Folder(options.source).uri, "relocate": options.relocate} | photos
 
 
-def _stream(options: ArchiveOptions, run: Run, plan: Plan, facts: Facts) -> Stream:
+def _stream(options: ArchiveOptions, run: Run, placement: Placement, facts: Facts) -> Stream:
     load = {"keep_located": not options.relocate, "picture_view": facts.picture_view}
     return Stream(
         run,
         load=options.photos.load_options(facts.view, options.s3, **load),
-        plan=plan,
+        placement=placement,
         finish=with_geometry,
         max_failing_share=options.photos.max_failing_share,
-        stall_minutes=options.cluster.stall_minutes,
     )
 
 

@@ -1,30 +1,27 @@
-"""The Ray cluster a job runs on, and how the job is laid out over it."""
+"""The Ray cluster a job runs on."""
 
 import contextlib
 import logging
 import os
 import socket
 import sys
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
-import ray.autoscaler.sdk
-from ray._common.utils import get_ray_address_file  # Ray tells nobody else where it notes its cluster's address
+
+# Ray tells nobody else where it notes its cluster's address, nor what is free on which node
+from ray._common.utils import get_ray_address_file
+from ray._private.state import available_resources_per_node
 
 from geoloc.errors import UsageError
-from geoloc.pipeline.options import ClusterOptions
-from geoloc.pipeline.plan import Node, Plan, check_options, lay_out
-from geoloc.recipes.stage import Stage
+from geoloc.pipeline.plan import Node
 
 log = logging.getLogger("geoloc")
 
 ANSWER_S = 5
 """That a cluster has to answer in."""
-POLL_S = 2
-"""Between two looks at a cluster that is to grow."""
 
 
 def connect() -> None:
@@ -35,6 +32,7 @@ def connect() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do anyway, and warns of until then
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own remarks on Ray Data's actors
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")  # geoloc.pipeline.placement
     if not ray.is_initialized():
         address = _address()
         with _without_remarks():
@@ -101,48 +99,22 @@ def quiet_data() -> ray.data.DataContext:
     return context
 
 
-def make_plan(options: ClusterOptions, stages: Sequence[Stage]) -> Plan:
-    """Lay a job's stages out over the cluster's nodes, and say so.
-
-    A cluster that is to grow (``wait_minutes``) is asked for the GPUs that are wanted and waited for; where none are named, any
-    that come in that time are used.
-
-    Raises UsageError, instead of hanging, where the cluster lacks what the plan needs.
-    """
-    check_options(options)
-    deadline = time.monotonic() + 60 * options.wait_minutes
-    if not (options.gpus and options.wait_minutes):
-        return _wait_for_room(options, stages, deadline)
-    _ask_autoscaler([{"GPU": options.gpus_per_actor}] * (options.gpus // options.gpus_per_actor))
-    try:
-        return _wait_for_room(options, stages, deadline)
-    finally:
-        _ask_autoscaler([])  # it would hold the nodes for ever; actors hold them as long as they live
-
-
-def _wait_for_room(options: ClusterOptions, stages: Sequence[Stage], deadline: float) -> Plan:
-    announced = False
-    while True:
-        nodes, late = cluster_nodes(), time.monotonic() >= deadline
-        may_come = options.gpus is None and not any(node.gpus for node in nodes)
-        try:
-            if late or not may_come:
-                return lay_out(options, stages, nodes)
-        except UsageError:
-            if late:
-                raise
-        if not announced:
-            log.info("Waiting up to %g minutes for the cluster to grow (--wait-minutes)", options.wait_minutes)
-            announced = True
-        time.sleep(POLL_S)
-
-
 def cluster_nodes() -> list[Node]:
-    """Those that are alive."""
-    alive = (node["Resources"] for node in ray.nodes() if node["Alive"])
-    return [Node(resources.get("CPU", 0), int(resources.get("GPU", 0))) for resources in alive]
+    """Those that are alive, with all that they have."""
+    return [_node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
 
 
-def _ask_autoscaler(bundles: list[dict]) -> None:
-    """For nodes with room for these; a cluster without an autoscaler takes no notice."""
-    ray.autoscaler.sdk.request_resources(bundles=bundles)
+def free_nodes() -> list[Node]:
+    """Those that are alive, with what nobody uses of them now."""
+    free = available_resources_per_node()
+    return [_node(free.get(node["NodeID"], {}), node["Labels"]) for node in ray.nodes() if node["Alive"]]
+
+
+def _node(resources: dict[str, float], labels: dict[str, str]) -> Node:
+    return Node(resources.get("CPU", 0), int(resources.get("GPU", 0)), labels)
+
+
+def describe_free() -> str:
+    """In words."""
+    there, free = ray.cluster_resources(), ray.available_resources()
+    return " and ".join(f"{free.get(kind, 0):g} of {there.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))

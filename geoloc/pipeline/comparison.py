@@ -15,10 +15,11 @@ from geoloc.evaluation.matching import match
 from geoloc.evaluation.positions import Positions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import AreaView
-from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.cluster import connect
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe
 from geoloc.pipeline.options import LocateOptions
+from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.recipes.method import Facts, Method
@@ -55,7 +56,7 @@ def _compare(options: LocateOptions, recipes: list[Recipe], truth: Positions, ru
     """By recipes of one encoder."""
     methods = [Method.find(recipe, run.folder) for recipe in recipes]
     connect()
-    plan = make_plan(options.cluster, _stages(methods, options.ten_crop))
+    placement = Placement(options.cluster, _stages(methods, options.ten_crop))
     facts = [probe(methods[0])]
     facts += [method.facts(facts[0].view, facts[0].dimension, facts[0].weights["encoder"]) for method in methods[1:]]
     for method, known in zip(methods, facts, strict=True):
@@ -74,9 +75,8 @@ def _compare(options: LocateOptions, recipes: list[Recipe], truth: Positions, ru
     stream = Stream(
         run,
         load=options.photos.load_options(view, run.folder.s3, picture_view=_picture_view(facts)),
-        plan=plan,
+        placement=placement,
         max_failing_share=options.photos.max_failing_share,
-        stall_minutes=options.cluster.stall_minutes,
     )
     for line in stream.work().lines():
         log.info("%s", line)

@@ -13,10 +13,11 @@ from geoloc.errors import UsageError
 from geoloc.estimate.options import LocatorOptions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import View
-from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.cluster import connect
 from geoloc.pipeline.job_options import GeoRankingJobOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe_encoder
+from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.ranking.options import GeoRankingOptions, part_rows
@@ -63,9 +64,8 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
     stream = Stream(
         run,
         load=options.photos.load_options(view, options.s3, need_position=True, thumbnail_px=options.rows.picture_px),
-        plan=make_plan(options.cluster, [Stage(RETRIEVER, build, whole_index=True)]),
+        placement=Placement(options.cluster, [Stage(RETRIEVER, build, whole_index=True)]),
         max_failing_share=options.photos.max_failing_share,
-        stall_minutes=options.cluster.stall_minutes,
         max_part_rows=part_rows(options.rows.picture_px, 1_024),
     )
     for line in stream.work().lines():

@@ -75,14 +75,23 @@ class PhotoOptions:
 class ClusterOptions:
     gpus: int | None = None
     """GPUs to use in all (default: those the cluster has; 0: run the models on CPUs)."""
+    min_gpus: int | None = None
+    """GPUs to start with where --gpus have not come in --wait-minutes (default: all of --gpus); those that come later are taken
+    up (--adapt-minutes)."""
     gpus_per_actor: int = 1
     """GPUs that share one copy of the index, where it does not fit on one."""
     cpus_per_gpu: float = 1
     """CPUs that are kept for the actors of a GPU, beside those that load photos; at most half of a node's."""
+    label_selector: tuple[str, ...] = ()
+    """Nodes that models may be on, by Ray's labels: KEY=VALUE, KEY=!VALUE or KEY=in(A,B), such as
+    ray.io/accelerator-type=H100 or ray.io/market-type=!spot (default: all)."""
     batch_size: int | None = None
     """Photos the models take at once (default: 256 on a GPU, 16 a CPU core)."""
     wait_minutes: float = 0
     """How long to wait for the cluster to grow to what the plan needs, minutes; without --gpus, for any GPU to come."""
+    adapt_minutes: float = 3
+    """How long nodes have to be lost, or others be there, before the models are laid out anew over those that there are, minutes
+    (0: never). Those that Ray can restart where they were go on by themselves."""
     stall_minutes: float = 30
     """Stop, with exit status 4, where no stage has begun or ended anything for so long, minutes (0: never)."""
 

@@ -1,14 +1,14 @@
 """How a job's stages are laid out over the nodes of a cluster. Without Ray: what is planned here for nodes that are made up is
 what runs on real ones.
 
-An actor has its CPUs and GPUs on one node, and all of a pool's actors ask for the same, so what counts is what each node has,
-not what the cluster has in all. Loading tasks, which feed the actors, have to find room beside them.
+A plan is bundles, each of which is CPUs and GPUs of one node, and actors in them: so which actors share a GPU is settled here,
+and a bundle that finds no node shows before anything runs. Loading tasks, which feed the actors, have the CPUs that are left.
 """
 
 import dataclasses
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from geoloc.errors import UsageError
 from geoloc.pipeline.options import ClusterOptions
@@ -23,12 +23,15 @@ MODELS_SHARE = 0.75
 NEARLY = 0.9
 GPU_THREADS = 4
 """Of an actor on a GPU."""
+WRITER_CPUS = 0.01
+"""Of a bundle, for the actor that writes results: enough for it to be on a node that works, and not on the head."""
 
 
 @dataclass(frozen=True)
 class Node:
     cpus: float
     gpus: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @property
     def room(self) -> float:
@@ -37,15 +40,28 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Bundle:
+    """What is reserved on one node."""
+
+    cpus: float
+    gpus: int = 0
+
+
+@dataclass(frozen=True)
 class Pool:
     """Processes that hold a stage's models."""
 
     stage: Stage
-    actors: int
+    bundles: tuple[int, ...]
+    """The bundle that each of its actors is in."""
     gpus_each: float
     cpus_each: float
     threads_each: int
     batch_size: int
+
+    @property
+    def actors(self) -> int:
+        return len(self.bundles)
 
     @property
     def device(self) -> str:
@@ -61,8 +77,18 @@ class Pool:
 class Plan:
     pools: tuple[Pool, ...]
     """One a stage, in their order."""
+    bundles: tuple[Bundle, ...]
     loaders: int
     """Loading tasks that find room beside the actors."""
+
+    @property
+    def gpus(self) -> int:
+        return sum(bundle.gpus for bundle in self.bundles)
+
+    @property
+    def cpus(self) -> float:
+        """Of the models."""
+        return sum(bundle.cpus for bundle in self.bundles)
 
     def describe(self) -> str:
         pools = ", ".join(pool.describe() for pool in self.pools)
@@ -71,30 +97,48 @@ class Plan:
 
 def check_options(options: ClusterOptions) -> None:
     """Raises UsageError."""
-    each = options.gpus_per_actor
-    if each < 1 or (options.gpus or 0) % each:
-        raise UsageError(f"--gpus-per-actor {each}: must be at least 1 and divide --gpus {options.gpus}")
-    for name in ("batch_size", "cpus_per_gpu", "stall_minutes", "wait_minutes"):
+    each, wanted, fewest = options.gpus_per_actor, options.gpus, options.min_gpus
+    if each < 1 or (wanted or 0) % each:
+        raise UsageError(f"--gpus-per-actor {each}: must be at least 1 and divide --gpus {wanted}")
+    if fewest is not None and not (wanted and 1 <= fewest <= wanted and fewest % each == 0):
+        raise UsageError(
+            f"--min-gpus {fewest}: must be of --gpus {wanted}, and whole actors' (--gpus-per-actor {each})"
+        )
+    for name in ("batch_size", "cpus_per_gpu", "stall_minutes", "adapt_minutes", "wait_minutes"):
         value = getattr(options, name)
         if value is not None and value < (1 if name == "batch_size" else 0):
             raise UsageError(
                 f"--{name.replace('_', '-')} {value:g}: must be at least {1 if name == 'batch_size' else 0}"
             )
+    parse_labels(options.label_selector)
 
 
-def lay_out(options: ClusterOptions, stages: Sequence[Stage], nodes: Sequence[Node]) -> Plan:
+def lay_out(
+    options: ClusterOptions, stages: Sequence[Stage], nodes: Sequence[Node], at_least: int | None = None
+) -> Plan:
     """The stages on these nodes, by what they say they want of a device.
 
     On GPUs the costliest stage has an actor on each, the others as many as keep up with it. On CPUs every stage has as many
     actors as the others: what it costs shows in its share of them.
 
+    ``at_least`` so many GPUs will do where there are not as many as are wanted (None: all of them, or CPUs where there are none).
+
     Raises UsageError, naming what there is and what would do, where the plan finds no room.
     """
-    gpus = _gpus(options, nodes)
-    pools = _on_gpus(options, stages, nodes, gpus) if gpus else _on_cpus(stages, nodes)
+    selector = parse_labels(options.label_selector)
+    able, others = [], []
+    for node in nodes:
+        (able if _fits(node.labels, selector) else others).append(node)
+    if nodes and not able:
+        known = sorted({f"{key}={value}" for node in nodes for key, value in node.labels.items()})
+        raise UsageError(
+            f"--label-selector {' '.join(options.label_selector)}: no node has that; there is {', '.join(known) or 'no label'}"
+        )
+    gpus = _gpus(options, able, at_least)
+    bundles, pools = _on_gpus(options, stages, able, gpus) if gpus else _on_cpus(stages, able)
     if options.batch_size is not None:
         pools[0] = dataclasses.replace(pools[0], batch_size=options.batch_size)
-    plan = Plan(tuple(pools), _loaders(pools, nodes))
+    plan = Plan(tuple(pools), tuple(bundles), _loaders(bundles, able, others))
     if not plan.loaders:
         raise UsageError(
             f"the plan ({plan.describe()}) leaves no room for loading photos, which takes {LOADER_CPUS:g} CPU on one node; "
@@ -103,53 +147,85 @@ def lay_out(options: ClusterOptions, stages: Sequence[Stage], nodes: Sequence[No
     return plan
 
 
-def _gpus(options: ClusterOptions, nodes: Sequence[Node]) -> int:
+def parse_labels(selector: Sequence[str]) -> dict[str, str]:
+    """``key=value`` as Ray takes them. Raises UsageError."""
+    pairs = [text.partition("=") for text in selector]
+    for text, (key, equals, value) in zip(selector, pairs, strict=True):
+        if not (key and equals and value):
+            raise UsageError(f"--label-selector {text}: is not KEY=VALUE, KEY=!VALUE or KEY=in(A,B)")
+    return {key: value for key, _, value in pairs}
+
+
+def _fits(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
+    """By Ray's rules: a value, in(a,b) of them, and ! before either for none of them."""
+    for key, condition in selector.items():
+        values = condition.removeprefix("!")
+        values = values[3:-1].split(",") if values.startswith("in(") and values.endswith(")") else [values]
+        if (labels.get(key) in [value.strip() for value in values]) == condition.startswith("!"):
+            return False
+    return True
+
+
+def _gpus(options: ClusterOptions, nodes: Sequence[Node], at_least: int | None) -> int:
     """How many are used: all that actors find together on one node, unless fewer are asked for."""
     each, there = options.gpus_per_actor, sum(node.gpus for node in nodes)
     usable = sum(node.gpus // each * each for node in nodes)
     wanted = usable if options.gpus is None else options.gpus
-    if usable < wanted or (there and not usable):
+    needed = wanted if at_least is None else at_least
+    if usable < needed or (there and options.gpus != 0 and not usable):
         raise UsageError(
-            f"--gpus {wanted or each}, {each} an actor (--gpus-per-actor): there {_are(nodes)}, where {usable // each} actors "
-            f"find their GPUs on one node; it takes nodes of {each} GPU or more, {max(wanted, each)} in all"
+            f"--gpus {needed or each}, {each} an actor (--gpus-per-actor): there {_are(nodes)}, where {usable // each} actors "
+            f"find their GPUs on one node; it takes nodes of {each} GPU or more, {max(needed, each)} in all"
         )
-    return wanted
+    return min(usable, wanted)
 
 
-def _on_gpus(options: ClusterOptions, stages: Sequence[Stage], nodes: Sequence[Node], gpus: int) -> list[Pool]:
+def _on_gpus(
+    options: ClusterOptions, stages: Sequence[Stage], nodes: Sequence[Node], gpus: int
+) -> tuple[list[Bundle], list[Pool]]:
     each, cpus = options.gpus_per_actor, _cpus_a_gpu(options, nodes)
-    if len(stages) == 1:
-        return [_gpu_pool(stages[0], gpus // each, each, cpus)]
-    if each == 1:
-        return _side_by_side(stages, gpus, cpus)
+    alone = stages if len(stages) == 1 else [stage for stage in stages if stage.whole_index and each > 1]
     # a whole index has GPUs of its own, and the rest is for the others
-    others = [stage for stage in stages if not stage.whole_index]
-    left = gpus - each * (len(stages) - len(others))
-    if left < 1:
+    others = [stage for stage in stages if stage not in alone]
+    left = gpus - each * len(alone) if others else 0
+    if others and left < 1:
         names = ", ".join(stage.name for stage in others)
         raise UsageError(f"--gpus-per-actor {each}: leaves none of {gpus} GPUs to the {names}")
-    pools = iter(_side_by_side(others, left, cpus))
-    return [_gpu_pool(stage, 1, each, cpus) if stage.whole_index else next(pools) for stage in stages]
+    large = Bundle(each * cpus, each)
+    if not others:
+        bundles = [large] * (gpus // each)
+        return bundles, [_gpu_pool(stages[0], tuple(range(len(bundles))), each, cpus)]
+    bundles, pools = [large] * len(alone) + [Bundle(cpus, 1)] * left, []
+    costliest, shares = max(stage.cost for stage in others), sum(stage.share for stage in others)
+    for stage in stages:
+        if stage in alone:
+            pools.append(_gpu_pool(stage, (alone.index(stage),), each, cpus))
+            continue
+        actors = math.ceil(left * stage.cost / costliest)
+        shared = tuple(len(alone) + n * left // actors for n in range(actors))
+        pools.append(_gpu_pool(stage, shared, stage.share / shares, cpus))
+    return bundles, pools
 
 
-def _side_by_side(stages: Sequence[Stage], gpus: int, cpus: float) -> list[Pool]:
-    """Stages that share GPUs. Two cheap actors on one GPU would leave too little of it to the costliest; Ray Data spreads a
-    pool's actors over the nodes, and there are no more of the cheap ones than nodes as long as they cost so much less."""
-    costliest, shares = max(stage.cost for stage in stages), sum(stage.share for stage in stages)
-    return [_gpu_pool(stage, math.ceil(gpus * stage.cost / costliest), stage.share / shares, cpus) for stage in stages]
+def _gpu_pool(stage: Stage, bundles: tuple[int, ...], gpus_each: float, cpus_a_gpu: float) -> Pool:
+    gpus_each = _rounded(gpus_each)
+    cpus_each = _rounded(gpus_each * (cpus_a_gpu - WRITER_CPUS))
+    return Pool(stage, bundles, gpus_each, cpus_each, GPU_THREADS, stage.rows("cuda", GPU_THREADS))
 
 
-def _gpu_pool(stage: Stage, actors: int, gpus_each: float, cpus_a_gpu: float) -> Pool:
-    return Pool(stage, actors, gpus_each, gpus_each * cpus_a_gpu, GPU_THREADS, stage.rows("cuda", GPU_THREADS))
+def _rounded(resources: float) -> float:
+    """Down to what Ray counts in, so that shares together are never more than the whole."""
+    return math.floor(resources * 10_000 + 1e-6) / 10_000
 
 
 def _cpus_a_gpu(options: ClusterOptions, nodes: Sequence[Node]) -> float:
     """As asked for, but never more than leave half of the poorest node's CPUs to loading."""
-    return min(options.cpus_per_gpu, *(node.cpus / node.gpus / 2 for node in nodes if node.gpus))
+    poorest = min(node.cpus / node.gpus / 2 for node in nodes if node.gpus)
+    return max(WRITER_CPUS, min(options.cpus_per_gpu, poorest))
 
 
-def _on_cpus(stages: Sequence[Stage], nodes: Sequence[Node]) -> list[Pool]:
-    """One actor of every stage side by side is a group; a group is on one node, and all groups are equal."""
+def _on_cpus(stages: Sequence[Stage], nodes: Sequence[Node]) -> tuple[list[Bundle], list[Pool]]:
+    """One actor of every stage side by side is a bundle, and all bundles are equal."""
     rooms = [node.room for node in nodes if node.cpus >= 2 * LOADER_CPUS]
     if not rooms:
         raise UsageError(
@@ -158,16 +234,14 @@ def _on_cpus(stages: Sequence[Stage], nodes: Sequence[Node]) -> list[Pool]:
         )
     sizes = {room / math.ceil(room / (MODELS_SHARE * CPUS_AN_ACTOR)) for room in rooms}
     used = {size: size * _groups(rooms, size) for size in sizes}
-    # the largest that is nearly as good as the best: every group holds the models once more
+    # the largest that is nearly as good as the best: every bundle holds the models once more
     size = max(size for size in sizes if used[size] >= NEARLY * max(used.values()))
     groups, total, pools = _groups(rooms, size), sum(stage.share for stage in stages), []
     threads = max(1, int(size / MODELS_SHARE))
     for stage in stages:
-        cpus = size * stage.share / total
-        # Ray Data fuses a task into an actor that asks for the same, and loads nothing ahead
-        cpus -= 0.01 if cpus == LOADER_CPUS else 0
-        pools.append(Pool(stage, groups, 0, cpus, threads, stage.rows("cpu", threads)))
-    return pools
+        cpus = _rounded((size - WRITER_CPUS) * stage.share / total)
+        pools.append(Pool(stage, tuple(range(groups)), 0, cpus, threads, stage.rows("cpu", threads)))
+    return [Bundle(_rounded(size))] * groups, pools
 
 
 def _groups(rooms: Sequence[float], size: float) -> int:
@@ -175,31 +249,34 @@ def _groups(rooms: Sequence[float], size: float) -> int:
     return sum(int(room / size + 1e-9) for room in rooms)
 
 
-def _loaders(pools: Sequence[Pool], nodes: Sequence[Node]) -> int:
-    """What is left beside the actors, when they lie as they fit."""
-    left = [node.cpus for node in nodes]
-    gpus = [float(node.gpus) for node in nodes]
-    for pool in sorted(pools, key=lambda pool: -pool.gpus_each):
-        for _ in range(pool.actors):
-            at = [n for n in range(len(nodes)) if left[n] + 1e-9 >= pool.cpus_each and gpus[n] + 1e-9 >= pool.gpus_each]
-            if not at:
-                raise UsageError(
-                    f"the plan needs {pool.describe()}, with {pool.cpus_each:.2g} CPU each on the same node, and there "
-                    f"{_are(nodes)}: not all find room; add nodes, or ask for fewer GPUs (--gpus)"
-                )
-            chosen = max(at, key=lambda n: (gpus[n], left[n]))
-            left[chosen] -= pool.cpus_each
-            gpus[chosen] -= pool.gpus_each
-    return sum(int(cpus / LOADER_CPUS + 1e-9) for cpus in left)
+def _loaders(bundles: Sequence[Bundle], able: Sequence[Node], others: Sequence[Node]) -> int:
+    """Loading tasks that find room beside the bundles, which are on the nodes that are able to have them, and on the others."""
+    left = [[float(node.gpus), node.cpus] for node in able]
+    for bundle in sorted(bundles, key=lambda bundle: (-bundle.gpus, -bundle.cpus)):
+        roomy = [room for room in left if room[0] >= bundle.gpus and room[1] + 1e-9 >= bundle.cpus]
+        if not roomy:
+            raise UsageError(
+                f"the plan needs {len(bundles)} times {_what(bundle.cpus, bundle.gpus)} of one node, and there {_are(able)}: "
+                "not all find room; add nodes, or ask for fewer GPUs (--gpus)"
+            )
+        chosen = max(roomy)
+        chosen[0] -= bundle.gpus
+        chosen[1] -= bundle.cpus
+    free = [cpus for _, cpus in left] + [node.cpus for node in others]
+    return sum(int(cpus / LOADER_CPUS + 1e-9) for cpus in free)
 
 
 def _are(nodes: Sequence[Node]) -> str:
     """What there is, in words: equal nodes counted."""
     kinds: dict[str, int] = {}
     for node in nodes:
-        what = f"{node.cpus:g} CPU" + (f" and {node.gpus} GPU" if node.gpus else "")
+        what = _what(node.cpus, node.gpus)
         kinds[what] = kinds.get(what, 0) + 1
     if not kinds:
         return "is no node"
     listed = ", ".join(f"{count} of {what}" for what, count in sorted(kinds.items()))
     return f"{'is one node' if len(nodes) == 1 else f'are {len(nodes)} nodes'}: {listed}"
+
+
+def _what(cpus: float, gpus: int) -> str:
+    return f"{cpus:g} CPU" + (f" and {gpus} GPU" if gpus else "")

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 class Progress:
     def __init__(self, total: int, every_s: float | None = None) -> None:
-        self._total, self._done, self._statuses = total, 0, Counter()
+        self._total, self._unheard, self._statuses = total, 0, Counter()
         self._terminal = sys.stderr.isatty()
         self._every_s = every_s if every_s is not None else (0.5 if self._terminal else 10)
         self._start = self._shown = time.monotonic()
@@ -18,17 +18,25 @@ class Progress:
     def add(self, statuses: dict[str, int]) -> None:
         """Count rows that have been written."""
         self._statuses.update(statuses)
-        self._done = self._statuses.total()
         now = self._latest = time.monotonic()
         if self._first is None:
-            self._first = (now, self._done)  # the rate is taken from here, so that start-up does not count
-        if now - self._shown >= self._every_s or self._done >= self._total:
+            self._first = (now, self.photos)  # the rate is taken from here, so that start-up does not count
+        if now - self._shown >= self._every_s or self.photos >= self._total:
             self._shown = now
             print(self._line(now), end="\r" if self._terminal else "\n", file=sys.stderr, flush=True)
+
+    def found_done(self, photos: int) -> None:
+        """So many are written in all; of some, nothing was heard before what would have said so was stopped."""
+        self._unheard = photos - self._statuses.total()
 
     def close(self) -> None:
         if self._terminal:
             print(file=sys.stderr)
+
+    @property
+    def photos(self) -> int:
+        """That are written."""
+        return self._statuses.total() + self._unheard
 
     @property
     def seconds(self) -> float:
@@ -42,18 +50,18 @@ class Progress:
     @property
     def rate(self) -> float:
         """Photos a second since then; of all, where there are no others."""
-        return self._rate() or (self._done / self.seconds if self._done else 0.0)
+        return self._rate() or self.photos / self.seconds
 
     def _rate(self) -> float:
         """0 until a second part has been written."""
         first_time, first_done = self._first or (self._start, 0)
-        return (self._done - first_done) / (self._latest - first_time) if self._done > first_done else 0.0
+        return (self.photos - first_done) / (self._latest - first_time) if self.photos > first_done else 0.0
 
     def _line(self, now: float) -> str:
         rate = self._rate()
-        left = timedelta(seconds=round((self._total - self._done) / rate)) if rate else None
+        left = timedelta(seconds=round((self._total - self.photos) / rate)) if rate else None
         speed = f"{rate:.1f} photos/s · {left} left" if rate else "warming up"
-        share = 100 * self._done / max(self._total, 1)
+        share = 100 * self.photos / max(self._total, 1)
         counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self._statuses.items()))
         elapsed = timedelta(seconds=round(now - self._start))
-        return f"[{elapsed}] {self._done:,} of {self._total:,} ({share:.0f} %) · {speed} · {counts}"
+        return f"[{elapsed}] {self.photos:,} of {self._total:,} ({share:.0f} %) · {speed} · {counts}"

@@ -15,10 +15,11 @@ from geoloc.index.build import write_index
 from geoloc.index.rows import in_order, indexed_rows
 from geoloc.index.store import IndexInfo, publish, read_info
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.cluster import connect
 from geoloc.pipeline.job_options import IndexOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe_encoder
+from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.ranking.options import part_rows
@@ -70,7 +71,7 @@ def _gallery(draft: Path, models: EncoderConfig) -> IndexInfo:
 def _run(options: IndexOptions, models: EncoderConfig, folder: Folder) -> int:
     connect()
     stage = Stage("encoder", functools.partial(_build_referencer, models, options.vectors == "multimodal"))
-    plan = make_plan(options.cluster, [stage])
+    placement = Placement(options.cluster, [stage])
     encoder = probe_encoder(models)
     run = Run(folder / "build", "references", REFERENCE)
     run.settle(
@@ -90,9 +91,8 @@ def _run(options: IndexOptions, models: EncoderConfig, folder: Folder) -> int:
     stream = Stream(
         run,
         load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=options.picture_px),
-        plan=plan,
+        placement=placement,
         max_failing_share=options.photos.max_failing_share,
-        stall_minutes=options.cluster.stall_minutes,
         max_part_rows=part_rows(options.picture_px, 4_096),
     )
     work = stream.work()

@@ -14,14 +14,16 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from ray.util.placement_group import PlacementGroup
 
 from geoloc.errors import ACCESS, SourceFailingError, UsageError
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.pipeline.models import ModelActor
-from geoloc.pipeline.plan import LOADER_CPUS, Plan, Pool
+from geoloc.pipeline.placement import InBundles, Placement
+from geoloc.pipeline.plan import LOADER_CPUS, WRITER_CPUS, Pool
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import Run, Unit
-from geoloc.pipeline.watch import Pulse, stopped_when_stalled
+from geoloc.pipeline.watch import Pulse, interrupted_by, stalled
 from geoloc.results.parts import Parts
 from geoloc.schema import SECONDS
 
@@ -67,16 +69,14 @@ class Stream:
 
     run: Run
     load: LoadOptions
-    plan: Plan
-    """The stages of actors, in their order, and how many of each there are."""
+    placement: Placement
+    """Of the stages of actors, in their order."""
     finish: Callable[[pa.Table], pa.Table] | None = None
     """Last touch before a part is written."""
     max_failing_share: float = 1.0
     """Of the last RECENT photos: more that cannot be had stop the work."""
     max_part_rows: int = 25_000
     """Rows of the largest results file; a small archive has smaller ones."""
-    stall_minutes: float = 0
-    """Without a sign of life from any stage, after which the work stops (0: never)."""
 
     def work(self) -> Work:
         """Do it, showing progress. Raises SourceFailingError, StalledError, and UsageError where there is no space left."""
@@ -84,26 +84,52 @@ class Stream:
         work = Work()
         if not left:
             return work
-        log.info("To do: %s photos; %s", f"{left:,}", self.plan.describe())
-        progress, pulse = Progress(left), Pulse.remote([LOADING, *(pool.stage.name for pool in self.plan.pools)])
-        part_rows = int(np.clip(left // 64, 64, self.max_part_rows))
+        log.info("To do: %s photos; %s", f"{left:,}", self.placement.plan.describe())
+        progress, part_rows = Progress(left), int(np.clip(left // 64, 64, self.max_part_rows))
         try:
-            with stopped_when_stalled(pulse, self.stall_minutes):
-                for receipt in self._receipts(units, part_rows, pulse):
-                    statuses = json.loads(receipt.pop("statuses"))
-                    progress.add(statuses)
-                    work.photos += sum(statuses.values())
-                    for name, seconds in receipt.items():
-                        work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
+            while units and not self._through(units, part_rows, progress, work):
+                self.placement.adapt()
+                self.run.parts.remove_drafts()
+                units, still = self.run.pending()
+                progress.found_done(left - still)
+                log.info("Laid out anew: %s photos are left; %s", f"{still:,}", self.placement.plan.describe())
         except ray.exceptions.RayError as error:
             raise _reason(error) from error
         finally:
             progress.close()
+            work.photos = progress.photos
             work.seconds, work.rate = progress.seconds, progress.rate
             work.first_seconds, work.first_photos = progress.first
         return work
 
-    def _receipts(self, units: list[Unit], part_rows: int, pulse: ray.actor.ActorHandle) -> Iterator[dict]:
+    def _through(self, units: list[Unit], part_rows: int, progress: Progress, work: Work) -> bool:
+        """Whether all of it was done; what was not is to be done on other nodes."""
+        pulse = Pulse.remote([LOADING, *(pool.stage.name for pool in self.placement.plan.pools)])
+
+        def find() -> Exception | None:
+            if reason := self.placement.change():
+                return _ClusterChangedError(reason)
+            return stalled(pulse, self.placement.options.stall_minutes)
+
+        with self.placement.reserved() as group:
+            try:
+                with interrupted_by(find):
+                    for receipt in self._receipts(units, part_rows, pulse, group):
+                        progress.add(json.loads(receipt.pop("statuses")))
+                        for name, seconds in receipt.items():
+                            work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
+            except _ClusterChangedError as change:
+                log.info(
+                    "Stopped to lay the work out anew: %s (--adapt-minutes %g)",
+                    change,
+                    self.placement.options.adapt_minutes,
+                )
+                return False
+        return True
+
+    def _receipts(
+        self, units: list[Unit], part_rows: int, pulse: ray.actor.ActorHandle, group: PlacementGroup
+    ) -> Iterator[dict]:
         """One for every part written: its rows by status, and the seconds its photos took by stage.
 
         Whatever dies on the way (a task, an actor, a node), Ray runs again; a receipt means that rows are on storage.
@@ -121,20 +147,29 @@ class Stream:
             batch_format="pyarrow",
             num_cpus=LOADER_CPUS,
         )
-        for pool in self.plan.pools:
-            answers = _through(answers, pool, pulse)
+        pools, bundles = self.placement.plan.pools, self.placement.plan.bundles
+        for pool in pools:
+            answers = _in_pool(answers, pool, pulse, group)
+        writers = 1 + pools[0].actors // 8
         receipts = answers.map_batches(
             _Writer,
             fn_constructor_args=(self.run.parts, self.finish),
             batch_format="pyarrow",
             batch_size=part_rows,
-            compute=ray.data.ActorPoolStrategy(size=1 + self.plan.pools[0].actors // 8),
-            num_cpus=0,
+            compute=ray.data.ActorPoolStrategy(size=writers),
+            num_cpus=WRITER_CPUS,
+            ray_remote_args_fn=InBundles(group, [n * len(bundles) // writers for n in range(writers)]),
         )
         return receipts.iter_rows()
 
 
-def _through(rows: ray.data.Dataset, pool: Pool, pulse: ray.actor.ActorHandle) -> ray.data.Dataset:
+class _ClusterChangedError(Exception):
+    """So much that the work is laid out anew."""
+
+
+def _in_pool(
+    rows: ray.data.Dataset, pool: Pool, pulse: ray.actor.ActorHandle, group: PlacementGroup
+) -> ray.data.Dataset:
     """A stage of actors, as many from first to last, because a model takes long to load."""
     return rows.map_batches(
         ModelActor,
@@ -144,6 +179,7 @@ def _through(rows: ray.data.Dataset, pool: Pool, pulse: ray.actor.ActorHandle) -
         compute=ray.data.ActorPoolStrategy(size=pool.actors),
         num_cpus=pool.cpus_each,
         num_gpus=pool.gpus_each or None,
+        ray_remote_args_fn=InBundles(group, pool.bundles),
     )
 
 

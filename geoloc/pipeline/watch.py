@@ -8,14 +8,16 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 import ray
 
 from geoloc.errors import StalledError
+from geoloc.pipeline.cluster import describe_free
 
-POLL_S, ANSWER_S = 5, 30
-"""Between two looks, and that a look may take."""
+POLL_S, ANSWER_S, AGAIN_S = 5, 30, 30
+"""Between two looks, that a look may take, and between two attempts to wake who waits."""
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
@@ -38,45 +40,61 @@ class Pulse:
         return now - latest, "; ".join(said)
 
 
-@contextlib.contextmanager
-def stopped_when_stalled(pulse: ray.actor.ActorHandle, minutes: float) -> Iterator[None]:
-    """Raises StalledError out of what waits in here, where no stage has said anything for so long; never for 0 minutes.
+def stalled(pulse: ray.actor.ActorHandle, minutes: float) -> StalledError | None:
+    """Whether no stage has said anything for so long; never for 0 minutes."""
+    try:
+        seconds, said = ray.get(pulse.quiet.remote(), timeout=ANSWER_S)
+    except ray.exceptions.RayError:  # its node is gone, or busy beyond answering: another look will tell
+        return None
+    if not minutes or seconds <= 60 * minutes:
+        return None
+    return StalledError(
+        f"no stage has done anything for {seconds / 60:.0f} minutes (--stall-minutes {minutes:g}): {said}; free are "
+        f"{describe_free()}. The same command goes on from here"
+    )
 
-    Only the main thread can be woken; elsewhere nobody watches.
+
+@contextlib.contextmanager
+def interrupted_by(find: Callable[[], Exception | None]) -> Iterator[None]:
+    """Asks now and then, and raises what is found out of whatever waits in here.
+
+    Only the main thread can be woken; elsewhere nobody asks.
     """
-    if not minutes or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    reasons: list[str] = []
-    stop = threading.Event()
-    watch = threading.Thread(target=_watch, args=(pulse, minutes, reasons, stop), daemon=True)
+    found: list[Exception] = []
+    stop, ended, before = threading.Event(), False, signal.getsignal(signal.SIGINT)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if found:
+            raise KeyboardInterrupt
+        if callable(before):
+            before(number, frame)
+
+    watch = threading.Thread(target=_watch, args=(find, found, stop), daemon=True)
+    signal.signal(signal.SIGINT, interrupt)  # what a shell starts in the background ignores it otherwise
     watch.start()
     try:
-        yield
-    except KeyboardInterrupt:
-        if reasons:
-            raise StalledError(reasons[0]) from None
-        raise
-    finally:
-        stop.set()
-        watch.join()
-
-
-def _watch(pulse: ray.actor.ActorHandle, minutes: float, reasons: list[str], stop: threading.Event) -> None:
-    while not stop.wait(POLL_S):
         try:
-            seconds, said = ray.get(pulse.quiet.remote(), timeout=ANSWER_S)
-        except ray.exceptions.RayError:  # its node is gone, or busy beyond answering: another look will tell
-            continue
-        if seconds > 60 * minutes:
-            reasons.append(
-                f"no stage has done anything for {seconds / 60:.0f} minutes (--stall-minutes {minutes:g}): {said}; free are "
-                f"{_free()}. The same command goes on from here"
-            )
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-            return
+            yield
+            ended = True
+        finally:
+            stop.set()
+            watch.join()
+            signal.signal(signal.SIGINT, before)
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        if not ended:  # what is found at the very end no longer matters
+            raise found[0] from None
 
 
-def _free() -> str:
-    there, free = ray.cluster_resources(), ray.available_resources()
-    return " and ".join(f"{free.get(kind, 0):g} of {there.get(kind, 0):g} {kind}" for kind in ("CPU", "GPU"))
+def _watch(find: Callable[[], Exception | None], found: list[Exception], stop: threading.Event) -> None:
+    while not found and not stop.wait(POLL_S):
+        with contextlib.suppress(ray.exceptions.RayError):
+            if error := find():
+                found.append(error)
+    while found and not stop.is_set():
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        stop.wait(AGAIN_S)  # what is raised amid a finalizer is lost

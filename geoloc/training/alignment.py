@@ -19,9 +19,10 @@ import pyarrow.compute as pc
 from geoloc.encoders.config import ALIGNMENT, WEIGHTS, EncoderConfig, image_model
 from geoloc.errors import UsageError
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.cluster import connect
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe_encoder
+from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.recipes.stage import Answer, Stage
@@ -29,7 +30,7 @@ from geoloc.results.parts import Parts
 from geoloc.schema import REFERENCE
 from geoloc.storage import Folder
 from geoloc.training.curve import loss_page
-from geoloc.training.fitting import PROGRESS, Diary, count, fit, in_all_workers, resumed, training_workers, watched
+from geoloc.training.fitting import PROGRESS, TRAIN, Diary, fit, in_all_workers, resumed, team, watched
 from geoloc.training.job_options import AlignmentOptions
 from geoloc.training.options import TrainingOptions
 
@@ -78,9 +79,8 @@ def _run(options: AlignmentOptions, models: EncoderConfig, run: Run) -> int:
         stream = Stream(
             run,
             load=options.photos.load_options(encoder.view, options.s3, need_position=True),
-            plan=make_plan(options.cluster, [Stage("encoder", functools.partial(_build_featurer, models))]),
+            placement=Placement(options.cluster, [Stage("encoder", functools.partial(_build_featurer, models))]),
             max_failing_share=options.photos.max_failing_share,
-            stall_minutes=options.cluster.stall_minutes,
             max_part_rows=4_096,
         )
         for line in stream.work().lines():
@@ -120,27 +120,29 @@ def _check_features(features: Run, run: Run) -> None:
 
 def _fit(options: AlignmentOptions, models: EncoderConfig, folder: Folder, parts: Parts, photos: int) -> None:
     training = options.training
-    workers, gpus = training_workers(training.workers, options.cluster)
-    if training.batch_size % workers:
-        raise UsageError(f"--batch-size {training.batch_size}: must be divisible by the {workers} workers (--workers)")
+    workers = team(training.workers, options.cluster).together()  # a batch is shared out evenly
+    if training.batch_size % workers.workers:
+        raise UsageError(
+            f"--batch-size {training.batch_size}: must be divisible by the {workers.workers} workers (--workers)"
+        )
     steps = training.epochs * (photos // training.batch_size)
     log.info(
         "Training: %s photos, %s steps of %s, %s",
         f"{photos:,}",
         f"{steps:,}",
         training.batch_size,
-        count(workers, gpus),
+        workers.describe(),
     )
     worker = functools.partial(train_worker, training, models, folder, parts)
     with watched(folder, steps, lambda point: f"text {point['text']:.3f}, location {point['location']:.3f}"):
-        result = fit(worker, folder, workers, gpus)
+        result = fit(worker, folder, workers)
     with result.checkpoint.as_directory() as checkpoint:
         folder.write(WEIGHTS, (Path(checkpoint) / WEIGHTS).read_bytes())
         card = json.loads((Path(checkpoint) / "card.json").read_bytes())
     history = json.loads(folder.read(PROGRESS))["history"]
     folder.write("report.html", loss_page(history, card | {"photos": photos, "output": folder.uri}))
     folder.write(ALIGNMENT, json.dumps(card, indent=1).encode())
-    folder.filesystem.rm(folder.path("train"), recursive=True)
+    folder.filesystem.rm(folder.path(TRAIN), recursive=True)
     log.info("Alignment: %s; use it with --encoder %s", folder.uri, folder.uri)
 
 

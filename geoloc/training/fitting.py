@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,58 +16,110 @@ import pyarrow.fs
 
 from geoloc.errors import UsageError
 from geoloc.pipeline.options import ClusterOptions
+from geoloc.recipes.stage import Stage
 from geoloc.storage import Folder
 
 if TYPE_CHECKING:
     from ray.train import Result
+    from ray.train.torch import TorchTrainer
 
 log = logging.getLogger("geoloc")
 
 PROGRESS = "progress.json"
+TRAIN = "train"
+"""Ray Train's folder, with its checkpoints, in that of the training."""
+FAILURES = 3
+"""That are borne from one checkpoint to the next."""
 WRITE_S, WATCH_S = 0.5, 5
 """Seconds between two writings, and two showings, of the progress."""
 
 
-def training_workers(workers: int | None, cluster: ClusterOptions) -> tuple[int, int]:
-    """How many training processes, and how many GPUs there are for them, one each."""
-    import ray
+@dataclass(frozen=True)
+class Team:
+    """Training processes."""
 
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if cluster.gpus is None else cluster.gpus
-    return workers or max(1, gpus), gpus
+    workers: int
+    gpus: bool
+    """Whether each has one; else they compute on CPUs."""
+    fewest: int
+    """That go on where nodes are lost, from the last checkpoint; those that come back are taken up again."""
+
+    def describe(self) -> str:
+        return f"{self.workers} {'worker' if self.workers == 1 else 'workers'} on {'GPUs' if self.gpus else 'CPUs'}"
+
+    def of(self, workers: int) -> "Team":
+        """No more than so many."""
+        return replace(self, workers=min(workers, self.workers), fewest=min(workers, self.fewest))
+
+    def together(self) -> "Team":
+        """All of them or none."""
+        return replace(self, fewest=self.workers)
 
 
-def count(workers: int, gpus: int) -> str:
-    return f"{workers} {'worker' if workers == 1 else 'workers'} on {'GPUs' if gpus else 'CPUs'}"
+def team(workers: int | None, options: ClusterOptions) -> Team:
+    """As many as are asked for, or one a GPU, or one. Raises UsageError where the cluster lacks the GPUs that are asked for, also
+    after ``wait_minutes``."""
+    from geoloc.pipeline.placement import Placement
+
+    gpus = Placement(options, [Stage("trainer", print)]).plan.gpus
+    if gpus and workers and workers > gpus:
+        raise UsageError(f"--workers {workers}: there are {gpus} GPUs for them (--gpus)")
+    found = workers or max(1, gpus)
+    return Team(found, gpus > 0, min(found, options.min_gpus or 1) if gpus else found)
 
 
-def fit(worker: Callable[[], None], folder: Folder, workers: int, gpus: int) -> "Result":
+def fit(worker: Callable[[], None], folder: Folder, team: Team) -> "Result":
     """Run it in every worker to its end, from the last checkpoint in ``folder`` where there is one.
 
+    Of failures, a few are borne from checkpoint to checkpoint, and not in all: a long training on nodes that come and go has many.
     Raises UsageError for what went wrong in all workers alike (``in_all_workers``).
     """
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    result = None
+    while result is None:
+        before = _checkpoints(folder)
+        try:
+            result = _trainer(worker, folder, team).fit()
+        except TrainingFailedError as error:
+            if _checkpoints(folder) == before:
+                raise
+            log.warning(
+                "The training failed and goes on from its last checkpoint: %s", str(error).strip().split("\n")[-1]
+            )
+    if problem := (result.metrics or {}).get("problem"):
+        raise UsageError(problem)
+    return result
+
+
+def _trainer(worker: Callable[[], None], folder: Folder, team: Team) -> "TorchTrainer":
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     filesystem = None
     if not folder.is_local:
         filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(folder.filesystem))
-    trainer = TorchTrainer(
+    return TorchTrainer(
         functools.partial(_reporting, worker),
         scaling_config=ScalingConfig(
-            num_workers=workers, use_gpu=gpus > 0, resources_per_worker={"CPU": 0.5} | ({"GPU": 1} if gpus else {})
+            num_workers=team.workers if team.fewest == team.workers else (team.fewest, team.workers),
+            use_gpu=team.gpus,
+            resources_per_worker={"CPU": 0.5} | ({"GPU": 1} if team.gpus else {}),
         ),
         run_config=RunConfig(
-            name="train",
+            name=TRAIN,
             storage_path=folder.path(),
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=3),
+            failure_config=FailureConfig(max_failures=FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )
-    result = trainer.fit()
-    if problem := (result.metrics or {}).get("problem"):
-        raise UsageError(problem)
-    return result
+
+
+def _checkpoints(folder: Folder) -> bytes:
+    """Ray Train's own list of them."""
+    name = "checkpoint_manager_snapshot.json"
+    return (folder / TRAIN).read(name) if (folder / TRAIN).exists(name) else b""
 
 
 def _reporting(worker: Callable[[], None]) -> None:

@@ -31,7 +31,7 @@ from geoloc.ranking.options import ADAPTER_FILES, PROMPT, PromptOptions, RankerO
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 from geoloc.training.curve import ranker_page
-from geoloc.training.fitting import PROGRESS, Diary, count, fit, in_all_workers, resumed, training_workers, watched
+from geoloc.training.fitting import PROGRESS, TRAIN, Diary, fit, in_all_workers, resumed, team, watched
 from geoloc.training.job_options import RankerJobOptions
 from geoloc.training.options import RankerTrainingOptions
 
@@ -72,17 +72,17 @@ def _run(options: RankerJobOptions, folder: Folder) -> int:
             + ("" if validation else f", {photos - left:,} of them for --validation-photos")
         )
     connect()
-    workers, gpus = training_workers(training.workers, options.cluster)
-    if (useful := training.useful(workers)) < workers:
+    workers = team(training.workers, options.cluster)
+    if (useful := training.useful(workers.workers)) < workers.workers:
         log.info(
             "%s of %s workers are used: the %s photos of a step (--photos-a-step) are %s each for them, and would be no sooner "
             "done by more",
             useful,
-            workers,
+            workers.workers,
             training.photos_a_step,
-            training.share(workers),
+            training.share(workers.workers),
         )
-        workers, gpus = useful, min(gpus, useful)
+        workers = workers.of(useful)
     facts = probe_ranker(RankerOptions(options.model, None, options.prompt))
     _settle(folder, options, facts.fingerprint)
     steps = training.epochs * (left // training.photos_a_step)
@@ -92,11 +92,11 @@ def _run(options: RankerJobOptions, folder: Folder) -> int:
         f"{min(training.validation_photos, held_out if validation else photos):,}",
         f"{steps:,}",
         training.photos_a_step,
-        count(workers, gpus),
+        workers.describe(),
     )
     worker = functools.partial(train_worker, options, folder, TrainingSet(parts, validation, facts.view))
     with watched(folder, steps, lambda p: f"loss {p['loss']:.3f}, nearest first {100 * p['nearest_first']:.0f} %"):
-        result = fit(worker, folder, workers, gpus)
+        result = fit(worker, folder, workers)
     _publish(options, folder, result, {"photos": left, "steps": steps, "model": options.model, "output": folder.uri})
     return 0
 
@@ -127,7 +127,7 @@ def _publish(options: RankerJobOptions, folder: Folder, result, facts: dict) -> 
     settings = facts | {"training": asdict(options.training), "prompt": asdict(options.prompt)}
     folder.write("report.html", ranker_page(curves["history"], curves["validations"], settings))
     write_prompt(folder, options.prompt)
-    folder.filesystem.rm(folder.path("train"), recursive=True)
+    folder.filesystem.rm(folder.path(TRAIN), recursive=True)
     if curves["validations"]:
         last = curves["validations"][-1]
         log.info(

@@ -1,6 +1,7 @@
 """A run that goes nowhere ends, and says where it stands."""
 
 import functools
+import signal
 import time
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from geoloc.photos.load import LoadOptions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import View
 from geoloc.pipeline import watch
-from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.cluster import connect
 from geoloc.pipeline.options import ClusterOptions
+from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.recipes.stage import Stage
@@ -58,17 +60,20 @@ def release(tmp_path, ray_cluster):
     ],
 )
 def test_a_run_that_stands_still_stops(tmp_path, monkeypatch, release, build, minutes, said):
+    """Also where a shell started it in the background, and it ignores SIGINT."""
     monkeypatch.setattr(watch, "POLL_S", 0.5)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     (tmp_path / "photos").mkdir()
     for number in range(3):
         Image.new("RGB", (20, 20)).save(tmp_path / "photos" / f"{number}.png")
     run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
     run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
     connect()
-    plan = make_plan(ClusterOptions(), [Stage("judge", functools.partial(build, release=release))])
-    stream = Stream(run, LoadOptions(DecodeOptions(View(16))), plan, stall_minutes=minutes)
+    stages = [Stage("judge", functools.partial(build, release=release))]
+    stream = Stream(run, LoadOptions(DecodeOptions(View(16))), Placement(ClusterOptions(stall_minutes=minutes), stages))
     start = time.monotonic()
     with pytest.raises(StalledError, match=rf"no stage has done anything for 0 minutes .*{said}.*free are .* CPU and "):
         stream.work()
+    assert signal.signal(signal.SIGINT, before) is signal.SIG_IGN
     assert time.monotonic() - start < 90
     assert run.pending()[1] == 3

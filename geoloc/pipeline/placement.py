@@ -1,0 +1,179 @@
+"""Where a plan is on the cluster: its bundles are reserved before anything runs, as one placement group, and laid out anew when the
+cluster has changed.
+
+A placement group is all there or not at all, so two jobs do not halve each other's GPUs for ever; while it waits, autoscalers
+add nodes for it; it goes with its job, however that ends; and whatever runs in it ends with it.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from geoloc.errors import StalledError, UsageError
+from geoloc.pipeline.cluster import cluster_nodes, describe_free, free_nodes
+from geoloc.pipeline.options import ClusterOptions
+from geoloc.pipeline.plan import Bundle, Plan, check_options, lay_out, parse_labels
+from geoloc.recipes.stage import Stage
+
+log = logging.getLogger("geoloc")
+
+POLL_S = 2
+"""Between two looks at a cluster that is to grow."""
+PLACE_S = 20
+"""That a cluster has to place what its nodes have room for; if it takes longer, others are there."""
+WORTH = 1.2
+"""Times as many GPUs, or CPUs where there are none, are worth loading all models anew."""
+
+
+class Placement:
+    """A job's stages on the cluster's nodes."""
+
+    def __init__(self, options: ClusterOptions, stages: Sequence[Stage]) -> None:
+        """Lay them out. A cluster that is to grow (``wait_minutes``) is asked for the GPUs that are wanted, and waited for; where
+        none are named, any that come in that time are used.
+
+        Raises UsageError, instead of hanging, where the cluster lacks what the plan needs.
+        """
+        check_options(options)
+        self.options, self._stages = options, stages
+        self.plan = self._wait_for_nodes()
+        self._nodes_plan = self.plan
+        """For all that the nodes have; ``plan`` is for less where others are there."""
+        self._group: PlacementGroup | None = None
+        self._missing: PlacementGroup | None = None
+        self._changed: tuple[str, float] | None = None
+
+    @contextlib.contextmanager
+    def reserved(self) -> Iterator[PlacementGroup]:
+        """The plan's bundles. Where other jobs have them, the plan becomes one for what those leave, or waits for them.
+
+        What still runs in the bundles afterwards is ended. Raises StalledError where they are not to be had for
+        ``stall_minutes``.
+        """
+        self._changed, self._group = None, self._ask(self.plan.bundles)
+        try:
+            self._wait_for_room()
+            if (missing := (self.options.gpus or 0) - self.plan.gpus) > 0:  # for an autoscaler to see
+                each = self.options.gpus_per_actor
+                self._missing = self._ask([dataclasses.replace(self.plan.bundles[0], gpus=each)] * (missing // each))
+            yield self._group
+        finally:
+            for group in filter(None, (self._group, self._missing)):
+                remove_placement_group(group)
+            self._group = self._missing = None
+
+    def change(self) -> str | None:
+        """Why the stages should be laid out anew now, where nodes were lost, or more joined, ``adapt_minutes`` ago."""
+        if not self.options.adapt_minutes or not (reason := self._reason()):
+            self._changed = None
+        elif self._changed is None or self._changed[0] != reason:
+            self._changed = reason, time.monotonic()
+        elif time.monotonic() - self._changed[1] >= 60 * self.options.adapt_minutes:
+            return reason
+        return None
+
+    def adapt(self) -> None:
+        """Lay the stages out over the nodes that there are now. Raises UsageError where that is no longer possible."""
+        self.plan = self._nodes_plan = self._plan_for(cluster_nodes())
+
+    def _wait_for_nodes(self) -> Plan:
+        options = self.options
+        deadline = time.monotonic() + 60 * options.wait_minutes
+        asked = announced = None
+        try:
+            while True:
+                nodes, late = cluster_nodes(), time.monotonic() >= deadline
+                may_come = options.gpus is None and not any(node.gpus for node in nodes)
+                try:
+                    if late or not may_come:
+                        return lay_out(options, self._stages, nodes, options.min_gpus if late else None)
+                except UsageError:
+                    if late:
+                        raise
+                if not announced:
+                    log.info("Waiting up to %g minutes for the cluster to grow (--wait-minutes)", options.wait_minutes)
+                    announced = True
+                    if options.gpus:
+                        each = options.gpus_per_actor
+                        asked = self._ask([Bundle(0, each)] * (options.gpus // each))
+                time.sleep(POLL_S)
+        finally:
+            if asked:
+                remove_placement_group(asked)
+
+    def _wait_for_room(self) -> None:
+        start, announced = time.monotonic(), False
+        while not self._group.wait(PLACE_S):
+            waited = (time.monotonic() - start) / 60
+            if self.options.stall_minutes and waited >= self.options.stall_minutes:
+                raise StalledError(
+                    f"the plan ({self.plan.describe()}) found no room for {waited:.0f} minutes (--stall-minutes "
+                    f"{self.options.stall_minutes:g}): free are {describe_free()}. The same command goes on from here"
+                )
+            if not announced:
+                log.info("Waiting for room for %s: free are %s", self.plan.describe(), describe_free())
+                announced = True
+            with contextlib.suppress(UsageError):  # nor is there room for less
+                plan = self._plan_for(free_nodes(), self._fewest())
+                remove_placement_group(self._group)
+                self.plan, self._group = plan, self._ask(plan.bundles)
+
+    def _fewest(self) -> int | None:
+        """GPUs that will do in the face of other jobs; none where the plan has none."""
+        if not self.plan.gpus:
+            return None
+        return self.options.min_gpus or self.options.gpus or self.options.gpus_per_actor
+
+    def _plan_for(self, nodes: list, at_least: int | None = None) -> Plan:
+        """On GPUs where the plan is on them: it took the models' time to be worth that."""
+        if at_least is None and self.plan.gpus:
+            at_least = self.options.min_gpus or self.options.gpus_per_actor
+        return lay_out(self.options, self._stages, nodes, at_least)
+
+    def _reason(self) -> str | None:
+        try:
+            plan = self._plan_for(cluster_nodes())
+        except UsageError:  # nodes to go on with have yet to come, and Ray waits for them
+            return None
+        if placement_group_table(self._group)["state"] != "CREATED":
+            return "nodes were lost" if (plan.gpus, plan.cpus) < (self.plan.gpus, self.plan.cpus) else None
+        if plan.gpus:
+            return "GPUs are free" if self._free_gpus(plan) >= max(1, (WORTH - 1) * self.plan.gpus) else None
+        return "nodes have joined" if plan.cpus >= WORTH * self._nodes_plan.cpus else None
+
+    def _free_gpus(self, plan: Plan) -> float:
+        """Of those that a plan would use more."""
+        free = ray.available_resources().get("GPU", 0)
+        if self._missing and placement_group_table(self._missing)["state"] == "CREATED":
+            free += sum(bundle.get("GPU", 0) for bundle in self._missing.bundle_specs)
+        return min(free, plan.gpus - self.plan.gpus)
+
+    def _ask(self, bundles: Sequence[Bundle]) -> PlacementGroup:
+        resources = [{"CPU": bundle.cpus} | ({"GPU": bundle.gpus} if bundle.gpus else {}) for bundle in bundles]
+        asked = [{kind: amount for kind, amount in each.items() if amount} for each in resources]
+        labels = parse_labels(self.options.label_selector)
+        return placement_group(
+            asked, strategy="SPREAD", bundle_label_selector=[labels] * len(asked) if labels else None
+        )
+
+
+class InBundles:
+    """Tells Ray Data where each actor of a pool goes, as it starts them: ``ray_remote_args_fn``.
+
+    Ray Data is about to drop that (2.64), and has nothing else yet that tells one actor of a pool from another. Without it, actors
+    that have a small share of a GPU crowd on one, and leave no whole one for one with a large share.
+    """
+
+    def __init__(self, group: PlacementGroup, bundles: Sequence[int]) -> None:
+        self._group, self._left = group, list(bundles)
+
+    def __call__(self) -> dict:
+        """One that comes when all have come replaces one that did not get ready, wherever that was."""
+        bundle = self._left.pop(0) if self._left else -1
+        return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, bundle)}
