@@ -29,7 +29,7 @@ def ray_cluster(s3):
 
     with tempfile.TemporaryDirectory() as folder:
         put_haproxy_in_front(folder)
-        yield ray.init(num_cpus=4, logging_level=logging.ERROR, log_to_driver=False)
+        yield ray.init("local", num_cpus=4, logging_level=logging.ERROR, log_to_driver=False)
         ray.shutdown()
 
 

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import ray
 from PIL import Image
-from ray.cluster_utils import AutoscalingCluster, Cluster
+from ray.cluster_utils import Cluster
 
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions
@@ -166,17 +167,72 @@ def change(folder: Path) -> dict:
     return {"status": status, "rows": scene.rows()}
 
 
-def autoscaled(folder: Path) -> dict:
-    """A cluster of no GPU whose autoscaler brings two nodes of them when they are asked for."""
-    scene = Scene(folder, 20)
-    gpu = {"resources": {"CPU": 2, "GPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 3}
-    cluster = AutoscalingCluster({"CPU": 2}, {"gpu": gpu}, autoscaler_v2=True, idle_timeout_minutes=5)
-    cluster.start()
+FAKE_HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
+"""The name that Ray's provider of made-up nodes has for the head."""
+
+
+@contextmanager
+def growing(folder: Path, head: dict, kinds: dict[str, dict]) -> Iterator[str]:
+    """The address of a cluster to which Ray's autoscaler adds made-up nodes of these kinds."""
+    types = {name: {"node_config": {}, "min_workers": 0} | kind for name, kind in kinds.items()}
+    types["ray.head.default"] = {"resources": head, "node_config": {}, "max_workers": 0}
+    commands = [
+        "head_start_ray_commands",
+        "worker_start_ray_commands",
+        "initialization_commands",
+        "cluster_synced_files",
+    ]
+    commands += [f"{who}setup_commands" for who in ("", "head_", "worker_")]
+    config = {
+        "cluster_name": "made_up",
+        "max_workers": 8,
+        "provider": {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "launch_multiple": True,
+            "head_node_id": FAKE_HEAD,
+        },
+        "available_node_types": types,
+        "head_node_type": "ray.head.default",
+        "idle_timeout_minutes": 5,
+        "upscaling_speed": 1,
+        "auth": {"ssh_user": "nobody"},
+        "file_mounts": {},
+    } | {key: [] for key in commands}
+    file = folder / "cluster.yaml"
+    file.write_text(json.dumps(config))
+    ours = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1"}
+    ours |= {"RAY_CLOUD_INSTANCE_ID": FAKE_HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD}
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # of the job too
+    command = [
+        "ray",
+        "start",
+        "--head",
+        "--block",
+        "--port=6379",
+        f"--autoscaling-config={file}",
+        "--num-cpus=2",
+    ]
+    with (folder / "ray").open("w") as log:
+        ray_head = subprocess.Popen(
+            command, env=os.environ | ours, stdout=log, stderr=log, start_new_session=True, text=True
+        )
     try:
-        status = scene.start("auto", ClusterOptions(gpus=4, wait_minutes=3), Models("judge")).wait(250)
+        until(lambda: "runtime started" in (folder / "ray").read_text(), "the head")
+        yield f"{ray.util.get_node_ip_address()}:6379"
     finally:
-        cluster.shutdown()
-    return {"status": status, "gpus": len(scene.places("judge"))}
+        for process in [*psutil.Process(ray_head.pid).children(recursive=True), ray_head]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def autoscaled(folder: Path) -> dict:
+    """A cluster of no GPU whose autoscaler brings two nodes of two when four are asked for."""
+    scene = Scene(folder, 20)
+    kinds = {"gpu": {"resources": {"CPU": 2, "GPU": 2}, "max_workers": 3}}
+    with growing(folder, {"CPU": 2}, kinds) as address:
+        status = scene.start(address, ClusterOptions(gpus=4, wait_minutes=3), Models("judge")).wait(250)
+    return {"status": status, "places": scene.places("judge")}
 
 
 def _main() -> None:
@@ -188,7 +244,8 @@ def _main() -> None:
     try:
         print(json.dumps({"gpus": gpus, "change": change, "autoscaled": autoscaled}[command](folder)))
     finally:
-        print((folder / "log").read_text(), file=sys.stderr)
+        if (folder / "log").exists():
+            print((folder / "log").read_text(), file=sys.stderr)
 
 
 if __name__ == "__main__":

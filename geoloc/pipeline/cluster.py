@@ -27,16 +27,23 @@ ANSWER_S = 5
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS, or ``ray job submit``, or a running ``ray start`` names; else start one here.
 
-    Raises UsageError where the cluster that is named does not answer.
+    Raises UsageError where the cluster that is named does not answer, or does not let us in.
     """
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do anyway, and warns of until then
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's own remarks on Ray Data's actors
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     warnings.filterwarnings("ignore", message=".*ray_remote_args_fn")  # geoloc.pipeline.placement
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")  # of an archive of few photos
     if not ray.is_initialized():
         address = _address()
-        with _without_remarks():
-            ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            with _without_remarks():
+                ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+        except ConnectionError as error:
+            raise UsageError(
+                f"RAY_ADDRESS {os.environ.get('RAY_ADDRESS', 'auto')}: a Ray cluster is there and does not let us in; if it asks "
+                "for a token, set RAY_AUTH_MODE=token, and have the cluster's token in ~/.ray/auth_token"
+            ) from error
     context = quiet_data()
     context.target_max_block_size = 32 << 20
     context.max_errored_blocks = 0

@@ -29,7 +29,7 @@ PROGRESS = "progress.json"
 TRAIN = "train"
 """Ray Train's folder, with its checkpoints, in that of the training."""
 FAILURES = 3
-"""That are borne from one checkpoint to the next."""
+"""Of which the last, from one checkpoint to the next, ends the training."""
 WRITE_S, WATCH_S = 0.5, 5
 """Seconds between two writings, and two showings, of the progress."""
 
@@ -76,16 +76,17 @@ def fit(worker: Callable[[], None], folder: Folder, team: Team) -> "Result":
     """
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    result = None
+    result, left = None, FAILURES
     while result is None:
         before = _checkpoints(folder)
         try:
             result = _trainer(worker, folder, team).fit()
         except TrainingFailedError as error:
-            if _checkpoints(folder) == before:
+            left = FAILURES if _checkpoints(folder) != before else left - 1
+            if not left:
                 raise
             log.warning(
-                "The training failed and goes on from its last checkpoint: %s", str(error).strip().split("\n")[-1]
+                "The training failed and goes on from its last checkpoint: %s", " ".join(str(error).split())[:200]
             )
     if problem := (result.metrics or {}).get("problem"):
         raise UsageError(problem)
@@ -110,7 +111,7 @@ def _trainer(worker: Callable[[], None], folder: Folder, team: Team) -> "TorchTr
             name=TRAIN,
             storage_path=folder.path(),
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=FAILURES),
+            failure_config=FailureConfig(max_failures=0),  # Ray Train counts those of the whole run, and not all kinds
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )

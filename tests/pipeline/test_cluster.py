@@ -1,17 +1,20 @@
+import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import ray
-from PIL import Image
+from ray.util.placement_group import placement_group_table
 
 from geoloc.errors import UsageError
-from geoloc.pipeline import cluster
-from geoloc.pipeline.cluster import make_plan
+from geoloc.pipeline import placement
 from geoloc.pipeline.options import ClusterOptions
+from geoloc.pipeline.placement import Placement
+from geoloc.pipeline.plan import Plan
 from geoloc.recipes.stage import Stage
 
 
@@ -22,46 +25,50 @@ def nodes(monkeypatch, *later: list[dict]) -> None:
 
     def alive() -> list[dict]:
         now[:] = next(states, now)
-        return [{"Alive": True, "Resources": resources} for resources in now] + [
-            {"Alive": False, "Resources": {"GPU": 8}}
-        ]
+        there = [{"Alive": True, "Resources": resources, "Labels": {}} for resources in now]
+        return [*there, {"Alive": False, "Resources": {"GPU": 8}, "Labels": {}}]
 
     monkeypatch.setattr(ray, "nodes", alive)
-    monkeypatch.setattr(cluster, "POLL_S", 0.01)
+    monkeypatch.setattr(placement, "POLL_S", 0.01)
 
 
 RETRIEVER = Stage("retriever", print, whole_index=True)
 
 
+def planned(**options) -> Plan:
+    return Placement(ClusterOptions(**options), [RETRIEVER]).plan
+
+
 def test_what_is_alive_is_planned_for(monkeypatch):
     nodes(monkeypatch, [{"CPU": 4.0}, {"CPU": 16.0, "GPU": 2.0}])
-    [pool] = make_plan(ClusterOptions(), [RETRIEVER]).pools
+    [pool] = planned().pools
     assert (pool.actors, pool.device) == (2, "cuda")
 
 
 def test_a_growing_cluster_is_waited_for(monkeypatch, caplog):
     caplog.set_level("INFO", "geoloc")
     nodes(monkeypatch, [], [{}], [{"CPU": 4.0}])
-    assert make_plan(ClusterOptions(gpus=0, wait_minutes=1), [RETRIEVER]).pools[0].actors == 1
+    assert planned(gpus=0, wait_minutes=1).pools[0].actors == 1
     assert caplog.text.count("Waiting up to 1 minutes for the cluster to grow") == 1
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_gpus_that_have_not_come_up_are_waited_for(monkeypatch):
-    asked = []
-    monkeypatch.setattr(cluster, "_ask_autoscaler", asked.append)
     coming = [[{"CPU": 4.0}], [{"CPU": 4.0}], [{"CPU": 4.0}, {"CPU": 32.0, "GPU": 8.0}]]
-    for options in (ClusterOptions(wait_minutes=1), ClusterOptions(gpus=8, wait_minutes=1)):
+    for options in ({}, {"gpus": 8}, {"gpus": 8, "min_gpus": 2}):
         nodes(monkeypatch, *coming)
-        [pool] = make_plan(options, [RETRIEVER]).pools
-        assert (pool.actors, pool.device) == (8, "cuda")
+        assert planned(wait_minutes=1, **options).gpus == 8
     nodes(monkeypatch, *coming)
-    assert make_plan(ClusterOptions(), [RETRIEVER]).pools[0].device == "cpu"  # nobody said to wait
+    assert planned().pools[0].device == "cpu"  # nobody said to wait
     nodes(monkeypatch, coming[0])
-    assert make_plan(ClusterOptions(wait_minutes=0.01), [RETRIEVER]).pools[0].device == "cpu"  # they did not come
+    assert planned(wait_minutes=0.01).pools[0].device == "cpu"  # they did not come
     nodes(monkeypatch, coming[0])
     with pytest.raises(UsageError, match="--gpus 8"):
-        make_plan(ClusterOptions(gpus=8, wait_minutes=0.01), [RETRIEVER])
-    assert asked == [[{"GPU": 1}] * 8, []] * 2  # and taken back, whatever came of it
+        planned(gpus=8, wait_minutes=0.01)
+    nodes(monkeypatch, coming[0], [{"CPU": 16.0, "GPU": 4.0}])
+    assert planned(gpus=8, min_gpus=2, wait_minutes=0.01).gpus == 4
+    pending = [group for group in placement_group_table().values() if group["state"] == "PENDING"]
+    assert not pending  # what an autoscaler was asked for is taken back
 
 
 STARTING = """
@@ -107,59 +114,26 @@ def test_a_cluster_that_is_gone_is_told_at_once(tmp_path):
         assert "address None" in start(tmp_path, RAY_ADDRESS=gone)[0]
 
 
-TWO_NODES = """
-import functools
-import sys
-from pathlib import Path
-import pyarrow as pa
-import ray
-from ray.cluster_utils import Cluster
-from geoloc.photos.examine import DecodeOptions
-from geoloc.photos.load import LoadOptions
-from geoloc.photos.sources import Source
-from geoloc.photos.views import View
-from geoloc.pipeline.cluster import connect, make_plan
-from geoloc.pipeline.options import ClusterOptions
-from geoloc.pipeline.run import Run
-from geoloc.pipeline.stages import Stream
-from geoloc.recipes.stage import Stage
-from geoloc.schema import LOADED
-from geoloc.storage import Folder, S3Options
-
-def where(built, device, threads):
-    (Path(built) / ray.get_runtime_context().get_node_id()).touch()
-    return lambda batch: pa.table({
-        "id": batch["id"], "status": ["located"] * batch.num_rows, "error_kind": pa.nulls(batch.num_rows, pa.string())
-    })
-
-nodes = Cluster()
-for _ in range(2):
-    nodes.add_node(num_cpus=4, num_gpus=int(sys.argv[1]), include_dashboard=False)
-ray.init(nodes.address)
-connect()
-built = Path(sys.argv[3]).parent / "built"
-built.mkdir()
-stages = [Stage("cheap", functools.partial(where, built), share=0.25), Stage("dear", functools.partial(where, built), cost=16)]
-plan = make_plan(ClusterOptions(batch_size=2), stages)
-print(plan.describe())
-run = Run(Folder(sys.argv[3]), "parts", LOADED)
-run.list_photos(Source(sys.argv[2], S3Options()))
-assert Stream(run, LoadOptions(DecodeOptions(View(16))), plan).work().photos == 60
-print(len(list(built.iterdir())), "nodes")
-ray.shutdown()
-nodes.shutdown()
-"""
-
-
-def test_two_nodes_of_four_cpus_and_two_gpus(tmp_path):
-    """What hung: more than any node has. The GPUs are made up; nobody computes on them."""
-    (tmp_path / "photos").mkdir()
-    for number in range(60):
-        Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / "photos" / f"{number:02d}.png")
+def scenario(name: str, folder: Path) -> dict:
+    """tests.nodes, in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    command = [sys.executable, "-c", TWO_NODES, "2", str(tmp_path / "photos"), str(tmp_path / "run")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    command = [sys.executable, "-m", "tests.nodes", name, str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "1 cheap actor (0.2 GPU each" in done.stdout
-    assert "4 dear actors (0.8 GPU each" in done.stdout
-    assert "2 nodes" in done.stdout
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_actors_share_gpus_as_planned_and_none_is_on_the_head(tmp_path):
+    """Two nodes of two made-up GPUs: of the dear stage, an actor is on each; the cheap stage's two are on two of them."""
+    found = scenario("gpus", tmp_path / "scene")
+    assert found["status"] == 0
+    dear, cheap = found["places"]["dear"], found["places"]["cheap"]
+    assert len({tuple(place) for place in dear}) == len(dear) == 4
+    assert len({tuple(place) for place in cheap}) == len(cheap) == 2
+    everyone = [node for places in found["places"].values() for node, _ in places]
+    assert len(set(everyone)) == 2
+    assert found["head"] not in everyone
+
+
+def test_nodes_that_join_are_used_and_those_that_are_lost_are_not_waited_for(tmp_path):
+    assert scenario("change", tmp_path / "scene") == {"status": 0, "rows": 600}

@@ -14,8 +14,9 @@ from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import Picture, View
-from geoloc.pipeline.cluster import connect, make_plan
+from geoloc.pipeline.cluster import connect
 from geoloc.pipeline.options import ClusterOptions
+from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.recipes.stage import Stage
@@ -50,8 +51,8 @@ def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
     run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
     run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
     connect()
-    plan = make_plan(ClusterOptions(), [Stage("judge", statuses)])
-    stream = Stream(run, LoadOptions(DecodeOptions(DeadlyView(16))), plan)
+    placement = Placement(ClusterOptions(), [Stage("judge", statuses)])
+    stream = Stream(run, LoadOptions(DecodeOptions(DeadlyView(16))), placement)
     assert stream.work().photos == 60
     rows = [row for table in run.parts.tables() for row in table.to_pylist()]
     assert sorted(row["id"] for row in rows) == list(range(60))
@@ -72,8 +73,8 @@ def test_a_full_disk_where_results_are_written_is_told_in_one_line(tmp_path):
     run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
     run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
     connect()
-    plan = make_plan(ClusterOptions(), [Stage("judge", statuses)])
-    stream = Stream(run, LoadOptions(DecodeOptions(View(16))), plan, finish=on_a_full_disk)
+    placement = Placement(ClusterOptions(), [Stage("judge", statuses)])
+    stream = Stream(run, LoadOptions(DecodeOptions(View(16))), placement, finish=on_a_full_disk)
     with pytest.raises(UsageError) as caught:
         stream.work()
     assert re.fullmatch(r"/.*/parts: no space is left to write part-\w+\.parquet \(File too large\)", str(caught.value))
