@@ -8,7 +8,8 @@ import pyarrow as pa
 import ray
 
 from geoloc.encoders.config import EncoderConfig
-from geoloc.errors import UsageError
+from geoloc.errors import PhotoError, UsageError
+from geoloc.pipeline.plan import WRITER_CPUS
 from geoloc.ranking.options import RankerOptions
 from geoloc.ranking.scorers import RankerFacts
 from geoloc.recipes.method import Facts, Method
@@ -17,7 +18,14 @@ from geoloc.recipes.stage import Build
 T = TypeVar("T")
 
 
+DEATHS = 2
+"""Processes that may die amid the same photos."""
+
+
 class ModelActor:
+    """Of a batch that its process dies of, Ray tries again without end. So after DEATHS its photos are looked at one by one, and one
+    that DEATHS processes die of by itself fails as ``crashed``."""
+
     def __init__(self, build: Build, device: str, threads: int, name: str, pulse: ray.actor.ActorHandle) -> None:
         """``name`` of the stage, under which it tells ``pulse`` what it is at (geoloc.pipeline.watch)."""
         import faiss
@@ -30,10 +38,29 @@ class ModelActor:
         pulse.beat.remote(name, "one of its processes became ready")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        self._pulse.beat.remote(self._name, f"began a batch of {batch.num_rows}")
-        answer = self._answer(batch)
-        self._pulse.beat.remote(self._name, "ended a batch")
+        if self._deaths(batch) < DEATHS:
+            answer = self._answer(batch)
+        else:
+            answer = pa.concat_tables(self._alone(batch.slice(row, 1)) for row in range(batch.num_rows))
+        self._pulse.end.remote(self._name, _key(batch))
         return answer
+
+    def _alone(self, photo: pa.Table) -> pa.Table:
+        if self._deaths(photo) >= DEATHS:
+            reason = PhotoError("crashed", f"{DEATHS} processes of the {self._name} died of it")
+            for name, value in reason.columns().items():
+                at = photo.schema.get_field_index(name)
+                photo = photo.set_column(at, photo.schema.field(at), pa.array([value], photo.schema.field(at).type))
+        answer = self._answer(photo)
+        self._pulse.end.remote(self._name, _key(photo))
+        return answer
+
+    def _deaths(self, photos: pa.Table) -> int:
+        return ray.get(self._pulse.begin.remote(self._name, _key(photos), photos.num_rows))
+
+
+def _key(photos: pa.Table) -> bytes:
+    return photos["id"].to_numpy().tobytes()
 
 
 def probe(method: Method) -> Facts:
@@ -79,6 +106,6 @@ def _on_cluster(ask: Callable[[], T]) -> T:
         raise
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=WRITER_CPUS)  # of a node that works: the head has no room for models
 def _called(ask: Callable[[], T]) -> T:
     return ask()

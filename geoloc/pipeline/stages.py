@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import json
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
@@ -26,10 +27,13 @@ from geoloc.pipeline.run import Run, Unit
 from geoloc.pipeline.watch import Pulse, interrupted_by, stalled
 from geoloc.results.parts import Parts
 from geoloc.schema import SECONDS
+from geoloc.storage import describe
 
 log = logging.getLogger("geoloc")
 
-LOADING = "loading"
+LOADING, WRITING = "loading", "writing"
+PATIENCE_S, AGAIN_S = 600, 5
+"""That a store may be out of order, and between two attempts to write to it."""
 RECENT = 1_000
 """Photos that the share of failures is taken of."""
 OUT_OF_REACH = frozenset((*ACCESS, "network", "throttled")) - {"archived"}
@@ -104,7 +108,7 @@ class Stream:
 
     def _through(self, units: list[Unit], part_rows: int, progress: Progress, work: Work) -> bool:
         """Whether all of it was done; what was not is to be done on other nodes."""
-        pulse = Pulse.remote([LOADING, *(pool.stage.name for pool in self.placement.plan.pools)])
+        pulse = Pulse.remote([LOADING, *(pool.stage.name for pool in self.placement.plan.pools), WRITING])
 
         def find() -> Exception | None:
             if reason := self.placement.change():
@@ -153,7 +157,7 @@ class Stream:
         writers = 1 + pools[0].actors // 8
         receipts = answers.map_batches(
             _Writer,
-            fn_constructor_args=(self.run.parts, self.finish),
+            fn_constructor_args=(self.run.parts, self.finish, pulse),
             batch_format="pyarrow",
             batch_size=part_rows,
             compute=ray.data.ActorPoolStrategy(size=writers),
@@ -244,11 +248,31 @@ def _loader(options: LoadOptions) -> PhotoLoader:
 
 
 class _Writer:
-    def __init__(self, parts: Parts, finish: Callable[[pa.Table], pa.Table] | None) -> None:
-        self._parts, self._finish = parts, finish
+    def __init__(
+        self, parts: Parts, finish: Callable[[pa.Table], pa.Table] | None, pulse: ray.actor.ActorHandle
+    ) -> None:
+        self._parts, self._finish, self._pulse = parts, finish, pulse
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        self._parts.add(self._finish(batch) if self._finish else batch)
+        self._write(self._finish(batch) if self._finish else batch)
+        self._pulse.beat.remote(WRITING, f"wrote a part of {batch.num_rows}")
         statuses = {entry["values"]: entry["counts"] for entry in batch["status"].value_counts().to_pylist()}
         seconds = {name: [float(np.nansum(batch[name].to_numpy()))] for name in SECONDS if name in batch.column_names}
         return pa.table({"statuses": [json.dumps(statuses)]} | seconds)
+
+    def _write(self, rows: pa.Table) -> None:
+        """With patience for a store that is out of order. Raises UsageError where it stays so, or is full."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._parts.add(rows)
+                return
+            except UsageError:
+                raise
+            except Exception as error:  # there is no list of all that a store may say
+                if time.monotonic() > deadline:
+                    raise UsageError(
+                        f"OUTPUT {self._parts.folder.uri}: cannot write there for {PATIENCE_S / 60:.0f} minutes ({describe(error)})"
+                    ) from error
+                self._pulse.beat.remote(WRITING, f"cannot write ({describe(error)}), and tries again")
+            time.sleep(AGAIN_S)

@@ -8,6 +8,7 @@ import contextlib
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
@@ -27,10 +28,23 @@ class Pulse:
     def __init__(self, stages: Sequence[str]) -> None:
         self._start = time.monotonic()
         self._last = dict.fromkeys(stages, (self._start, "not one of its processes is ready"))
+        self._open: Counter[tuple[str, bytes]] = Counter()
 
     def beat(self, stage: str, what: str) -> None:
         """``what`` it is at from now on."""
         self._last[stage] = time.monotonic(), what
+
+    def begin(self, stage: str, photos: bytes, rows: int) -> int:
+        """A batch. Returns how many of the stage's processes began just these photos, and were never heard of again."""
+        self.beat(stage, f"began a batch of {rows}")
+        deaths = self._open[stage, photos]
+        self._open[stage, photos] += 1
+        return deaths
+
+    def end(self, stage: str, photos: bytes) -> None:
+        """The batch that it began."""
+        self.beat(stage, "ended a batch")
+        self._open.pop((stage, photos), None)
 
     def quiet(self) -> tuple[float, str]:
         """Seconds since any stage said anything, and what each of them said last."""

@@ -1,9 +1,12 @@
 """The stream on a real cluster, with stand-ins for the models."""
 
+import functools
 import os
 import re
 import resource
+import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -58,6 +61,58 @@ def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
     assert sorted(row["id"] for row in rows) == list(range(60))
     assert {row["id"] for row in rows if row["error_kind"] == "crashed"} == {7, 8, 44}
     assert run.reconcile() == 0
+
+
+def deadly(poison: int, device: str, threads: int):
+    """Models whose process dies of one photo, as a library's fault, or the memory that it takes, would have it."""
+
+    def answer(batch: pa.Table) -> pa.Table:
+        for row in batch.to_pylist():
+            if row["id"] == poison and row["status"] != "failed":
+                os._exit(1)
+        return statuses(device, threads)(batch)
+
+    return answer
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_photo_that_models_die_of_is_a_row_with_a_reason(tmp_path):
+    """And those beside it in its batch are not."""
+    (tmp_path / "photos").mkdir()
+    for number in range(24):
+        Image.new("RGB", (20, 20)).save(tmp_path / "photos" / f"{number:02d}.png")
+    run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
+    run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
+    connect()
+    placement = Placement(ClusterOptions(batch_size=6), [Stage("judge", functools.partial(deadly, 9))])
+    assert Stream(run, LoadOptions(DecodeOptions(View(16))), placement).work().photos == 24
+    rows = [row for table in run.parts.tables() for row in table.to_pylist()]
+    assert sorted(row["id"] for row in rows) == list(range(24))
+    assert [(row["id"], row["error_kind"]) for row in rows if row["status"] == "failed"] == [(9, "crashed")]
+
+
+def refused_at_first(notes: Path, table: pa.Table) -> pa.Table:
+    """A store that is out of order for a while: the folder is none."""
+    if not notes.exists():
+        notes.touch()
+        parts = notes.parent / "run" / "parts"
+        parts.write_bytes(b"")
+        threading.Timer(8, parts.unlink).start()
+    return table
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_store_that_is_out_of_order_is_waited_for(tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "a.png")
+    run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
+    run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
+    connect()
+    finish = functools.partial(refused_at_first, tmp_path / "notes")
+    placement = Placement(ClusterOptions(), [Stage("judge", statuses)])
+    assert Stream(run, LoadOptions(DecodeOptions(View(16))), placement, finish).work().photos == 1
+    assert run.reconcile() == 0
+    assert (tmp_path / "notes").exists()
 
 
 def on_a_full_disk(table: pa.Table) -> pa.Table:
