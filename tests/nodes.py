@@ -8,20 +8,29 @@ import functools
 import json
 import logging
 import os
+import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import boto3
 import psutil
 import pyarrow as pa
 import ray
+from moto.server import ThreadedMotoServer
 from PIL import Image
 from ray.cluster_utils import Cluster
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from geoloc.errors import UsageError
+from geoloc.index.store import local_copy
 from geoloc.photos.examine import DecodeOptions
+from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import View
@@ -34,6 +43,8 @@ from geoloc.recipes.stage import Stage
 from geoloc.results.parts import Parts
 from geoloc.schema import LOADED
 from geoloc.storage import Folder, S3Options
+from geoloc.toy.archive import write_archive, write_references
+from geoloc.toy.planet import Planet
 
 
 def stand_in(name: str, notes: Path, seconds: float, device: str, threads: int) -> Callable[[pa.Table], pa.Table]:
@@ -77,8 +88,18 @@ class Scene:
         for number in range(photos):
             Image.new("RGB", (20, 20), (number % 256, number // 256, 0)).save(folder / "photos" / f"{number:05d}.png")
 
-    def start(self, address: str, options: ClusterOptions, *models: Models) -> subprocess.Popen:
-        described = json.dumps([dataclasses.asdict(options), [dataclasses.asdict(one) for one in models]])
+    def start(
+        self, address: str, options: ClusterOptions, *models: Models, source: str | None = None, at_once: int = 32
+    ) -> subprocess.Popen:
+        """``at_once``: requests of a loading task."""
+        described = json.dumps(
+            {
+                "options": dataclasses.asdict(options),
+                "models": [dataclasses.asdict(one) for one in models],
+                "source": source or str(self.folder / "photos"),
+                "at_once": at_once,
+            }
+        )
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         with (self.folder / "log").open("w") as log:
             return subprocess.Popen(
@@ -103,18 +124,21 @@ class Scene:
         return len(ids)
 
 
-def job(folder: Path, described: str) -> None:
+def job(folder: Path, described: dict) -> None:
     """The driver."""
-    options, models = json.loads(described)
-    options["label_selector"] = tuple(options["label_selector"])
+    options = described["options"] | {"label_selector": tuple(described["options"]["label_selector"])}
     connect()
     notes = folder / "notes"
-    placement = Placement(ClusterOptions(**options), [Models(**one).stage(notes) for one in models])
+    stages = [Models(**one).stage(notes) for one in described["models"]]
+    try:
+        placement = Placement(ClusterOptions(**options), stages)
+    except UsageError as error:
+        sys.exit(f"refused: {error}")
     run = Run(Folder(str(folder / "run")), "parts", LOADED)
-    run.list_photos(Source(str(folder / "photos"), S3Options()))
-    load = LoadOptions(DecodeOptions(View(16)))
-    photos = Stream(run, load, placement, functools.partial(noted, notes)).work().photos
-    print(f"{photos} photos done, {run.reconcile()} missing")
+    run.list_photos(Source(described["source"], S3Options()))
+    load = LoadOptions(DecodeOptions(View(16)), FetchOptions(concurrency=described["at_once"]))
+    work = Stream(run, load, placement, functools.partial(noted, notes)).work()
+    print(f"{work.photos} photos done at {work.rate:.1f} photos/s, {run.reconcile()} missing")
 
 
 @contextmanager
@@ -235,14 +259,103 @@ def autoscaled(folder: Path) -> dict:
     return {"status": status, "places": scene.places("judge")}
 
 
+HEAD, OTHER = "198.51.100.1", "198.51.100.2"
+"""Addresses of two machines that a namespace makes of this one."""
+
+
+@contextmanager
+def apart(folder: Path, environment: dict[str, str]) -> Iterator[str]:
+    """The address of a cluster of two nodes that see each other over a network, and of which each has its own ``folder/disk``:
+    the second's is ``folder/other``. Wants root."""
+    name = f"geoloc-{os.getpid()}"
+    run = functools.partial(subprocess.run, check=True, timeout=30)
+    inside = ["ip", "netns", "exec", name]
+    ray_start = [str(Path(sys.executable).parent / "ray"), "start", "--block", "--num-cpus=2", "--disable-usage-stats"]
+    (folder / "disk").mkdir()
+    (folder / "other").mkdir()
+    run(["ip", "netns", "add", name])
+    session, started = tempfile.mkdtemp(), []  # of a short name: Ray's sockets lie in it
+    try:
+        run(["ip", "link", "add", "geoloc0", "type", "veth", "peer", "name", "geoloc1", "netns", name])
+        run(["ip", "addr", "add", f"{HEAD}/24", "dev", "geoloc0"])
+        run(["ip", "link", "set", "geoloc0", "up"])
+        run([*inside, "ip", "addr", "add", f"{OTHER}/24", "dev", "geoloc1"])
+        for device in ("geoloc1", "lo"):
+            run([*inside, "ip", "link", "set", device, "up"])
+        mounted = f"mount --bind {folder}/other {folder}/disk && exec"
+        head = [*ray_start, "--head", f"--node-ip-address={HEAD}", "--port=6411", "--include-dashboard=false"]
+        head += [f"--temp-dir={session}"]
+        other = [*ray_start, f"--address={HEAD}:6411", f"--node-ip-address={OTHER}"]
+        for command in (head, [*inside, "unshare", "--mount", "sh", "-c", f"{mounted} {' '.join(other)}"]):
+            with (folder / f"ray-{len(started)}").open("w") as log:
+                started.append(
+                    subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+                )
+            until(lambda: "runtime started" in (folder / f"ray-{len(started) - 1}").read_text(), "a node")
+        yield f"{HEAD}:6411"
+    finally:
+        for process in started:
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+        run(["ip", "netns", "del", name])
+        shutil.rmtree(session, ignore_errors=True)
+
+
+def disks(folder: Path) -> dict:
+    """The archive job over two machines with disks of their own: local paths are refused, a bucket's index is copied once to each."""
+    folder.mkdir(parents=True)
+    server = ThreadedMotoServer(HEAD, 6412, verbose=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment |= {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
+    environment["AWS_ENDPOINT_URL"] = f"http://{HEAD}:6412"
+    environment |= {"GEOLOC_CACHE": f"{folder}/disk/cache", "HF_HUB_OFFLINE": "1", "RAY_AUTH_MODE": "disabled"}
+    planet, disk = Planet(cities=12, countries=4, continents=3), folder / "disk"
+    with apart(folder, environment) as address:
+        server.start()
+        os.environ |= environment
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="bucket")
+        write_references(disk / "references", planet, 60)
+        write_archive(disk / "archive", disk / "truth.csv", planet, 40)
+        for file in sorted(disk.rglob("*.*")):
+            client.upload_file(str(file), "bucket", file.relative_to(disk).as_posix())
+
+        def job(name: str, *arguments: str) -> tuple[int, str]:
+            command = [sys.executable, f"jobs/{name}.py", *arguments]
+            given = environment | {"RAY_ADDRESS": address}
+            done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=200)
+            with (folder / "log").open("a") as log:
+                log.write(done.stdout + done.stderr)
+            return done.returncode, done.stderr
+
+        bucket = "s3://bucket"
+        made, _ = job("build_index", f"{bucket}/references", f"{bucket}/index", "--encoder", "lite")
+        archive = ["--recipe", "lite", "--index", f"{bucket}/index"]
+        refused = {
+            "source": job("geotag_archive", f"{disk}/archive", f"{bucket}/out-1", *archive),
+            "output": job("geotag_archive", f"{bucket}/archive", f"{disk}/out", *archive),
+        }
+        located, said = job("geotag_archive", f"{bucket}/archive", f"{bucket}/out", *archive)
+        ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
+        opened = ray.remote(num_cpus=0)(local_copy)
+        there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in ray.nodes()] * 2
+        ray.get([opened.options(scheduling_strategy=at).remote(Folder(f"{bucket}/index")) for at in there])
+        ray.shutdown()
+        server.stop()
+    copies = {side: len(list((folder / side / "cache" / "index").glob("*/index.json"))) for side in ("disk", "other")}
+    plan = re.search(r"\d+ retriever actors?", said)
+    return {"made": made, "refused": refused, "located": located, "plan": plan and plan[0], "copies": copies}
+
+
 def _main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     command, folder = sys.argv[1], Path(sys.argv[2])
     if command == "job":
-        job(folder, sys.argv[3])
+        job(folder, json.loads(sys.argv[3]))
         return
     try:
-        print(json.dumps({"gpus": gpus, "change": change, "autoscaled": autoscaled}[command](folder)))
+        print(json.dumps({"gpus": gpus, "change": change, "autoscaled": autoscaled, "disks": disks}[command](folder)))
     finally:
         if (folder / "log").exists():
             print((folder / "log").read_text(), file=sys.stderr)

@@ -90,6 +90,11 @@ class Source:
         return (pa.RecordBatch.from_pylist(batch, LISTING) for batch in _batches(rows))
 
     @property
+    def place(self) -> str | None:
+        """What whoever reads its photos has to reach; None for a table, whose photos are anywhere."""
+        return None if self._is_table else Folder(self.uri, self.s3).uri
+
+    @property
     def _is_table(self) -> bool:
         return self.uri.lower().endswith(tables.SUFFIXES)
 

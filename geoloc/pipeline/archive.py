@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import connect
+from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe
@@ -35,7 +35,9 @@ def geotag_archive(options: ArchiveOptions) -> int:
 
 def _run(options: ArchiveOptions, recipe: Recipe, run: Run) -> int:
     source, method = Source(options.source, options.s3, options.listing), Method.find(recipe, run.folder)
-    load = functools.cache(functools.partial(_place_and_probe, options, method))  # once, and only if it has to be
+    load = functools.cache(
+        functools.partial(_place_and_probe, options, method, run.folder, source)
+    )  # once, and only if it has to be
 
     def settle(weights: dict[str, str]) -> None:
         method.check_calibration(weights)
@@ -53,9 +55,12 @@ def _run(options: ArchiveOptions, recipe: Recipe, run: Run) -> int:
     return _finish(options, run, work, source.root)
 
 
-def _place_and_probe(options: ArchiveOptions, method: Method) -> tuple[Placement, Facts]:
+def _place_and_probe(
+    options: ArchiveOptions, method: Method, folder: Folder, source: Source
+) -> tuple[Placement, Facts]:
     """Raises UsageError where a model, or room for it, cannot be had, or it is not the index's."""
     connect()
+    check_seen(folder, source, method.index)
     return Placement(options.cluster, method.stages()), probe(method)
 
 

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,20 @@ import ray
 # Ray tells nobody else where it notes its cluster's address, nor what is free on which node
 from ray._common.utils import get_ray_address_file
 from ray._private.state import available_resources_per_node
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from geoloc.errors import UsageError
+from geoloc.photos.sources import Source
+from geoloc.pipeline.lock import NAME as LOCK
 from geoloc.pipeline.plan import Node
+from geoloc.storage import Folder, is_s3, path_of
 
 log = logging.getLogger("geoloc")
 
-ANSWER_S = 5
-"""That a cluster has to answer in."""
+ANSWER_S, SEEN_S = 5, 120
+"""That a cluster has to answer in, and its nodes."""
+SHARED_S = 5
+"""Until a new file is seen by all who mount a shared file system."""
 
 
 def connect() -> None:
@@ -104,6 +111,42 @@ def quiet_data() -> ray.data.DataContext:
     context.enable_auto_log_stats = False
     context.raise_original_map_exception = True  # Ray Data's own would keep from us what a task said
     return context
+
+
+def check_seen(output: Folder, source: Source | None = None, index: Folder | None = None) -> None:
+    """Where there are several nodes, that each of them sees the local paths that a job uses there: a file on one node's own disk
+    is lost to the others. ``output`` is held (geoloc.pipeline.lock).
+
+    Raises UsageError, naming the option and the nodes.
+    """
+    paths = {"OUTPUT": (output / LOCK).uri, "SOURCE": source and source.place, "--index": index and index.uri}
+    local = {option: path for option, path in paths.items() if path and not is_s3(path)}
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    if len(nodes) < 2 or not local:
+        return
+    asked = [
+        _unseen.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(local)
+        for node in nodes
+    ]
+    blind: dict[str, list[str]] = {}
+    for node, unseen in zip(nodes, ray.get(asked, timeout=SEEN_S), strict=True):
+        for option in unseen:
+            blind.setdefault(option, []).append(node["NodeName"])
+    for option, names in blind.items():
+        raise UsageError(
+            f"{option} {local[option]}: {len(names)} of {len(nodes)} nodes do not see it ({', '.join(names[:3])}"
+            f"{', …' if len(names) > 3 else ''}); give a bucket, or a file system that every node mounts there"
+        )
+
+
+@ray.remote(num_cpus=0)
+def _unseen(paths: dict[str, str]) -> list[str]:
+    deadline = time.monotonic() + SHARED_S
+    while True:
+        unseen = [option for option, path in paths.items() if not os.path.lexists(path_of(path))]
+        if not unseen or time.monotonic() > deadline:
+            return unseen
+        time.sleep(0.5)
 
 
 def cluster_nodes() -> list[Node]:

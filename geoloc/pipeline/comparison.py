@@ -15,7 +15,7 @@ from geoloc.evaluation.matching import match
 from geoloc.evaluation.positions import Positions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import AreaView
-from geoloc.pipeline.cluster import connect
+from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe
 from geoloc.pipeline.options import LocateOptions
@@ -56,6 +56,7 @@ def _compare(options: LocateOptions, recipes: list[Recipe], truth: Positions, ru
     """By recipes of one encoder."""
     methods = [Method.find(recipe, run.folder) for recipe in recipes]
     connect()
+    check_seen(run.folder.parent()[0], Source(options.images, run.folder.s3), methods[0].index)
     placement = Placement(options.cluster, _stages(methods, options.ten_crop))
     facts = [probe(methods[0])]
     facts += [method.facts(facts[0].view, facts[0].dimension, facts[0].weights["encoder"]) for method in methods[1:]]

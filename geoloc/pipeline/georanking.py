@@ -13,7 +13,7 @@ from geoloc.errors import UsageError
 from geoloc.estimate.options import LocatorOptions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import View
-from geoloc.pipeline.cluster import connect
+from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.job_options import GeoRankingJobOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe_encoder
@@ -47,18 +47,21 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
     settings = {"source": Folder(options.source).uri, "images": options.images} | asdict(options.rows)
     if options.images:
         connect()
+        check_seen(run.folder, Source(options.images, options.s3))
         run.settle(settings)
         source, view = _published(options, run), _NOTHING
         images = Folder(options.images, options.s3)
         build = functools.partial(_build_published, _parent(options), images, options.rows)
     else:
         method = Method.find(options.read_recipe(), run.folder)
+        source = Source(options.source, options.s3, options.listing)
         connect()
+        check_seen(run.folder, source, method.index)
         encoder = probe_encoder(method.config)
         method.check_encoder(encoder.weights["encoder"])
         settings |= {"weights": encoder.weights["encoder"], "index": method.info.fingerprint}
         run.settle(settings | {"parts": method.recipe.retrieval.parts})
-        source, view = Source(options.source, options.s3, options.listing), encoder.view
+        view = encoder.view
         build = functools.partial(_build_retrieved, method.locator_options(), options.rows)
     run.take_up(source, options.photos.retry_kinds())
     stream = Stream(

@@ -15,7 +15,7 @@ from geoloc.index.build import write_index
 from geoloc.index.rows import in_order, indexed_rows
 from geoloc.index.store import IndexInfo, publish, read_info
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import connect
+from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.job_options import IndexOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe_encoder
@@ -70,6 +70,8 @@ def _gallery(draft: Path, models: EncoderConfig) -> IndexInfo:
 
 def _run(options: IndexOptions, models: EncoderConfig, folder: Folder) -> int:
     connect()
+    source = Source(options.source, options.s3, options.listing)
+    check_seen(folder, source)
     stage = Stage("encoder", functools.partial(_build_referencer, models, options.vectors == "multimodal"))
     placement = Placement(options.cluster, [stage])
     encoder = probe_encoder(models)
@@ -87,7 +89,7 @@ def _run(options: IndexOptions, models: EncoderConfig, folder: Folder) -> int:
             "exact_decode": options.photos.exact_decode,
         }
     )
-    run.take_up(Source(options.source, options.s3, options.listing), options.photos.retry_kinds())
+    run.take_up(source, options.photos.retry_kinds())
     stream = Stream(
         run,
         load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=options.picture_px),

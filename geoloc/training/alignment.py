@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from geoloc.encoders.config import ALIGNMENT, WEIGHTS, EncoderConfig, image_model
 from geoloc.errors import UsageError
 from geoloc.photos.sources import Source
-from geoloc.pipeline.cluster import connect
+from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe_encoder
 from geoloc.pipeline.placement import Placement
@@ -56,6 +56,8 @@ def train_alignment(options: AlignmentOptions) -> int:
 
 def _run(options: AlignmentOptions, models: EncoderConfig, run: Run) -> int:
     connect()
+    source = Source(options.source, options.s3, options.listing)
+    check_seen(run.folder, source)
     encoder = probe_encoder(models)
     run.settle(
         {
@@ -75,7 +77,7 @@ def _run(options: AlignmentOptions, models: EncoderConfig, run: Run) -> int:
         return 0
     features = run if options.features is None else Run(Folder(options.features, options.s3), "features", REFERENCE)
     if features is run:
-        run.take_up(Source(options.source, options.s3, options.listing), options.photos.retry_kinds())
+        run.take_up(source, options.photos.retry_kinds())
         stream = Stream(
             run,
             load=options.photos.load_options(encoder.view, options.s3, need_position=True),

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from geoloc.errors import UsageError
 from geoloc.photos.views import AreaView
-from geoloc.pipeline.cluster import connect, quiet_data
+from geoloc.pipeline.cluster import check_seen, connect, quiet_data
 from geoloc.pipeline.georanking import PARTS
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe_ranker
@@ -72,6 +72,7 @@ def _run(options: RankerJobOptions, folder: Folder) -> int:
             + ("" if validation else f", {photos - left:,} of them for --validation-photos")
         )
     connect()
+    check_seen(folder)
     workers = team(training.workers, options.cluster)
     if (useful := training.useful(workers.workers)) < workers.workers:
         log.info(

@@ -1,5 +1,7 @@
 import json
 import os
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -137,3 +139,15 @@ def test_actors_share_gpus_as_planned_and_none_is_on_the_head(tmp_path):
 
 def test_nodes_that_join_are_used_and_those_that_are_lost_are_not_waited_for(tmp_path):
     assert scenario("change", tmp_path / "scene") == {"status": 0, "rows": 600}
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root, to make network namespaces")
+def test_machines_with_disks_of_their_own(tmp_path):
+    """Two of them, over a network: what only one sees is refused, and each copies the index once."""
+    found = scenario("disks", tmp_path / "scene")
+    assert (found["made"], found["located"], found["plan"]) == (0, 0, "2 retriever actors")
+    assert found["copies"] == {"disk": 1, "other": 1}
+    for option, name in (("source", "SOURCE"), ("output", "OUTPUT")):
+        status, said = found["refused"][option]
+        assert status == 2
+        assert re.search(rf"error: {name} /.*: 1 of 2 nodes do not see it \(198\.51\.100\.2\); give a bucket", said)
