@@ -60,7 +60,7 @@ class Weather:
 class _Server:
     def __init__(self, weather: Weather, bucket: str) -> None:
         self._weather, self._bucket, self._lock = weather, f"/{bucket}/", threading.Lock()
-        self._app = DomainDispatcherApplication(create_backend_app, service="s3")
+        self._app = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
         request, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
