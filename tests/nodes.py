@@ -191,6 +191,22 @@ def change(folder: Path) -> dict:
     return {"status": status, "rows": scene.rows()}
 
 
+def shared(folder: Path) -> dict:
+    """Two jobs on four GPUs: the second finds two of them taken, goes on with the others, and has all when the first has ended."""
+    first, second = Scene(folder / "first", 150), Scene(folder / "second", 900)
+    with nodes({"num_cpus": 0}, {"num_cpus": 8, "num_gpus": 4}) as (cluster, _):
+        one = first.start(cluster.address, ClusterOptions(gpus=2, batch_size=4), Models("judge", seconds=0.5))
+        until(lambda: len(first.places("judge")) == 2, "the first job's models")
+        options = ClusterOptions(adapt_minutes=0.02, batch_size=4)
+        two = second.start(cluster.address, options, Models("judge", seconds=0.3))
+        until(lambda: len(second.places("judge")) == 2, "the second job's models")
+        beside = one.poll() is None
+        status = one.wait(200)
+        until(lambda: "are left; 4 judge actors" in second.log, "all GPUs")
+        statuses = [status, two.wait(300)]
+    return {"statuses": statuses, "side_by_side": beside, "rows": [first.rows(), second.rows()]}
+
+
 FAKE_HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
 """The name that Ray's provider of made-up nodes has for the head."""
 
@@ -355,7 +371,13 @@ def _main() -> None:
         job(folder, json.loads(sys.argv[3]))
         return
     try:
-        print(json.dumps({"gpus": gpus, "change": change, "autoscaled": autoscaled, "disks": disks}[command](folder)))
+        print(
+            json.dumps(
+                {"gpus": gpus, "change": change, "autoscaled": autoscaled, "disks": disks, "shared": shared}[command](
+                    folder
+                )
+            )
+        )
     finally:
         if (folder / "log").exists():
             print((folder / "log").read_text(), file=sys.stderr)

@@ -60,8 +60,9 @@ def _place_and_probe(
 ) -> tuple[Placement, Facts]:
     """Raises UsageError where a model, or room for it, cannot be had, or it is not the index's."""
     connect()
-    check_seen(folder, source, method.index)
-    return Placement(options.cluster, method.stages()), probe(method)
+    placement = Placement(options.cluster, method.stages())
+    check_seen(folder, {"SOURCE": source.place, "--index": method.index.uri})
+    return placement, probe(method)
 
 
 def _weights_on_record(run: Run) -> dict[str, str] | None:

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import ray
@@ -15,18 +15,18 @@ import ray
 # Ray tells nobody else where it notes its cluster's address, nor what is free on which node
 from ray._common.utils import get_ray_address_file
 from ray._private.state import available_resources_per_node
+from ray.util.placement_group import PlacementGroup, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from geoloc.errors import UsageError
-from geoloc.photos.sources import Source
 from geoloc.pipeline.lock import NAME as LOCK
 from geoloc.pipeline.plan import Node
 from geoloc.storage import Folder, is_s3, path_of
 
 log = logging.getLogger("geoloc")
 
-ANSWER_S, SEEN_S = 5, 120
-"""That a cluster has to answer in, and its nodes."""
+ANSWER_S = 5
+"""That a cluster has to answer in."""
 SHARED_S = 5
 """Until a new file is seen by all who mount a shared file system."""
 
@@ -113,23 +113,23 @@ def quiet_data() -> ray.data.DataContext:
     return context
 
 
-def check_seen(output: Folder, source: Source | None = None, index: Folder | None = None) -> None:
-    """Where there are several nodes, that each of them sees the local paths that a job uses there: a file on one node's own disk
-    is lost to the others. ``output`` is held (geoloc.pipeline.lock).
+def check_seen(output: Folder, places: Mapping[str, str | None]) -> None:
+    """That every node sees the local paths, by the options' names, that a job uses there: a file on one node's own disk is lost to
+    the others. ``output`` is held (geoloc.pipeline.lock). Comes after the nodes have been waited for (Placement).
 
     Raises UsageError, naming the option and the nodes.
     """
-    paths = {"OUTPUT": (output / LOCK).uri, "SOURCE": source and source.place, "--index": index and index.uri}
-    local = {option: path for option, path in paths.items() if path and not is_s3(path)}
+    places = {"OUTPUT": (output / LOCK).uri} | {option: place for option, place in places.items() if place}
+    local = {option: place for option, place in places.items() if not is_s3(place)}
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    if len(nodes) < 2 or not local:
+    if not local or all(node["NodeID"] == ray.get_runtime_context().get_node_id() for node in nodes):
         return
     asked = [
         _unseen.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(local)
         for node in nodes
     ]
     blind: dict[str, list[str]] = {}
-    for node, unseen in zip(nodes, ray.get(asked, timeout=SEEN_S), strict=True):
+    for node, unseen in zip(nodes, ray.get(asked), strict=True):
         for option in unseen:
             blind.setdefault(option, []).append(node["NodeName"])
     for option, names in blind.items():
@@ -154,13 +154,24 @@ def cluster_nodes() -> list[Node]:
     return [_node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]]
 
 
+def nodes_for(groups: Iterable[PlacementGroup]) -> list[Node]:
+    """Those that are alive, with the GPUs that are free or these groups', and all their CPUs, which loading tasks come to and go
+    from."""
+    gpus = {name: resources.get("GPU", 0) for name, resources in available_resources_per_node().items()}
+    for table in map(placement_group_table, groups):
+        for number, name in table["bundles_to_node_id"].items():
+            gpus[name] = gpus.get(name, 0) + table["bundles"][number].get("GPU", 0)
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return [_node(node["Resources"] | {"GPU": gpus.get(node["NodeID"], 0)}, node["Labels"]) for node in alive]
+
+
 def free_nodes() -> list[Node]:
     """Those that are alive, with what nobody uses of them now."""
     free = available_resources_per_node()
     return [_node(free.get(node["NodeID"], {}), node["Labels"]) for node in ray.nodes() if node["Alive"]]
 
 
-def _node(resources: dict[str, float], labels: dict[str, str]) -> Node:
+def _node(resources: Mapping[str, float], labels: Mapping[str, str]) -> Node:
     return Node(resources.get("CPU", 0), int(resources.get("GPU", 0)), labels)
 
 

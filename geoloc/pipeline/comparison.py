@@ -56,8 +56,9 @@ def _compare(options: LocateOptions, recipes: list[Recipe], truth: Positions, ru
     """By recipes of one encoder."""
     methods = [Method.find(recipe, run.folder) for recipe in recipes]
     connect()
-    check_seen(run.folder.parent()[0], Source(options.images, run.folder.s3), methods[0].index)
     placement = Placement(options.cluster, _stages(methods, options.ten_crop))
+    images = Source(options.images, run.folder.s3)
+    check_seen(run.folder.parent()[0], {"--images": images.place, "--index": methods[0].index.uri})
     facts = [probe(methods[0])]
     facts += [method.facts(facts[0].view, facts[0].dimension, facts[0].weights["encoder"]) for method in methods[1:]]
     for method, known in zip(methods, facts, strict=True):

@@ -45,29 +45,32 @@ def build_georanking(options: GeoRankingJobOptions) -> int:
 
 def _run(options: GeoRankingJobOptions, run: Run) -> int:
     settings = {"source": Folder(options.source).uri, "images": options.images} | asdict(options.rows)
+    source, method = Source(options.images or options.source, options.s3, options.listing), None
     if options.images:
-        connect()
-        check_seen(run.folder, Source(options.images, options.s3))
-        run.settle(settings)
-        source, view = _published(options, run), _NOTHING
-        images = Folder(options.images, options.s3)
-        build = functools.partial(_build_published, _parent(options), images, options.rows)
+        build = functools.partial(_build_published, _parent(options), Folder(options.images, options.s3), options.rows)
     else:
         method = Method.find(options.read_recipe(), run.folder)
-        source = Source(options.source, options.s3, options.listing)
-        connect()
-        check_seen(run.folder, source, method.index)
+        build = functools.partial(_build_retrieved, method.locator_options(), options.rows)
+    connect()
+    placement = Placement(options.cluster, [Stage(RETRIEVER, build, whole_index=True)])
+    check_seen(
+        run.folder,
+        {"--images" if options.images else "SOURCE": source.place, "--index": method and method.index.uri},
+    )
+    if method:
         encoder = probe_encoder(method.config)
         method.check_encoder(encoder.weights["encoder"])
         settings |= {"weights": encoder.weights["encoder"], "index": method.info.fingerprint}
         run.settle(settings | {"parts": method.recipe.retrieval.parts})
         view = encoder.view
-        build = functools.partial(_build_retrieved, method.locator_options(), options.rows)
+    else:
+        run.settle(settings)
+        source, view = _published(options, run), _NOTHING
     run.take_up(source, options.photos.retry_kinds())
     stream = Stream(
         run,
         load=options.photos.load_options(view, options.s3, need_position=True, thumbnail_px=options.rows.picture_px),
-        placement=Placement(options.cluster, [Stage(RETRIEVER, build, whole_index=True)]),
+        placement=placement,
         max_failing_share=options.photos.max_failing_share,
         max_part_rows=part_rows(options.rows.picture_px, 1_024),
     )

@@ -6,19 +6,17 @@ add nodes for it; it goes with its job, however that ends; and whatever runs in 
 """
 
 import contextlib
-import dataclasses
 import logging
 import time
 from collections.abc import Iterator, Sequence
 
-import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from geoloc.errors import StalledError, UsageError
-from geoloc.pipeline.cluster import cluster_nodes, describe_free, free_nodes
+from geoloc.pipeline.cluster import cluster_nodes, describe_free, free_nodes, nodes_for
 from geoloc.pipeline.options import ClusterOptions
-from geoloc.pipeline.plan import Bundle, Plan, check_options, lay_out, parse_labels
+from geoloc.pipeline.plan import Bundle, Node, Plan, check_options, lay_out, parse_labels
 from geoloc.recipes.stage import Stage
 
 log = logging.getLogger("geoloc")
@@ -43,11 +41,12 @@ class Placement:
         check_options(options)
         self.options, self._stages = options, stages
         self.plan = self._wait_for_nodes()
-        self._nodes_plan = self.plan
-        """For all that the nodes have; ``plan`` is for less where others are there."""
+        self._all_cpus = self.plan.cpus
+        """Of a plan for all that the nodes have; ``plan`` is for less where others are there."""
         self._group: PlacementGroup | None = None
-        self._missing: PlacementGroup | None = None
+        self._missing: list[PlacementGroup] = []
         self._changed: tuple[str, float] | None = None
+        self._started = False
 
     @contextlib.contextmanager
     def reserved(self) -> Iterator[PlacementGroup]:
@@ -59,14 +58,13 @@ class Placement:
         self._changed, self._group = None, self._ask(self.plan.bundles)
         try:
             self._wait_for_room()
-            if (missing := (self.options.gpus or 0) - self.plan.gpus) > 0:  # for an autoscaler to see
-                each = self.options.gpus_per_actor
-                self._missing = self._ask([dataclasses.replace(self.plan.bundles[0], gpus=each)] * (missing // each))
+            self._started = True
+            if self.options.adapt_minutes:
+                self._missing = self._ask_for_actors((self.options.gpus or 0) - self.plan.gpus)
             yield self._group
         finally:
-            for group in filter(None, (self._group, self._missing)):
-                remove_placement_group(group)
-            self._group = self._missing = None
+            _give_up(self._group, *self._missing)
+            self._group, self._missing = None, []
 
     def change(self) -> str | None:
         """Why the stages should be laid out anew now, where nodes were lost, or more joined, ``adapt_minutes`` ago."""
@@ -79,13 +77,15 @@ class Placement:
         return None
 
     def adapt(self) -> None:
-        """Lay the stages out over the nodes that there are now. Raises UsageError where that is no longer possible."""
-        self.plan = self._nodes_plan = self._plan_for(cluster_nodes())
+        """Lay the stages out over what there is for them now. Where that is too little, the plan stays, and its nodes are waited
+        for."""
+        with contextlib.suppress(UsageError):
+            self.plan = self._plan_for(nodes_for(()))
+            self._all_cpus = self._plan_for(cluster_nodes()).cpus
 
     def _wait_for_nodes(self) -> Plan:
-        options = self.options
+        options, asked, announced = self.options, [], False
         deadline = time.monotonic() + 60 * options.wait_minutes
-        asked = announced = None
         try:
             while True:
                 nodes, late = cluster_nodes(), time.monotonic() >= deadline
@@ -99,13 +99,11 @@ class Placement:
                 if not announced:
                     log.info("Waiting up to %g minutes for the cluster to grow (--wait-minutes)", options.wait_minutes)
                     announced = True
-                    if options.gpus:
-                        each = options.gpus_per_actor
-                        asked = self._ask([Bundle(0, each)] * (options.gpus // each))
+                    asked = self._ask_for_actors(options.gpus_per_actor if options.gpus is None else options.gpus)
+                    asked = asked or [self._ask([Bundle(1)])]
                 time.sleep(POLL_S)
         finally:
-            if asked:
-                remove_placement_group(asked)
+            _give_up(*asked)
 
     def _wait_for_room(self) -> None:
         start, announced = time.monotonic(), False
@@ -120,39 +118,31 @@ class Placement:
                 log.info("Waiting for room for %s: free are %s", self.plan.describe(), describe_free())
                 announced = True
             with contextlib.suppress(UsageError):  # nor is there room for less
-                plan = self._plan_for(free_nodes(), self._fewest())
-                remove_placement_group(self._group)
+                plan = self._plan_for(free_nodes())
+                _give_up(self._group)
                 self.plan, self._group = plan, self._ask(plan.bundles)
 
-    def _fewest(self) -> int | None:
-        """GPUs that will do in the face of other jobs; none where the plan has none."""
-        if not self.plan.gpus:
-            return None
-        return self.options.min_gpus or self.options.gpus or self.options.gpus_per_actor
-
-    def _plan_for(self, nodes: list, at_least: int | None = None) -> Plan:
-        """On GPUs where the plan is on them: it took the models' time to be worth that."""
-        if at_least is None and self.plan.gpus:
-            at_least = self.options.min_gpus or self.options.gpus_per_actor
-        return lay_out(self.options, self._stages, nodes, at_least)
+    def _plan_for(self, nodes: Sequence[Node]) -> Plan:
+        """As many GPUs as will do: none where the plan has none, and never none where it has some, which its models are worth."""
+        fewest = self.options.min_gpus or (None if self._started else self.options.gpus) or self.options.gpus_per_actor
+        return lay_out(self.options, self._stages, nodes, fewest if self.plan.gpus else None)
 
     def _reason(self) -> str | None:
         try:
-            plan = self._plan_for(cluster_nodes())
+            plan = self._plan_for(nodes_for((self._group, *self._missing)))
         except UsageError:  # nodes to go on with have yet to come, and Ray waits for them
             return None
         if placement_group_table(self._group)["state"] != "CREATED":
             return "nodes were lost" if (plan.gpus, plan.cpus) < (self.plan.gpus, self.plan.cpus) else None
         if plan.gpus:
-            return "GPUs are free" if self._free_gpus(plan) >= max(1, (WORTH - 1) * self.plan.gpus) else None
-        return "nodes have joined" if plan.cpus >= WORTH * self._nodes_plan.cpus else None
+            complete = plan.gpus == self.options.gpus > self.plan.gpus
+            return "GPUs are free" if complete or plan.gpus >= WORTH * max(1, self.plan.gpus) else None
+        return "nodes have joined" if plan.cpus >= WORTH * self._all_cpus else None
 
-    def _free_gpus(self, plan: Plan) -> float:
-        """Of those that a plan would use more."""
-        free = ray.available_resources().get("GPU", 0)
-        if self._missing and placement_group_table(self._missing)["state"] == "CREATED":
-            free += sum(bundle.get("GPU", 0) for bundle in self._missing.bundle_specs)
-        return min(free, plan.gpus - self.plan.gpus)
+    def _ask_for_actors(self, gpus: int) -> list[PlacementGroup]:
+        """One by one: an autoscaler adds nodes for those that it can, and none for a group that it cannot have whole."""
+        each = self.options.gpus_per_actor
+        return [self._ask([Bundle(0, each)]) for _ in range(gpus // each)]
 
     def _ask(self, bundles: Sequence[Bundle]) -> PlacementGroup:
         resources = [{"CPU": bundle.cpus} | ({"GPU": bundle.gpus} if bundle.gpus else {}) for bundle in bundles]
@@ -161,6 +151,11 @@ class Placement:
         return placement_group(
             asked, strategy="SPREAD", bundle_label_selector=[labels] * len(asked) if labels else None
         )
+
+
+def _give_up(*groups: PlacementGroup) -> None:
+    for group in groups:
+        remove_placement_group(group)
 
 
 class InBundles:

@@ -128,7 +128,7 @@ def lay_out(
     selector = parse_labels(options.label_selector)
     able, others = [], []
     for node in nodes:
-        (able if _fits(node.labels, selector) else others).append(node)
+        (able if _fits(node.labels, selector) else others).append(_with_usable_gpus(node))
     if nodes and not able:
         known = sorted({f"{key}={value}" for node in nodes for key, value in node.labels.items()})
         raise UsageError(
@@ -145,6 +145,11 @@ def lay_out(
             f"there {_are(nodes)}: add a node with CPUs, or give a GPU's actors fewer of them (--cpus-per-gpu)"
         )
     return plan
+
+
+def _with_usable_gpus(node: Node) -> Node:
+    """Nobody can be on a GPU whose node has no CPU for it, such as that of a head that is to do no work."""
+    return node if node.cpus >= 4 * WRITER_CPUS * node.gpus else dataclasses.replace(node, gpus=0)
 
 
 def parse_labels(selector: Sequence[str]) -> dict[str, str]:

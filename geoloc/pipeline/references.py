@@ -71,9 +71,9 @@ def _gallery(draft: Path, models: EncoderConfig) -> IndexInfo:
 def _run(options: IndexOptions, models: EncoderConfig, folder: Folder) -> int:
     connect()
     source = Source(options.source, options.s3, options.listing)
-    check_seen(folder, source)
     stage = Stage("encoder", functools.partial(_build_referencer, models, options.vectors == "multimodal"))
     placement = Placement(options.cluster, [stage])
+    check_seen(folder, {"SOURCE": source.place})
     encoder = probe_encoder(models)
     run = Run(folder / "build", "references", REFERENCE)
     run.settle(

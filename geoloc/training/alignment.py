@@ -57,7 +57,8 @@ def train_alignment(options: AlignmentOptions) -> int:
 def _run(options: AlignmentOptions, models: EncoderConfig, run: Run) -> int:
     connect()
     source = Source(options.source, options.s3, options.listing)
-    check_seen(run.folder, source)
+    placement = Placement(options.cluster, [Stage("encoder", functools.partial(_build_featurer, models))])
+    check_seen(run.folder, {"SOURCE": source.place, "--features": options.features})
     encoder = probe_encoder(models)
     run.settle(
         {
@@ -81,7 +82,7 @@ def _run(options: AlignmentOptions, models: EncoderConfig, run: Run) -> int:
         stream = Stream(
             run,
             load=options.photos.load_options(encoder.view, options.s3, need_position=True),
-            placement=Placement(options.cluster, [Stage("encoder", functools.partial(_build_featurer, models))]),
+            placement=placement,
             max_failing_share=options.photos.max_failing_share,
             max_part_rows=4_096,
         )
@@ -137,7 +138,7 @@ def _fit(options: AlignmentOptions, models: EncoderConfig, folder: Folder, parts
     )
     worker = functools.partial(train_worker, training, models, folder, parts)
     with watched(folder, steps, lambda point: f"text {point['text']:.3f}, location {point['location']:.3f}"):
-        result = fit(worker, folder, workers)
+        result = fit(worker, folder, workers, options.cluster.stall_minutes)
     with result.checkpoint.as_directory() as checkpoint:
         folder.write(WEIGHTS, (Path(checkpoint) / WEIGHTS).read_bytes())
         card = json.loads((Path(checkpoint) / "card.json").read_bytes())

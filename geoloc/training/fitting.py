@@ -7,14 +7,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow.fs
 
-from geoloc.errors import UsageError
+from geoloc.errors import StalledError, UsageError
 from geoloc.pipeline.options import ClusterOptions
 from geoloc.recipes.stage import Stage
 from geoloc.storage import Folder
@@ -43,6 +43,8 @@ class Team:
     """Whether each has one; else they compute on CPUs."""
     fewest: int
     """That go on where nodes are lost, from the last checkpoint; those that come back are taken up again."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Of the nodes that they may be on."""
 
     def describe(self) -> str:
         return f"{self.workers} {'worker' if self.workers == 1 else 'workers'} on {'GPUs' if self.gpus else 'CPUs'}"
@@ -60,27 +62,33 @@ def team(workers: int | None, options: ClusterOptions) -> Team:
     """As many as are asked for, or one a GPU, or one. Raises UsageError where the cluster lacks the GPUs that are asked for, also
     after ``wait_minutes``."""
     from geoloc.pipeline.placement import Placement
+    from geoloc.pipeline.plan import parse_labels
 
     gpus = Placement(options, [Stage("trainer", print)]).plan.gpus
     if gpus and workers and workers > gpus:
         raise UsageError(f"--workers {workers}: there are {gpus} GPUs for them (--gpus)")
     found = workers or max(1, gpus)
-    return Team(found, gpus > 0, min(found, options.min_gpus or 1) if gpus else found)
+    fewest = min(found, options.min_gpus or 1) if gpus else found
+    return Team(found, gpus > 0, fewest, parse_labels(options.label_selector))
 
 
-def fit(worker: Callable[[], None], folder: Folder, team: Team) -> "Result":
+def fit(worker: Callable[[], None], folder: Folder, team: Team, stall_minutes: float = 0) -> "Result":
     """Run it in every worker to its end, from the last checkpoint in ``folder`` where there is one.
 
     Of failures, a few are borne from checkpoint to checkpoint, and not in all: a long training on nodes that come and go has many.
-    Raises UsageError for what went wrong in all workers alike (``in_all_workers``).
+    Raises UsageError for what went wrong in all workers alike (``in_all_workers``), and StalledError where the first worker has
+    written nothing down for ``stall_minutes`` (0: never).
     """
     from ray.train.v2.api.exceptions import TrainingFailedError
 
-    result, left = None, FAILURES
+    from geoloc.pipeline.watch import interrupted_by
+
+    result, left, heard = None, FAILURES, _Heard(folder, stall_minutes)
     while result is None:
         before = _checkpoints(folder)
         try:
-            result = _trainer(worker, folder, team).fit()
+            with interrupted_by(heard.nothing_new):
+                result = _run(_trainer(worker, folder, team))
         except TrainingFailedError as error:
             left = FAILURES if _checkpoints(folder) != before else left - 1
             if not left:
@@ -93,6 +101,34 @@ def fit(worker: Callable[[], None], folder: Folder, team: Team) -> "Result":
     return result
 
 
+def _run(trainer: "TorchTrainer") -> "Result":
+    try:
+        return trainer.fit()
+    except SystemExit as error:  # so Ray Train takes an interruption, with the status of a success
+        raise KeyboardInterrupt from error
+
+
+class _Heard:
+    """What the first worker wrote down last, and when."""
+
+    def __init__(self, folder: Folder, minutes: float) -> None:
+        self._folder, self._minutes = folder, minutes
+        self._last, self._when = b"", time.monotonic()
+
+    def nothing_new(self) -> StalledError | None:
+        with contextlib.suppress(OSError):
+            now = self._folder.read(PROGRESS)
+            if now != self._last:
+                self._last, self._when = now, time.monotonic()
+        quiet = (time.monotonic() - self._when) / 60
+        if not self._minutes or quiet <= self._minutes:
+            return None
+        return StalledError(
+            f"no step was done for {quiet:.0f} minutes (--stall-minutes {self._minutes:g}): either the workers have no GPU or "
+            "CPU to be on, or a step takes longer. The same command goes on from here"
+        )
+
+
 def _trainer(worker: Callable[[], None], folder: Folder, team: Team) -> "TorchTrainer":
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -103,6 +139,7 @@ def _trainer(worker: Callable[[], None], folder: Folder, team: Team) -> "TorchTr
     return TorchTrainer(
         functools.partial(_reporting, worker),
         scaling_config=ScalingConfig(
+            label_selector=team.labels or None,
             num_workers=team.workers if team.fewest == team.workers else (team.fewest, team.workers),
             use_gpu=team.gpus,
             resources_per_worker={"CPU": 0.5} | ({"GPU": 1} if team.gpus else {}),
@@ -111,7 +148,8 @@ def _trainer(worker: Callable[[], None], folder: Folder, team: Team) -> "TorchTr
             name=TRAIN,
             storage_path=folder.path(),
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=0),  # Ray Train counts those of the whole run, and not all kinds
+            # Ray Train counts those of the whole run, and its controller's not at all
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
         ),
     )

@@ -72,8 +72,8 @@ def _run(options: RankerJobOptions, folder: Folder) -> int:
             + ("" if validation else f", {photos - left:,} of them for --validation-photos")
         )
     connect()
-    check_seen(folder)
     workers = team(training.workers, options.cluster)
+    check_seen(folder, {"SOURCE": parts.folder.uri, "--validation": validation and validation.folder.uri})
     if (useful := training.useful(workers.workers)) < workers.workers:
         log.info(
             "%s of %s workers are used: the %s photos of a step (--photos-a-step) are %s each for them, and would be no sooner "
@@ -97,7 +97,7 @@ def _run(options: RankerJobOptions, folder: Folder) -> int:
     )
     worker = functools.partial(train_worker, options, folder, TrainingSet(parts, validation, facts.view))
     with watched(folder, steps, lambda p: f"loss {p['loss']:.3f}, nearest first {100 * p['nearest_first']:.0f} %"):
-        result = fit(worker, folder, workers)
+        result = fit(worker, folder, workers, options.cluster.stall_minutes)
     _publish(options, folder, result, {"photos": left, "steps": steps, "model": options.model, "output": folder.uri})
     return 0
 

@@ -1,6 +1,6 @@
 """Ten clusters, made up on this machine, and what becomes of a job on each; and how a job that waits for a slow store scales.
 
-python -m tests.bench.bench_clusters [plans] [scaling]
+python -m tests.bench.bench_clusters [plans] [changes] [scaling]
 """
 
 import os
@@ -14,7 +14,7 @@ import boto3
 
 from geoloc.pipeline.options import ClusterOptions
 from tests.bench.faulty_s3 import Weather, faulty_s3
-from tests.nodes import Models, Scene, nodes
+from tests.nodes import Models, Scene, autoscaled, change, nodes, shared
 
 LIMIT_S = 240
 RETRIEVER, RANKER = Models("retriever", share=0.25), Models("ranker", cost=16)
@@ -37,6 +37,8 @@ LATENCY_S, AT_ONCE, SCALED_PHOTOS = 0.05, 2, 2_000
 def main(chosen: list[str]) -> None:
     if not chosen or "plans" in chosen:
         plans()
+    if not chosen or "changes" in chosen:
+        changes()
     if not chosen or "scaling" in chosen:
         scaling()
 
@@ -52,6 +54,15 @@ def plans() -> None:
             done = re.search(r"(\d+) photos done.*, (\d+) missing", scene.log)
             ending = f": {done[1]} done, {done[2]} missing" if done else ""
             print(f"| {name} | {said[1] or said[2]}{ending} | {time.monotonic() - start:.0f} |", flush=True)
+
+
+def changes() -> None:
+    """Clusters that change under a job: what comes out says that the job was done, and where."""
+    for scenario in (autoscaled, change, shared):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.monotonic()
+            found = scenario(Path(folder) / "scene")
+            print(f"{' '.join(scenario.__doc__.split())}\n    {time.monotonic() - start:.0f} s: {found}", flush=True)
 
 
 def scaling() -> None:

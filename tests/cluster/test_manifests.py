@@ -116,6 +116,9 @@ def test_the_cluster_is_what_its_comments_say(objects, road):
     cluster = cluster_of(objects[road], road)
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["enableInTreeAutoscaling"]
+    assert not cluster["autoscalerOptions"]["securityContext"][
+        "allowPrivilegeEscalation"
+    ]  # a container that KubeRay adds
     head, by_name = cluster["headGroupSpec"], {group["groupName"]: group for group in groups(cluster)}
     assert head["rayStartParams"]["num-cpus"] == "0"  # no work on it
     for group in [head, *by_name.values()]:
@@ -216,8 +219,14 @@ def test_ray_takes_the_launchers_file():
     validate_config(config)
     types = config["available_node_types"]
     assert types["head"]["resources"] == {"CPU": 0}
+    for name in ("gpu", "gpu_spot"):  # or the containers see none of them
+        assert types[name]["docker"]["worker_run_options"] == ["--env NVIDIA_VISIBLE_DEVICES=all"]
+    spot = {name for name, node in types.items() if "InstanceMarketOptions" in node["node_config"]}
+    assert (
+        spot == {name for name, node in types.items() if node.get("labels") == {"ray.io/market-type": "spot"}} != set()
+    )
     assert "num-cpus=0" in " ".join(config["head_start_ray_commands"])
     for node in types.values():
-        assert node["node_config"]["IamInstanceProfile"]  # a role, and no keys
+        assert node["node_config"]["IamInstanceProfile"]["Name"].startswith("geoloc")  # a role, and no keys
         assert node["node_config"]["MetadataOptions"]["HttpTokens"] == "required"
     assert not re.search(r"aws_secret|AKIA", (CLUSTER / "ray-aws.yaml").read_text(), re.IGNORECASE)

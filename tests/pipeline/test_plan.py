@@ -70,6 +70,7 @@ def test_a_plan_fits_or_is_refused(cpus, gpus, stages, each, wanted):
 @pytest.mark.parametrize(
     ("nodes", "stages", "options", "pools"),
     [
+        ([Node(0, 2), Node(16, 4)], [RETRIEVER], {}, "4 retriever actors (1 GPU each, batches of 256)"),
         ([Node(2)], [RETRIEVER], {}, "1 retriever actor (CPU, 2 threads each, batches of 32)"),
         ([Node(4)] * 2, [RETRIEVER], {}, "2 retriever actors (CPU, 4 threads each, batches of 64)"),
         ([Node(4)] * 10, [RETRIEVER], {}, "10 retriever actors (CPU, 4 threads each, batches of 64)"),
@@ -131,7 +132,7 @@ def test_cpus_are_kept_for_gpus():
             "--gpus 4, 1 an actor .*there is one node: 1 of 16 CPU and 2 GPU, where 2 actors find",
         ),
         ([Node(16, 2)] * 2, {"gpus_per_actor": 4}, "where 0 actors .*it takes nodes of 4 GPU or more, 4 in all"),
-        ([Node(0, 1)], {}, "the plan needs 1 times 0.01 CPU and 1 GPU of one node, and there is one node: 1 of 0 CPU"),
+        ([Node(0, 1)], {"gpus": 1}, "--gpus 1, 1 an actor .* there is one node: 1 of 0 CPU, where 0 actors"),
         ([Node(1, 1), Node(0.2, 0)], {"cpus_per_gpu": 9, "gpus": 1}, "leaves no room for loading photos")
         if False
         else ([Node(0.6, 1)], {}, "leaves no room for loading photos, which takes 0.5 CPU"),
