@@ -121,6 +121,8 @@ class Placement:
                 plan = self._plan_for(free_nodes())
                 _give_up(self._group)
                 self.plan, self._group = plan, self._ask(plan.bundles)
+        if announced:
+            log.info("There is room for %s", self.plan.describe())
 
     def _plan_for(self, nodes: Sequence[Node]) -> Plan:
         """As many GPUs as will do: none where the plan has none, and never none where it has some, which its models are worth."""
