@@ -33,7 +33,7 @@ class ImageEncoder:
         self.config = config
         self.device = torch.device(device)
         self._cores = ThreadPoolExecutor(threads) if self.device.type == "cpu" else None
-        model = _load(config).eval().requires_grad_(False)
+        model = load_model(config).eval().requires_grad_(False)
         preprocess = open_clip.get_model_preprocess_cfg(model)
         size = preprocess["size"]
         self.view = View(
@@ -85,7 +85,8 @@ class ImageEncoder:
         return np.concatenate([self._encode(pixels[:middle]), self._encode(pixels[middle:])])
 
 
-def _load(config: EncoderConfig) -> nn.Module:
+def load_model(config: EncoderConfig) -> nn.Module:
+    """Both towers, as open_clip has them. Raises UsageError where they cannot be had."""
     try:
         if config.model == LITE:
             return _lite()

@@ -51,7 +51,33 @@ def train_alignment(options: AlignmentOptions) -> int:
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
     with held(folder):
+        if options.from_checkpoint:
+            return _take_over(options, models, folder)
         return _run(options, models, Run(folder, "features", REFERENCE))
+
+
+def _take_over(options: AlignmentOptions, models: EncoderConfig, folder: Folder) -> int:
+    """What the authors of G3 have trained."""
+    import safetensors.torch  # needs torch (geoloc.recipes.stage)
+
+    from geoloc.encoders.g3 import read_checkpoint
+    from geoloc.encoders.image import load_model
+
+    if folder.exists(ALIGNMENT):
+        raise UsageError(f"OUTPUT {folder.uri}: holds an alignment; use another folder")
+    alignment = read_checkpoint(Path(options.source).expanduser(), load_model(models))
+    folder.write(WEIGHTS, safetensors.torch.save(alignment.state_dict()))
+    card = {
+        "encoder": models.name,
+        "model": models.tower,
+        "image_dimension": alignment.image_to_text[0].in_features,
+        "text_dimension": alignment.text[0].in_features,
+        "training": {"projection": "mercator", "checkpoint": Path(options.source).name},
+        "similarity_scale": alignment.location_scale.exp().item(),
+    }
+    folder.write(ALIGNMENT, json.dumps(card, indent=1).encode())
+    log.info("Alignment: %s; use it with --encoder %s", folder.uri, folder.uri)
+    return 0
 
 
 def _run(options: AlignmentOptions, models: EncoderConfig, run: Run) -> int:

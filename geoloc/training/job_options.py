@@ -32,6 +32,8 @@ class AlignmentOptions:
     """Models to start from: geoclip (CLIP ViT-L/14, as G3) or lite."""
     model: str | None = None
     """Another image tower for the encoder: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
+    from_checkpoint: bool = False
+    """Nothing is trained: SOURCE is G3's released checkpoint (g3.pth, local), and OUTPUT gets the alignment that is in it."""
     features: str | None = None
     """OUTPUT of another run on the same SOURCE and models, to train on its features, with other settings."""
     training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes, Group("training", ALIGNMENT)] = field(
