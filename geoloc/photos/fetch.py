@@ -30,6 +30,7 @@ UNKNOWN_SIZE = 8 << 20
 _CHANGED = "it is not what was listed; the next run takes it up"
 _ADDRESS = re.compile(r"""(?:https?://|\b(?=\d{1,3}(?:\.\d{1,3}){3}:\d))[^\s"']+""")
 _REFUSALS = {"InvalidObjectState": "archived", "KMS": "kms", "kms:": "kms"}
+_REFUSALS |= dict.fromkeys(("ExpiredToken", "InvalidToken", "TokenRefreshRequired"), "forbidden")  # with status 400
 _THROTTLED = re.compile(r"SlowDown|ServiceUnavailable|TooManyRequests|RequestLimitExceeded|\b(429|503)\b")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 

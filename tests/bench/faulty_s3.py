@@ -81,7 +81,7 @@ class _Server:
             connection = environ["werkzeug.socket"]
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             connection.close()
-            return []
+            raise ConnectionResetError
         if what == "stalled":
             time.sleep(self._weather.stall_s)
         return self._app(environ, start_response)

@@ -56,6 +56,8 @@ class FaultyS3(http.server.BaseHTTPRequestHandler):
             return self._answer(
                 403, b"<Error><Code>AccessDenied</Code><Message>may not kms:Decrypt it</Message></Error>"
             )
+        if key.startswith("expired"):
+            return self._answer(400, b"<Error><Code>ExpiredToken</Code></Error>")
         if key.startswith("disabled"):
             return self._answer(400, b"<Error><Code>KMS.DisabledException</Code></Error>")
         if key.startswith("missing"):
@@ -99,6 +101,7 @@ def test_passing_trouble_is_retried(fetcher, key):
 LASTING = {
     "missing": "not_found",
     "forbidden": "forbidden",
+    "expired": "forbidden",
     "frozen": "archived",
     "sealed": "kms",
     "disabled": "kms",
