@@ -28,7 +28,7 @@ CLUSTERS: list[tuple[str, list[tuple[int, int]], dict, list[Models]]] = [
     ("2 GPUs, 4 wanted", [(16, 2)], {"gpus": 4}, [RETRIEVER]),
     ("2 GPUs, 4 wanted, 1 would do", [(16, 2)], {"gpus": 4, "min_gpus": 1}, [RETRIEVER]),
     ("2 nodes of 1 GPU, an index over 2", [(8, 1)] * 2, {"gpus_per_actor": 2}, [RETRIEVER]),
-    ("3 nodes of half a CPU", [(0.5, 0)] * 3, {}, [RETRIEVER]),
+    ("3 nodes without CPUs", [(0, 0)] * 3, {}, [RETRIEVER]),
 ]
 LATENCY_S, AT_ONCE, SCALED_PHOTOS = 0.05, 2, 2_000
 """Of the store; requests of a loading task; and photos a node."""
