@@ -29,6 +29,9 @@ WORTH = 1.2
 """Times as many GPUs, or CPUs where there are none, are worth loading all models anew."""
 
 
+LOST = "nodes were lost"
+
+
 class Placement:
     """A job's stages on the cluster's nodes."""
 
@@ -46,7 +49,10 @@ class Placement:
         self._group: PlacementGroup | None = None
         self._missing: list[PlacementGroup] = []
         self._changed: tuple[str, float] | None = None
+        self._next = self.plan, self.plan.cpus
         self._started = False
+        self._vain = 1
+        """Grows with every attempt at more room that others had: the next comes later."""
 
     @contextlib.contextmanager
     def reserved(self) -> Iterator[PlacementGroup]:
@@ -68,20 +74,28 @@ class Placement:
 
     def change(self) -> str | None:
         """Why the stages should be laid out anew now, where nodes were lost, or more joined, ``adapt_minutes`` ago."""
-        if not self.options.adapt_minutes or not (reason := self._reason()):
+        if not self.options.adapt_minutes:
+            return None
+        try:
+            plan = self._plan_for(nodes_for((self._group, *self._missing)))
+            self._next = plan, self._plan_for(cluster_nodes()).cpus
+            reason = self._reason(plan)
+        except UsageError:  # nodes to go on with have yet to come, and Ray waits for them
+            reason = None
+        if reason is None:
             self._changed = None
         elif self._changed is None or self._changed[0] != reason:
             self._changed = reason, time.monotonic()
-        elif time.monotonic() - self._changed[1] >= 60 * self.options.adapt_minutes:
+        elif time.monotonic() - self._changed[1] >= 60 * self.options.adapt_minutes * (
+            1 if reason == LOST else self._vain
+        ):
             return reason
         return None
 
     def adapt(self) -> None:
-        """Lay the stages out over what there is for them now. Where that is too little, the plan stays, and its nodes are waited
-        for."""
-        with contextlib.suppress(UsageError):
-            self.plan = self._plan_for(nodes_for(()))
-            self._all_cpus = self._plan_for(cluster_nodes()).cpus
+        """Take the plan that the last ``change`` was for. What was reserved is not free at once when it is given up, so it is not
+        looked for anew; where more has changed since, ``reserved`` waits, or makes do with less."""
+        self.plan, self._all_cpus = self._next
 
     def _wait_for_nodes(self) -> Plan:
         options, asked, announced = self.options, [], False
@@ -119,6 +133,7 @@ class Placement:
                 announced = True
             with contextlib.suppress(UsageError):  # nor is there room for less
                 plan = self._plan_for(free_nodes())
+                self._vain *= 2 if self._started else 1
                 _give_up(self._group)
                 self.plan, self._group = plan, self._ask(plan.bundles)
         if announced:
@@ -129,13 +144,10 @@ class Placement:
         fewest = self.options.min_gpus or (None if self._started else self.options.gpus) or self.options.gpus_per_actor
         return lay_out(self.options, self._stages, nodes, fewest if self.plan.gpus else None)
 
-    def _reason(self) -> str | None:
-        try:
-            plan = self._plan_for(nodes_for((self._group, *self._missing)))
-        except UsageError:  # nodes to go on with have yet to come, and Ray waits for them
-            return None
+    def _reason(self, plan: Plan) -> str | None:
+        """Why another plan is better than the one at work, if so."""
         if placement_group_table(self._group)["state"] != "CREATED":
-            return "nodes were lost" if (plan.gpus, plan.cpus) < (self.plan.gpus, self.plan.cpus) else None
+            return LOST if (plan.gpus, plan.cpus) < (self.plan.gpus, self.plan.cpus) else None
         if plan.gpus:
             complete = plan.gpus == self.options.gpus > self.plan.gpus
             return "GPUs are free" if complete or plan.gpus >= WORTH * max(1, self.plan.gpus) else None
