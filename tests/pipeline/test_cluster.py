@@ -141,7 +141,17 @@ def test_nodes_that_join_are_used_and_those_that_are_lost_are_not_waited_for(tmp
     assert scenario("change", tmp_path / "scene") == {"status": 0, "rows": 600}
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="needs root, to make network namespaces")
+@pytest.fixture
+def namespaces() -> None:
+    """What makes two machines of one."""
+    if os.geteuid() != 0 or not shutil.which("ip"):
+        pytest.skip("needs root and ip, to make network namespaces")
+    if subprocess.run(["ip", "netns", "add", "geoloc-try"], capture_output=True).returncode:
+        pytest.skip("may not make network namespaces")
+    subprocess.run(["ip", "netns", "del", "geoloc-try"], check=True)
+
+
+@pytest.mark.usefixtures("namespaces")
 def test_machines_with_disks_of_their_own(tmp_path):
     """Two of them, over a network: what only one sees is refused, and each copies the index once."""
     found = scenario("disks", tmp_path / "scene")
