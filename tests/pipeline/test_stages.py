@@ -15,16 +15,13 @@ from PIL import Image
 from geoloc.errors import UsageError
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions
-from geoloc.photos.sources import Source
 from geoloc.photos.views import Picture, View
 from geoloc.pipeline.cluster import connect
 from geoloc.pipeline.options import ClusterOptions
 from geoloc.pipeline.placement import Placement
-from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.recipes.stage import Stage
-from geoloc.schema import LOADED
-from geoloc.storage import Folder, S3Options
+from tests.pipeline.archives import run_of
 
 
 @dataclass(frozen=True)
@@ -47,12 +44,7 @@ def statuses(device: str, threads: int):
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
-    (tmp_path / "photos").mkdir()
-    for number in range(60):
-        width = 13 if number in (7, 8, 44) else 20
-        Image.new("RGB", (width, 20)).save(tmp_path / "photos" / f"{number:02d}.png")
-    run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
-    run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
+    run = run_of(tmp_path, 60, dict.fromkeys((7, 8, 44), 13))
     connect()
     placement = Placement(ClusterOptions(), [Stage("judge", statuses)])
     stream = Stream(run, LoadOptions(DecodeOptions(DeadlyView(16))), placement)
@@ -78,11 +70,7 @@ def deadly(poison: int, device: str, threads: int):
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_photo_that_models_die_of_is_a_row_with_a_reason(tmp_path):
     """And those beside it in its batch are not."""
-    (tmp_path / "photos").mkdir()
-    for number in range(24):
-        Image.new("RGB", (20, 20)).save(tmp_path / "photos" / f"{number:02d}.png")
-    run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
-    run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
+    run = run_of(tmp_path, 24)
     connect()
     placement = Placement(ClusterOptions(batch_size=6), [Stage("judge", functools.partial(deadly, 9))])
     assert Stream(run, LoadOptions(DecodeOptions(View(16))), placement).work().photos == 24
@@ -103,10 +91,7 @@ def refused_at_first(notes: Path, table: pa.Table) -> pa.Table:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_store_that_is_out_of_order_is_waited_for(tmp_path):
-    (tmp_path / "photos").mkdir()
-    Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "a.png")
-    run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
-    run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
+    run = run_of(tmp_path, 1)
     connect()
     finish = functools.partial(refused_at_first, tmp_path / "notes")
     placement = Placement(ClusterOptions(), [Stage("judge", statuses)])
@@ -123,10 +108,7 @@ def on_a_full_disk(table: pa.Table) -> pa.Table:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_full_disk_where_results_are_written_is_told_in_one_line(tmp_path):
-    (tmp_path / "photos").mkdir()
-    Image.new("RGB", (20, 20)).save(tmp_path / "photos" / "a.png")
-    run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
-    run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
+    run = run_of(tmp_path, 1)
     connect()
     placement = Placement(ClusterOptions(), [Stage("judge", statuses)])
     stream = Stream(run, LoadOptions(DecodeOptions(View(16))), placement, finish=on_a_full_disk)

@@ -8,22 +8,18 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import ray
-from PIL import Image
 
 from geoloc.errors import StalledError
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions
-from geoloc.photos.sources import Source
 from geoloc.photos.views import View
 from geoloc.pipeline import watch
 from geoloc.pipeline.cluster import connect
 from geoloc.pipeline.options import ClusterOptions
 from geoloc.pipeline.placement import Placement
-from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream
 from geoloc.recipes.stage import Stage
-from geoloc.schema import LOADED
-from geoloc.storage import Folder, S3Options
+from tests.pipeline.archives import run_of
 
 
 def wait_for(file: Path) -> None:
@@ -63,11 +59,7 @@ def test_a_run_that_stands_still_stops(tmp_path, monkeypatch, release, build, mi
     """Also where a shell started it in the background, and it ignores SIGINT."""
     monkeypatch.setattr(watch, "POLL_S", 0.5)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    (tmp_path / "photos").mkdir()
-    for number in range(3):
-        Image.new("RGB", (20, 20)).save(tmp_path / "photos" / f"{number}.png")
-    run = Run(Folder(str(tmp_path / "run")), "parts", LOADED)
-    run.list_photos(Source(str(tmp_path / "photos"), S3Options()))
+    run = run_of(tmp_path, 3)
     connect()
     stages = [Stage("judge", functools.partial(build, release=release))]
     stream = Stream(run, LoadOptions(DecodeOptions(View(16))), Placement(ClusterOptions(stall_minutes=minutes), stages))
