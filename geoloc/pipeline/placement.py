@@ -27,8 +27,6 @@ PLACE_S = 20
 """That a cluster has to place what its nodes have room for; if it takes longer, others are there."""
 WORTH = 1.2
 """Times as many GPUs, or CPUs where there are none, are worth loading all models anew."""
-
-
 LOST = "nodes were lost"
 
 
@@ -86,10 +84,9 @@ class Placement:
             self._changed = None
         elif self._changed is None or self._changed[0] != reason:
             self._changed = reason, time.monotonic()
-        elif time.monotonic() - self._changed[1] >= 60 * self.options.adapt_minutes * (
-            1 if reason == LOST else self._vain
-        ):
-            return reason
+        else:
+            minutes = self.options.adapt_minutes * (1 if reason == LOST else self._vain)
+            return reason if time.monotonic() - self._changed[1] >= 60 * minutes else None
         return None
 
     def adapt(self) -> None:
@@ -149,8 +146,9 @@ class Placement:
         if placement_group_table(self._group)["state"] != "CREATED":
             return LOST if (plan.gpus, plan.cpus) < (self.plan.gpus, self.plan.cpus) else None
         if plan.gpus:
-            complete = plan.gpus == self.options.gpus > self.plan.gpus
-            return "GPUs are free" if complete or plan.gpus >= WORTH * max(1, self.plan.gpus) else None
+            complete = plan.gpus == self.options.gpus
+            more = plan.gpus > self.plan.gpus and (complete or plan.gpus >= WORTH * self.plan.gpus)
+            return "GPUs are free" if more else None
         return "nodes have joined" if plan.cpus >= WORTH * self._all_cpus else None
 
     def _ask_for_actors(self, gpus: int) -> list[PlacementGroup]:

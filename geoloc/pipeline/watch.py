@@ -5,6 +5,7 @@ every stage says when it is ready, begins and ends a batch, and who hears nothin
 """
 
 import contextlib
+import logging
 import signal
 import threading
 import time
@@ -16,6 +17,9 @@ import ray
 
 from geoloc.errors import StalledError
 from geoloc.pipeline.cluster import describe_free
+from geoloc.storage import describe
+
+log = logging.getLogger("geoloc")
 
 POLL_S, ANSWER_S, AGAIN_S = 5, 30, 30
 """Between two looks, that a look may take, and between two attempts to wake who waits."""
@@ -106,9 +110,12 @@ def interrupted_by(find: Callable[[], Exception | None]) -> Iterator[None]:
 
 def _watch(find: Callable[[], Exception | None], found: list[Exception], stop: threading.Event) -> None:
     while not found and not stop.wait(POLL_S):
-        with contextlib.suppress(ray.exceptions.RayError):
-            if error := find():
-                found.append(error)
+        try:
+            found.extend(filter(None, [find()]))
+        except ray.exceptions.RayError:  # what would tell is on its way to another node
+            continue
+        except Exception as error:  # the run is not to go unwatched for it
+            log.warning("Cannot tell how the run is: %s", describe(error))
     while found and not stop.is_set():
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         stop.wait(AGAIN_S)  # what is raised amid a finalizer is lost
