@@ -35,9 +35,8 @@ def geotag_archive(options: ArchiveOptions) -> int:
 
 def _run(options: ArchiveOptions, recipe: Recipe, run: Run) -> int:
     source, method = Source(options.source, options.s3, options.listing), Method.find(recipe, run.folder)
-    load = functools.cache(
-        functools.partial(_place_and_probe, options, method, run.folder, source)
-    )  # once, and only if it has to be
+    # once, and only if it has to be
+    load = functools.cache(functools.partial(_place_and_probe, options, method, run.folder, source))
 
     def settle(weights: dict[str, str]) -> None:
         method.check_calibration(weights)

@@ -9,7 +9,7 @@ import ray
 
 from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import PhotoError, UsageError
-from geoloc.pipeline.plan import WRITER_CPUS
+from geoloc.pipeline.plan import TOKEN_CPUS
 from geoloc.ranking.options import RankerOptions
 from geoloc.ranking.scorers import RankerFacts
 from geoloc.recipes.method import Facts, Method
@@ -106,6 +106,6 @@ def _on_cluster(ask: Callable[[], T]) -> T:
         raise
 
 
-@ray.remote(num_cpus=WRITER_CPUS)  # of a node that works: the head has no room for models
+@ray.remote(num_cpus=TOKEN_CPUS)  # of a node that works: the head has no room for models
 def _called(ask: Callable[[], T]) -> T:
     return ask()

@@ -23,8 +23,8 @@ MODELS_SHARE = 0.75
 NEARLY = 0.9
 GPU_THREADS = 4
 """Of an actor on a GPU."""
-WRITER_CPUS = 0.01
-"""Of a bundle, for the actor that writes results: enough for it to be on a node that works, and not on the head."""
+TOKEN_CPUS = 0.01
+"""Of what computes little, such as the actor that writes results: enough to be on a node that works, and not on the head."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def lay_out(
 
 def _with_usable_gpus(node: Node) -> Node:
     """Nobody can be on a GPU whose node has no CPU for it, such as that of a head that is to do no work."""
-    return node if node.cpus >= 4 * WRITER_CPUS * node.gpus else dataclasses.replace(node, gpus=0)
+    return node if node.cpus >= 4 * TOKEN_CPUS * node.gpus else dataclasses.replace(node, gpus=0)
 
 
 def parse_labels(selector: Sequence[str]) -> dict[str, str]:
@@ -214,7 +214,7 @@ def _on_gpus(
 
 def _gpu_pool(stage: Stage, bundles: tuple[int, ...], gpus_each: float, cpus_a_gpu: float) -> Pool:
     gpus_each = _rounded(gpus_each)
-    cpus_each = _rounded(gpus_each * (cpus_a_gpu - WRITER_CPUS))
+    cpus_each = _rounded(gpus_each * (cpus_a_gpu - TOKEN_CPUS))
     return Pool(stage, bundles, gpus_each, cpus_each, GPU_THREADS, stage.rows("cuda", GPU_THREADS))
 
 
@@ -226,7 +226,7 @@ def _rounded(resources: float) -> float:
 def _cpus_a_gpu(options: ClusterOptions, nodes: Sequence[Node]) -> float:
     """As asked for, but never more than leave half of the poorest node's CPUs to loading."""
     poorest = min(node.cpus / node.gpus / 2 for node in nodes if node.gpus)
-    return max(WRITER_CPUS, min(options.cpus_per_gpu, poorest))
+    return max(TOKEN_CPUS, min(options.cpus_per_gpu, poorest))
 
 
 def _on_cpus(stages: Sequence[Stage], nodes: Sequence[Node]) -> tuple[list[Bundle], list[Pool]]:
@@ -244,7 +244,7 @@ def _on_cpus(stages: Sequence[Stage], nodes: Sequence[Node]) -> tuple[list[Bundl
     groups, total, pools = _groups(rooms, size), sum(stage.share for stage in stages), []
     threads = max(1, int(size / MODELS_SHARE))
     for stage in stages:
-        cpus = _rounded((size - WRITER_CPUS) * stage.share / total)
+        cpus = _rounded((size - TOKEN_CPUS) * stage.share / total)
         pools.append(Pool(stage, tuple(range(groups)), 0, cpus, threads, stage.rows("cpu", threads)))
     return [Bundle(_rounded(size))] * groups, pools
 

@@ -21,7 +21,7 @@ from geoloc.errors import ACCESS, SourceFailingError, UsageError
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.pipeline.models import ModelActor
 from geoloc.pipeline.placement import InBundles, Placement
-from geoloc.pipeline.plan import LOADER_CPUS, WRITER_CPUS, Pool
+from geoloc.pipeline.plan import LOADER_CPUS, TOKEN_CPUS, Pool
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import Run, Unit
 from geoloc.pipeline.watch import Pulse, interrupted_by, stalled
@@ -161,7 +161,7 @@ class Stream:
             batch_format="pyarrow",
             batch_size=part_rows,
             compute=ray.data.ActorPoolStrategy(size=writers),
-            num_cpus=WRITER_CPUS,
+            num_cpus=TOKEN_CPUS,
             ray_remote_args_fn=InBundles(group, [n * len(bundles) // writers for n in range(writers)]),
         )
         return receipts.iter_rows()
