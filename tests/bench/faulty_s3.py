@@ -78,9 +78,9 @@ class _Server:
         if what == "deleted":
             return self._error(start_response, "404 Not Found", "NoSuchKey")
         if what == "reset":  # and not a polite end
-            connection = environ["werkzeug.socket"]
+            connection = environ["werkzeug.socket"]  # which others hold too: closing it here would not end it
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            connection.close()
+            connection.shutdown(socket.SHUT_RDWR)
             raise ConnectionResetError
         if what == "stalled":
             time.sleep(self._weather.stall_s)
