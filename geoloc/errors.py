@@ -18,9 +18,9 @@ PERMANENT = (
     "too_narrow",
     "no_position",
 )
-PERMANENT += ("no_candidates", "no_picture", "not_a_number", "too_long")
+PERMANENT += ("no_candidates", "no_picture", "not_a_number", "too_long", "refused", "unread")
 ACCESS = ("forbidden", "kms", "not_found", "archived")
-PASSING = ("network", "throttled", "changed", "crashed")
+PASSING = ("network", "throttled", "changed", "crashed", "endpoint")
 CLASSES = {"permanent": PERMANENT, "access": ACCESS, "passing": PASSING}
 """Of the kinds of failure: the bytes are bad; whoever runs the job, or restores the object, can put it right; it may not
 happen again."""

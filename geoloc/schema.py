@@ -86,12 +86,15 @@ CANDIDATE = pa.struct(
     {
         "lat": pa.float64(),
         "lon": pa.float64(),
-        "score": pa.float32(),  # the chooser's, or the ranker's; highest is chosen
-        "similarity": pa.float32(),  # inner product with the photo's vector
-        "source": pa.string(),  # retrieved | generated | exif
-        "reference_id": pa.int64(),  # row of the index
+        "score": pa.float32(),  # the chooser's, or the ranker's; highest is chosen; null where it is not considered
+        "similarity": pa.float32(),  # inner product with the photo's vector; null where it is generated
+        "source": pa.string(),  # retrieved | generated | gazetteer (a generated name, looked up)
+        "rank": pa.int32(),  # among the retrieved ones, by similarity, or among the generated ones, as they came; from 0
+        "reference_id": pa.int64(),  # row of the index; null where it is generated
         "reference": pa.string(),  # uri of the reference photo; null in a gallery
         "place": pa.string(),
+        "prompts": pa.list_(pa.string()),  # that a model named it in reply to, once a reply
+        "reason": pa.string(),  # what the model said of it, if that is kept
     }
 )
 
@@ -104,6 +107,17 @@ PLACE = pa.struct(
         "city_km": pa.float32(),
     }
 )
+
+GENERATION = pa.struct(
+    {
+        "replies": pa.int32(),
+        "unread": pa.int32(),  # replies that tell no place
+        "requests": pa.int32(),  # this and the next two paid for by this run; none where the replies were there
+        "prompt_tokens": pa.int64(),
+        "completion_tokens": pa.int64(),
+    }
+)
+"""What became of asking a model for candidates."""
 
 RESULT = pa.schema(
     {
@@ -124,7 +138,8 @@ RESULT = pa.schema(
         "method": pa.string(),  # exif, the chooser, or the ranker, or the chooser and why not the ranker
         "place": PLACE,
         "candidates": pa.list_(CANDIDATE),
-        "error_kind": pa.string(),  # why it failed, or was not ranked
+        "generation": GENERATION,  # null where no model was asked for candidates
+        "error_kind": pa.string(),  # why it failed, or was not ranked, or there are no generated candidates
         "error": pa.string(),
         **METADATA,
         "width": pa.int32(),
@@ -134,7 +149,7 @@ RESULT = pa.schema(
     }
 )
 
-SECONDS = ("fetch_s", "decode_s", "embed_s", "retrieve_s", "rank_s")
+SECONDS = ("fetch_s", "decode_s", "embed_s", "retrieve_s", "generate_s", "rank_s")
 """Per-photo timings that travel with the batches and end in the report."""
 
 LOCATED = pa.schema([*RESULT, *(pa.field(name, pa.float32()) for name in SECONDS)])
@@ -162,9 +177,18 @@ GEORANKING = pa.schema(
         "ref_km": pa.list_(pa.float64()),
         "image": pa.binary(),  # the photo, JPEG
         "ref_images": pa.list_(pa.binary()),  # of the first references, those that are ranked, JPEG
-        **{name: pa.float32() for name in SECONDS if name != "rank_s"},
+        **{name: pa.float32() for name in SECONDS if name not in ("generate_s", "rank_s")},
     }
 )
+
+POINT = pa.struct({"lat": pa.float64(), "lon": pa.float64()})
+
+ASKING = {
+    "vector": pa.list_(pa.float32()),  # the photo's
+    "dissimilar": pa.list_(POINT),  # the references least similar to it, least first
+    "thumbnail": LOADED.field("thumbnail").type,
+}
+"""What travels with LOCATED to where a model is asked for candidates."""
 
 ANSWER = pa.struct(
     [

@@ -13,7 +13,7 @@ import openai
 from pydantic import SecretStr
 
 from geoloc.candidates.engine import Completion, Request
-from geoloc.candidates.options import KEY, OPENAI_HOST, OPENAI_KEY, Engine, Sampling
+from geoloc.candidates.options import KEY, OPENAI_HOST, OPENAI_KEY, EngineOptions, Sampling
 from geoloc.errors import PhotoError, UsageError
 
 RETRIES = 6
@@ -28,7 +28,7 @@ LONGEST = 16 << 20
 
 class Endpoint:
     def __init__(
-        self, options: Engine, sampling: Sampling, key: SecretStr | None = None, retries: int = RETRIES
+        self, options: EngineOptions, sampling: Sampling, key: SecretStr | None = None, retries: int = RETRIES
     ) -> None:
         self._options, self._key = options, key.get_secret_value() if key else None
         self._common = {"model": options.model}

@@ -1,13 +1,16 @@
 """Whoever answers prompts about photos, and what an answer costs."""
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from PIL import Image
 from pydantic import SecretStr
 
 from geoloc.candidates.options import Generation
-from geoloc.errors import PhotoError
+from geoloc.candidates.prompts import prompt
+from geoloc.errors import PhotoError, UsageError
 from geoloc.storage import S3Options
 
 
@@ -43,6 +46,38 @@ class Engine(Protocol):
         Raises UsageError where it makes no sense to ask on.
         """
         ...
+
+
+def check_engine(generation: Generation, s3: S3Options, key: SecretStr | None = None) -> None:
+    """Raises UsageError where no photo will be answered about: an endpoint is asked about a grey picture, a model's folder is looked
+    at, but not loaded."""
+    options = generation.engine
+    if options.kind == "endpoint":
+        from geoloc.candidates.endpoint import Endpoint
+
+        grey = io.BytesIO()
+        Image.new("RGB", (64, 64), "grey").save(grey, "JPEG")
+        asked = Request("", "zero-shot", prompt("zero-shot").write(), grey.getvalue(), 1)
+        for _, answer in Endpoint(options, generation.sampling, key, retries=2).complete([asked]):
+            if isinstance(answer, PhotoError):
+                raise UsageError(
+                    f"--generator-endpoint {options.endpoint}: does not answer about a picture ({answer.message}); does "
+                    f"{options.model} take pictures, and does it speak OpenAI's chat completions?"
+                )
+    elif options.kind == "published":
+        known = load_engine(generation, s3).prompts
+        if unknown := [name for name in generation.prompts if name not in known]:
+            raise UsageError(
+                f"--prompts {unknown[0]}: the table of --generator-replies has candidates of {', '.join(known)} alone"
+            )
+    elif options.kind == "transformers":
+        from geoloc.candidates.huggingface import load_processor
+
+        load_processor(options.model)
+    else:
+        from geoloc.candidates.vllm_engine import load_vllm
+
+        load_vllm()
 
 
 def load_engine(

@@ -6,16 +6,34 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from PIL import Image
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from geoloc.candidates.engine import Completion, Request
-from geoloc.candidates.options import Engine, Sampling
+from geoloc.candidates.options import EngineOptions, Sampling
 from geoloc.errors import PhotoError, UsageError
 from geoloc.storage import describe
 
 
+def load_processor(model: str) -> ProcessorMixin:
+    """Raises UsageError where there is none of images and text."""
+    try:
+        processor = AutoProcessor.from_pretrained(model)
+    except Exception as error:
+        raise _unloadable(model, error) from error
+    if not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise UsageError(f"--generator-model {model}: is no model of images and text")
+    return processor
+
+
+def _unloadable(model: str, error: Exception) -> UsageError:
+    """The hub, the file system and the model's own code each fail in their own way."""
+    return UsageError(f"--generator-model {model}: cannot be loaded as a model of images and text ({describe(error)})")
+
+
 class Transformers:
-    def __init__(self, model, processor, sampling: Sampling, batch_size: int = 8) -> None:
+    def __init__(
+        self, model: PreTrainedModel, processor: ProcessorMixin, sampling: Sampling, batch_size: int = 8
+    ) -> None:
         self._model, self._processor, self._sampling, self._batch_size = model, processor, sampling, batch_size
         tokenizer = processor.tokenizer
         tokenizer.padding_side = "left"  # replies begin where prompts end
@@ -25,17 +43,15 @@ class Transformers:
         self._one_at_a_time = threading.Lock()
 
     @classmethod
-    def load(cls, options: Engine, sampling: Sampling, device: str = "cpu", threads: int = 1) -> "Transformers":
+    def load(cls, options: EngineOptions, sampling: Sampling, device: str = "cpu", threads: int = 1) -> "Transformers":
         """bfloat16 on a GPU, float32 elsewhere. Raises UsageError where there is no such model."""
         torch.set_num_threads(threads)
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        processor = load_processor(options.model)
         try:
-            processor = AutoProcessor.from_pretrained(options.model)
             model = AutoModelForImageTextToText.from_pretrained(options.model, dtype=dtype, use_safetensors=True)
-        except Exception as error:  # the hub, the file system and the model's own code each fail in their own way
-            raise UsageError(
-                f"--generator-model {options.model}: cannot be loaded as a model of images and text ({describe(error)})"
-            ) from error
+        except Exception as error:
+            raise _unloadable(options.model, error) from error
         return cls(model.eval().to(device), processor, sampling, options.batch_size)
 
     def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | PhotoError]]:

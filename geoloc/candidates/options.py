@@ -20,7 +20,7 @@ OPENAI_HOST, OPENAI_KEY = "api.openai.com", "OPENAI_API_KEY"
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineOptions:
     kind: Literal["endpoint", "transformers", "vllm", "published"] = "endpoint"
     """``endpoint``: a server that speaks OpenAI's protocol; ``transformers`` and ``vllm``: a model in this job's own processes;
     ``published``: a table of a paper's candidates in a model's place."""
@@ -156,7 +156,7 @@ class Generation:
     """A generated candidate this near to one before it is the same, and counts as a vote for it."""
     keep_reasons: bool = False
     """What the model says of a candidate beside its place goes into the results, as text."""
-    engine: Engine = field(default_factory=Engine)
+    engine: EngineOptions = field(default_factory=EngineOptions)
     sampling: Sampling = field(default_factory=Sampling)
     gate: Gate = field(default_factory=Gate)
     cache: str | None = None

@@ -8,9 +8,18 @@ from typing import Any
 from PIL import Image
 
 from geoloc.candidates.engine import Completion, Request
-from geoloc.candidates.options import Engine, Sampling
+from geoloc.candidates.options import EngineOptions, Sampling
 from geoloc.errors import PhotoError, UsageError
 from geoloc.storage import describe
+
+
+def load_vllm() -> Any:
+    """The module. Raises UsageError where it is not there."""
+    try:
+        import vllm
+    except ImportError as error:
+        raise UsageError("--generator vllm: is not installed: pip install vllm, or --generator transformers") from error
+    return vllm
 
 
 class Vllm:
@@ -20,14 +29,9 @@ class Vllm:
         self._one_at_a_time = threading.Lock()
 
     @classmethod
-    def load(cls, options: Engine, sampling: Sampling) -> "Vllm":
+    def load(cls, options: EngineOptions, sampling: Sampling) -> "Vllm":
         """Raises UsageError where vLLM or the model cannot be had."""
-        try:
-            import vllm
-        except ImportError as error:
-            raise UsageError(
-                "--generator vllm: is not installed: pip install vllm, or --generator transformers"
-            ) from error
+        vllm = load_vllm()
         known = {name: getattr(sampling, name) for name in ("temperature", "top_p", "seed", "max_tokens")}
         parameters = vllm.SamplingParams(**{name: value for name, value in known.items() if value is not None})
         try:

@@ -34,7 +34,7 @@ _CLIP = 5.0
 def features(scores: np.ndarray, similarity: np.ndarray, lat: np.ndarray, lon: np.ndarray, scale: float) -> np.ndarray:
     """What there is to know about n photos' answers, (n, f), from their candidates, all (n, k) in any order.
 
-    ``softmax(scale * scores)`` weighs them; a score of -inf is no candidate. For each threshold the log odds of the
+    ``softmax(scale * scores)`` weighs them; a score of -inf is no candidate, a similarity of -inf one that is generated. For each threshold the log odds of the
     weight, and the plain share, of candidates so near to the answer; the answer's similarity, its lead over the next
     candidate, the last, and the best one elsewhere (beyond 25 km).
 
@@ -55,11 +55,13 @@ def features(scores: np.ndarray, similarity: np.ndarray, lat: np.ndarray, lon: n
         columns += [np.log(near / (1 - near)), (km <= threshold).sum(axis=1) / known.sum(axis=1)]
     similarity = np.where(known, similarity, -np.inf).astype(np.float64)
     answer = similarity[row, chosen]
+    retrieved = similarity > -np.inf
     ordered = -np.sort(-similarity, axis=1)
     second = ordered[:, min(1, ordered.shape[1] - 1)]
-    last = np.where(known, similarity, np.inf).min(axis=1)
+    last = np.where(retrieved, similarity, np.inf).min(axis=1)
     elsewhere = np.where(km > NEAR_KM, similarity, -np.inf).max(axis=1)
-    columns += [answer, answer - last, answer - second, answer - elsewhere]
+    with np.errstate(invalid="ignore"):
+        columns += [answer, answer - last, answer - second, answer - elsewhere]
     table = np.stack(columns, axis=1)
     return np.where(np.isfinite(table), table, 0.0)
 

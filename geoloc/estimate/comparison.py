@@ -31,7 +31,9 @@ class Comparison:
         status[rows] = "compared"
         columns = {name: batch[name] for name in ("id", "uri", "error_kind", "error", "fetch_s", "decode_s")}
         columns |= {"status": status, "true_lat": batch["lat"], "true_lon": batch["lon"]}
-        columns |= {name: np.zeros(batch.num_rows, np.float32) for name in ("embed_s", "retrieve_s", "rank_s")}
+        columns |= {
+            name: np.zeros(batch.num_rows, np.float32) for name in ("embed_s", "retrieve_s", "generate_s", "rank_s")
+        }
         if "picture" in self._schema.names:
             columns["picture"] = batch["picture"]
         found = self._search(vectors)

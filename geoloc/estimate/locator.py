@@ -12,7 +12,7 @@ from geoloc.estimate.retriever import Retriever
 from geoloc.geo.places import place_text, places
 from geoloc.index.store import Index
 from geoloc.ranking.candidates import Candidates
-from geoloc.schema import CANDIDATE, LOCATED
+from geoloc.schema import ASKING, CANDIDATE, LOCATED
 
 _NAME_CACHE_ROWS = 200_000
 """Indexes smaller than this have their place names put into words once, not for every candidate."""
@@ -34,8 +34,8 @@ class Locator:
         return cls(options, Retriever(ImageEncoder(options.config, device, threads), options.index), device)
 
     def locate(self, batch: pa.Table) -> pa.Table:
-        """A batch of LOADED to one of LOCATED, row for row, without ``geometry`` and ``bbox``; with ``picture`` if it is to be ranked, and
-        without ``rank_s`` if not."""
+        """A batch of LOADED to one of LOCATED, row for row, without ``geometry`` and ``bbox``; with ``picture`` if it is to be ranked,
+        and with ASKING if a model is to be asked."""
         start = time.perf_counter()
         vectors, rows = self.retriever.encode(batch)
         encoded = time.perf_counter()
@@ -44,9 +44,30 @@ class Locator:
         seconds = {"embed_s": encoded - start, "retrieve_s": time.perf_counter() - encoded}
         for name, spent in seconds.items():
             located = with_seconds(located, name, rows, spent)
+        if self.options.asked:
+            for name, values in self._asking(batch, rows, vectors).items():
+                located = located.append_column(name, values)
         if self.options.ranked:
             return located.append_column("picture", batch["picture"])
-        return located.drop_columns(["rank_s"])
+        return located
+
+    def _asking(self, batch: pa.Table, rows: np.ndarray, vectors: np.ndarray) -> dict[str, pa.Array | pa.ChunkedArray]:
+        """The columns of ASKING; null but in these rows."""
+        points: list[list[dict]] = [[] for _ in rows]
+        if self.options.dissimilar and len(rows):
+            found = self.retriever.dissimilar(vectors, self.options.dissimilar, self.options.parts)
+            points = [
+                [{"lat": lat, "lon": lon} for row, lat, lon in zip(*of_photo, strict=True) if row >= 0]
+                for of_photo in zip(found.row.tolist(), found.lat.tolist(), found.lon.tolist(), strict=True)
+            ]
+        told = {"vector": list(vectors), "dissimilar": points}
+        columns = {}
+        for name, values in told.items():
+            column: list = [None] * batch.num_rows
+            for row, value in zip(rows, values, strict=True):
+                column[row] = value
+            columns[name] = pa.array(column, ASKING[name])
+        return columns | {"thumbnail": batch["thumbnail"]}
 
     def answer(self, batch: pa.Table, rows: np.ndarray, vectors: np.ndarray, candidates: Candidates) -> pa.Table:
         """LOCATED, of a batch's photos in these rows (n,), whose vectors (n, d) and candidates are known; nothing is timed."""
@@ -75,7 +96,7 @@ def with_seconds(table: pa.Table, name: str, rows: np.ndarray, spent: float) -> 
 
 
 class _CandidateLists:
-    """Candidates as the lists of result rows, with what an index knows of them."""
+    """Retrieved candidates as the lists of result rows, with what an index knows of them."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
@@ -89,8 +110,9 @@ class _CandidateLists:
         flat = {
             "lat": candidates.lat,
             "lon": candidates.lon,
-            "score": scores,
+            "score": np.where(np.isfinite(scores), scores, np.nan),  # null
             "similarity": candidates.similarity,
+            "rank": np.broadcast_to(np.arange(scores.shape[1]), scores.shape),
             "reference_id": candidates.row,
         }
         flat = {name: np.take_along_axis(values, order, axis=1)[known] for name, values in flat.items()}
@@ -98,7 +120,8 @@ class _CandidateLists:
         flat["source"] = pa.array(np.full(len(ids), "retrieved"))
         flat["reference"] = self._index.uri.take(pa.array(ids))
         flat["place"] = self._places_of(ids)
-        values = pa.StructArray.from_arrays([pa.array(flat[f.name], f.type) for f in CANDIDATE], fields=list(CANDIDATE))
+        flat |= {name: pa.nulls(len(ids), CANDIDATE.field(name).type) for name in ("prompts", "reason")}
+        values = pa.StructArray.from_arrays([_array(flat[f.name], f.type) for f in CANDIDATE], fields=list(CANDIDATE))
         lengths = np.zeros(total, np.int64)
         lengths[rows] = known.sum(axis=1)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
@@ -127,10 +150,10 @@ def _carried_over(batch: pa.Table) -> dict:
         "lon": np.where(kept, exif_lon, np.nan),
         **{name: np.full(rows, np.nan) for name in ESTIMATES},
         "method": np.where(kept, "exif", None),
-        "candidates": pa.nulls(rows, LOCATED.field("candidates").type),
+        **{name: pa.nulls(rows, LOCATED.field(name).type) for name in ("candidates", "generation")},
         "true_lat": np.where(use_exif, exif_lat, true_lat),
         "true_lon": np.where(use_exif, exif_lon, true_lon),
-        **{name: np.zeros(rows, np.float32) for name in ("embed_s", "retrieve_s", "rank_s")},
+        **{name: np.zeros(rows, np.float32) for name in ("embed_s", "retrieve_s", "generate_s", "rank_s")},
     }
 
 

@@ -21,6 +21,10 @@ class LocatorOptions:
     """None for the chooser's, uncalibrated."""
     ranked: bool = False
     """Whether the answers are not the last word, and a Reranker follows."""
+    asked: bool = False
+    """Whether a Generator follows, which asks a model for more candidates."""
+    dissimilar: int = 0
+    """References least similar to a photo, that it tells the model of."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from geoloc.errors import PhotoError
 from geoloc.estimate.confidence import ANSWERED, Confidence
 from geoloc.geo.distance import haversine_km
+from geoloc.geo.places import places
 from geoloc.index.store import Index
 from geoloc.ranking.prompt import PromptPlace, negatives_of, place_words
 from geoloc.ranking.query import RankCandidate, RankQuery
@@ -16,6 +17,8 @@ from geoloc.schema import LOCATED, unpacked
 
 AGREEING = 5
 """So many of the most similar candidates have to lie close together for ranking to be skipped (GeoRanker, App. I: top-k)."""
+SAME_PLACE_KM = 1.0
+"""A reference this near to a generated candidate shows what it is like there (enrich_generated)."""
 AGREED, FAILED = "candidates agree", "ranking failed"
 NO_PICTURE = PhotoError("no_picture", "the ranker cannot look at a picture of this shape")
 
@@ -57,20 +60,33 @@ class Reranker:
 
     def _rerank(self, rows: list[dict], pictures: list[np.ndarray | None]) -> list[bool]:
         """Puts photos' answers right, in place. Returns which of them the ranker was to look at."""
-        lists = [sorted(row["candidates"], key=lambda c: -c[self._by]) for row in rows]
+        lists = [self._ordered(row["candidates"]) for row in rows]
         agreed = [self._agree(candidates) for candidates in lists]
         shown = [n for n, picture in enumerate(pictures) if picture is not None and not agreed[n]]
-        scores = dict(zip(shown, self._ranker.rank([self._query(pictures[n], lists[n]) for n in shown]), strict=True))
+        ranked = [self._to_be_ranked(candidates) for candidates in lists]
+        queries = [self._query(pictures[n], ranked[n], lists[n]) for n in shown]
+        scores = dict(zip(shown, self._ranker.rank(queries), strict=True))
         for n, row in enumerate(rows):
             found = scores.get(n, NO_PICTURE)
             if isinstance(found, np.ndarray):
-                row |= {"method": self._name, "candidates": _ranked(lists[n], found), "error_kind": None, "error": None}
+                row |= {"method": self._name, "candidates": _ranked(ranked[n], found)}
                 continue
-            row["candidates"] = [c | {"score": c["score"] * self._scale_before} for c in row["candidates"]]
+            row["candidates"] = [_scaled(c, self._scale_before) for c in row["candidates"]]
             row["method"] += f" ({AGREED if agreed[n] else FAILED})"
             if not agreed[n]:
                 row |= {"error_kind": found.kind, "error": found.message}
         return [not agrees for agrees in agreed]
+
+    def _ordered(self, candidates: list[dict]) -> list[dict]:
+        """Best first by what was there before this ranker; after those the generated ones that nothing is known of."""
+        known = [c for c in candidates if c[self._by] is not None]
+        others = [c for c in candidates if c[self._by] is None]
+        return sorted(known, key=lambda c: -c[self._by]) + sorted(others, key=lambda c: c["rank"])
+
+    def _to_be_ranked(self, ordered: list[dict]) -> list[dict]:
+        """So many of the best, and all that are generated, which nothing has put in order."""
+        known = [c for c in ordered if c[self._by] is not None]
+        return known[: self._options.ranked] + ordered[len(known) :]
 
     def _agree(self, candidates: list[dict]) -> bool:
         if self._options.skip_within_km is None:
@@ -78,22 +94,41 @@ class Reranker:
         lat, lon = (np.array([c[name] for c in candidates[:AGREEING]]) for name in ("lat", "lon"))
         return haversine_km(lat[:, None], lon[:, None], lat, lon).max() <= self._options.skip_within_km
 
-    def _query(self, picture: np.ndarray, candidates: list[dict]) -> RankQuery:
-        rows = [candidate["reference_id"] for candidate in candidates]
+    def _query(self, picture: np.ndarray, ranked: list[dict], candidates: list[dict]) -> RankQuery:
+        """About those that are ``ranked`` of a photo's candidates."""
         options = self._options
-        ranked = rows[: options.ranked]
+        rows = [c["reference_id"] for c in candidates if c["reference_id"] is not None]
         negatives = negatives_of(options.template, rows, options.ranked, options.negatives)
-        words = dict(zip(rows, self._index.place.take(pa.array(rows)).to_pylist(), strict=True))
-        places = {row: self._place(row, words[row]) for row in {*ranked, *negatives}}
-        return RankQuery(
-            picture,
-            [RankCandidate(places[row], self._index.thumbnail(row), row) for row in ranked],
-            [places[row] for row in negatives],
+        shown = [c["reference_id"] for c in ranked if c["reference_id"] is not None]
+        known = list({*shown, *negatives})
+        words = dict(zip(known, self._index.place.take(pa.array(known, pa.int64())).to_pylist(), strict=True))
+        told = {row: self._place(row, words[row]) for row in known}
+        return RankQuery(picture, [self._candidate(one, told) for one in ranked], [told[row] for row in negatives])
+
+    def _candidate(self, candidate: dict, told: dict[int, PromptPlace]) -> RankCandidate:
+        row = candidate["reference_id"]
+        if row is not None:
+            return RankCandidate(told[row], self._index.thumbnail(row), row)
+        if not self._options.enrich_generated:
+            return RankCandidate(PromptPlace(candidate["lat"], candidate["lon"]))
+        lat, lon = candidate["lat"], candidate["lon"]
+        (names,) = places().lookup([lat], [lon]).to_pylist()
+        near = self._index.nearest(lat, lon, SAME_PLACE_KM)
+        return RankCandidate(
+            PromptPlace(lat, lon, _words(names)), None if near is None else self._index.thumbnail(near), near
         )
 
     def _place(self, row: int, names: dict | None) -> PromptPlace:
-        words = place_words(*((names or {}).get(name) for name in ("city", "region", "country")))
-        return PromptPlace(float(self._index.lat[row]), float(self._index.lon[row]), words)
+        return PromptPlace(float(self._index.lat[row]), float(self._index.lon[row]), _words(names))
+
+
+def _words(names: dict | None) -> str:
+    return place_words(*((names or {}).get(name) for name in ("city", "region", "country")))
+
+
+def _scaled(candidate: dict, scale: float) -> dict:
+    score = candidate["score"]
+    return candidate | {"score": None if score is None else score * scale}
 
 
 def _ranked(candidates: list[dict], scores: np.ndarray) -> list[dict]:

@@ -70,7 +70,8 @@ class CandidateTally:
 
     def _count_pairs(self, km: np.ndarray, score: np.ndarray) -> None:
         a, b = np.triu_indices(km.shape[1], 1)
-        real = np.isfinite(km[:, a]) & np.isfinite(km[:, b]) & (km[:, a] != km[:, b])
+        scored = np.isfinite(km) & np.isfinite(score)
+        real = scored[:, a] & scored[:, b] & (km[:, a] != km[:, b])
         with np.errstate(invalid="ignore"):
             nearer, higher = np.sign(km[:, b] - km[:, a]), np.sign(score[:, a] - score[:, b])
         self._pairs += float(real.sum())

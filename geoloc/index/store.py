@@ -8,6 +8,7 @@
 """
 
 import fcntl
+import functools
 import hashlib
 import json
 import mmap
@@ -20,8 +21,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.spatial import cKDTree
 
 from geoloc.errors import UsageError
+from geoloc.geo.distance import EARTH_RADIUS_KM, unit_vectors
 from geoloc.schema import PLACE
 from geoloc.storage import Folder
 
@@ -95,6 +98,15 @@ class Index:
             with (path / "thumbnails.bin").open("rb") as file:
                 self._thumbnails = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._at, self._size = table["thumbnail_at"].combine_chunks(), table["thumbnail_size"].combine_chunks()
+
+    def nearest(self, lat: float, lon: float, within_km: float) -> int | None:
+        """The row of the reference that is nearest to coordinates; None where none is so near."""
+        chord, row = self._tree.query(unit_vectors(np.array([lat]), np.array([lon]))[0])
+        return int(row) if 2 * EARTH_RADIUS_KM * np.arcsin(min(chord / 2, 1)) <= within_km else None
+
+    @functools.cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(unit_vectors(self.lat, self.lon))
 
     def thumbnail(self, row: int) -> bytes | None:
         """The reference photo's JPEG (``--picture-px``)."""

@@ -30,6 +30,7 @@ from geoloc.storage import S3Options
 
 METHOD = (
     *("recipe", "index", "encoder", "model", "candidates", "chooser", "ranker_model", "ranker_adapter"),
+    *("generator_model", "generator_endpoint"),
     *("calibration", "min_confidence"),
 )
 GEORANKING = ("references", "ranked", "picture_px", "twin_cosine")

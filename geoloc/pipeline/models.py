@@ -6,7 +6,9 @@ from typing import TypeVar
 
 import pyarrow as pa
 import ray
+from pydantic import SecretStr
 
+from geoloc.candidates.options import Generation
 from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import PhotoError, UsageError
 from geoloc.pipeline.plan import TOKEN_CPUS
@@ -14,6 +16,7 @@ from geoloc.ranking.options import RankerOptions
 from geoloc.ranking.scorers import RankerFacts
 from geoloc.recipes.method import Facts, Method
 from geoloc.recipes.stage import Build
+from geoloc.storage import S3Options
 
 T = TypeVar("T")
 
@@ -64,10 +67,12 @@ def _key(photos: pa.Table) -> bytes:
 
 
 def probe(method: Method) -> Facts:
-    """Load its encoder once on the cluster, and look at its rankers, before any photo is read. Raises UsageError where its models
-    cannot be had, or the encoder is not the index's."""
+    """Load its encoder once on the cluster, look at its rankers, and ask whoever generates candidates about a picture, before any
+    photo is read. Raises UsageError where its models cannot be had, or the encoder is not the index's."""
     known = probe_encoder(method.config)
     method.check_encoder(known.weights["encoder"])
+    if generation := method.recipe.generation:
+        _on_cluster(functools.partial(_check_engine, generation, method.s3, generation.engine.key()))
     facts = functools.partial(method.facts, known.view, known.dimension, known.weights["encoder"])
     return _on_cluster(facts) if method.recipe.rankers else facts()  # theirs take torch, which drivers do without
 
@@ -89,6 +94,12 @@ def _encoder_facts(config: EncoderConfig) -> Facts:
 
     encoder = ImageEncoder(config)
     return Facts(encoder.view, None, encoder.dimension, {"encoder": encoder.fingerprint})
+
+
+def _check_engine(generation: Generation, s3: S3Options, key: SecretStr | None) -> None:
+    from geoloc.candidates.engine import check_engine
+
+    check_engine(generation, s3, key)
 
 
 def _ranker_facts(options: RankerOptions) -> RankerFacts:

@@ -43,7 +43,7 @@ class PhotoOptions:
 
     retry: tuple[str, ...] = ("access", "passing")
     """Failures of earlier runs to try again: kinds such as truncated, classes (access: forbidden, kms, not_found,
-    archived; passing: network, throttled, changed, crashed; permanent: the rest), or none."""
+    archived; passing: network, throttled, changed, crashed, endpoint; permanent: the rest), or none."""
     max_failing_share: float = 0.5
     """Stop where more than this share of the last thousand photos cannot be had (access, network); 1 never stops."""
 
@@ -146,6 +146,11 @@ class LocateOptions:
                 f"--density-sigma-km {self.density_sigma_km:g}: is about the chooser density; add --choosers density"
             )
         for recipe in found:
+            if recipe.generation:
+                raise UsageError(
+                    f"--recipes {recipe.name}: asks a model for candidates, which this job does not; locate the photos by it with "
+                    "geotag_archive.py --relocate, and give that run's folder as predictions"
+                )
             recipe.check(s3)
             if [other.name for other in found].count(recipe.name) > 1:
                 raise UsageError(f"--recipes: two of them are called {recipe.name}; give them other names")

@@ -25,6 +25,8 @@ GPU_THREADS = 4
 """Of an actor on a GPU."""
 TOKEN_CPUS = 0.01
 """Of what computes little, such as the actor that writes results: enough to be on a node that works, and not on the head."""
+SPARE_CPUS = 2 * TOKEN_CPUS
+"""Of a bundle, for such actors: one that writes, and one whose models are elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class Pool:
         return "cuda" if self.gpus_each else "cpu"
 
     def describe(self) -> str:
+        if self.stage.elsewhere:
+            return f"1 {self.stage.name} actor (models elsewhere, batches of {self.batch_size})"
         where = f"{self.gpus_each:g} GPU each" if self.gpus_each else f"CPU, {self.threads_each} threads each"
         actors = f"{self.actors} {self.stage.name} {'actor' if self.actors == 1 else 'actors'}"
         return f"{actors} ({where}, batches of {self.batch_size})"
@@ -135,7 +139,10 @@ def lay_out(
             f"--label-selector {' '.join(options.label_selector)}: no node has that; there is {', '.join(known) or 'no label'}"
         )
     gpus = _gpus(options, able, at_least)
-    bundles, pools = _on_gpus(options, stages, able, gpus) if gpus else _on_cpus(stages, able)
+    here = [stage for stage in stages if not stage.elsewhere]
+    bundles, pools = _on_gpus(options, here, able, gpus) if gpus else _on_cpus(here, able)
+    of_those_here = iter(pools)
+    pools = [_elsewhere(stage) if stage.elsewhere else next(of_those_here) for stage in stages]
     if options.batch_size is not None:
         pools[0] = dataclasses.replace(pools[0], batch_size=options.batch_size)
     plan = Plan(tuple(pools), tuple(bundles), _loaders(bundles, able, others))
@@ -149,7 +156,7 @@ def lay_out(
 
 def _with_usable_gpus(node: Node) -> Node:
     """Nobody can be on a GPU whose node has no CPU for it, such as that of a head that is to do no work."""
-    return node if node.cpus >= 4 * TOKEN_CPUS * node.gpus else dataclasses.replace(node, gpus=0)
+    return node if node.cpus >= 2 * SPARE_CPUS * node.gpus else dataclasses.replace(node, gpus=0)
 
 
 def parse_labels(selector: Sequence[str]) -> dict[str, str]:
@@ -212,9 +219,13 @@ def _on_gpus(
     return bundles, pools
 
 
+def _elsewhere(stage: Stage) -> Pool:
+    return Pool(stage, (0,), 0, TOKEN_CPUS, 1, stage.rows("cpu", 1))
+
+
 def _gpu_pool(stage: Stage, bundles: tuple[int, ...], gpus_each: float, cpus_a_gpu: float) -> Pool:
     gpus_each = _rounded(gpus_each)
-    cpus_each = _rounded(gpus_each * (cpus_a_gpu - TOKEN_CPUS))
+    cpus_each = _rounded(gpus_each * (cpus_a_gpu - SPARE_CPUS))
     return Pool(stage, bundles, gpus_each, cpus_each, GPU_THREADS, stage.rows("cuda", GPU_THREADS))
 
 
@@ -226,7 +237,7 @@ def _rounded(resources: float) -> float:
 def _cpus_a_gpu(options: ClusterOptions, nodes: Sequence[Node]) -> float:
     """As asked for, but never more than leave half of the poorest node's CPUs to loading."""
     poorest = min(node.cpus / node.gpus / 2 for node in nodes if node.gpus)
-    return max(TOKEN_CPUS, min(options.cpus_per_gpu, poorest))
+    return max(SPARE_CPUS, min(options.cpus_per_gpu, poorest))
 
 
 def _on_cpus(stages: Sequence[Stage], nodes: Sequence[Node]) -> tuple[list[Bundle], list[Pool]]:
@@ -244,7 +255,7 @@ def _on_cpus(stages: Sequence[Stage], nodes: Sequence[Node]) -> tuple[list[Bundl
     groups, total, pools = _groups(rooms, size), sum(stage.share for stage in stages), []
     threads = max(1, int(size / MODELS_SHARE))
     for stage in stages:
-        cpus = _rounded((size - TOKEN_CPUS) * stage.share / total)
+        cpus = _rounded((size - SPARE_CPUS) * stage.share / total)
         pools.append(Pool(stage, tuple(range(groups)), 0, cpus, threads, stage.rows("cpu", threads)))
     return [Bundle(_rounded(size))] * groups, pools
 

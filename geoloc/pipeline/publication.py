@@ -7,6 +7,7 @@ from geoloc.errors import UsageError
 from geoloc.pipeline.job_options import PublicationOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.run import Run
+from geoloc.recipes.method import RESULTS
 from geoloc.results.export import Export, describe_export
 from geoloc.results.options import FORMATS, ExportOptions
 from geoloc.results.report import write_report
@@ -48,7 +49,7 @@ def _forget_export(run: Run, name: str) -> None:
 
 
 def open_run(folder: Folder) -> Run:
-    return Run(folder, "geotags", RESULT)
+    return Run(folder, RESULTS, RESULT)
 
 
 def publish(run: Run, options: ExportOptions, summary: Summary) -> None:

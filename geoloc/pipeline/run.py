@@ -207,12 +207,11 @@ class Run:
         return units, int((~done).sum())
 
     def forget_failures(self, kinds: Collection[str]) -> int:
-        """Take the photos out of the results that failed for these reasons; returns how many."""
+        """Take the photos out of the results that failed, wholly or in part, for these reasons; returns how many."""
         forgotten = [np.zeros(0, np.int64)]
         for name in self.parts.names():
-            rows = self.parts.read(name, ["id", "status", "error_kind"])
-            of_kinds = pc.is_in(rows["error_kind"], pa.array(kinds, pa.string()))
-            again = pc.and_(of_kinds, pc.equal(rows["status"], "failed"))
+            rows = self.parts.read(name, ["id", "error_kind"])
+            again = pc.is_in(rows["error_kind"], pa.array(kinds, pa.string()))
             if pc.any(again).as_py():
                 self.no_success()
                 self.parts.write(name, self.parts.read(name).filter(pc.invert(again)))

@@ -57,7 +57,7 @@ class Work:
     def lines(self) -> list[str]:
         if not self.photos:
             return []
-        stages = ", ".join(f"{name.removesuffix('_s')} {s:.1f} s" for name, s in self.stage_seconds.items())
+        stages = ", ".join(f"{name.removesuffix('_s')} {s:.1f} s" for name, s in self.stage_seconds.items() if s)
         return [f"{self.photos:,} photos in {self.seconds:.1f} s: {self.pace()}; summed over workers: {stages}"]
 
     def pace(self) -> str:
@@ -180,7 +180,11 @@ def _in_pool(
         fn_constructor_args=(pool.stage.build, pool.device, pool.threads_each, pool.stage.name, pulse),
         batch_format="pyarrow",
         batch_size=pool.batch_size,
-        compute=ray.data.ActorPoolStrategy(size=pool.actors),
+        compute=ray.data.ActorPoolStrategy(
+            size=pool.actors,
+            max_concurrent_calls_per_actor=pool.stage.calls,
+            enable_true_multi_threading=pool.stage.calls > 1,
+        ),
         num_cpus=pool.cpus_each,
         num_gpus=pool.gpus_each or None,
         ray_remote_args_fn=InBundles(group, pool.bundles),

@@ -1,5 +1,6 @@
 """Which of a photo's candidates is it? Choosers score them by what retrieval knows; the highest score is the answer."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import ClassVar
@@ -48,6 +49,8 @@ class Verification(Chooser):
     """The candidate whose encoded coordinates lie nearest to the image in location space (G3 §3.4, GeoCLIP)."""
 
     name: ClassVar[str] = "verification"
+    retrieved: int | None = None
+    """Of the retrieved candidates, so many of the most similar; None for all. G3's code has one beside the generated ones."""
 
     def check(self, config: EncoderConfig, candidates: int, s3: S3Options) -> None:
         if not config.has_location_space:
@@ -62,23 +65,69 @@ class Verification(Chooser):
     def load(self, config: EncoderConfig, device: str = "cpu") -> Score:
         from geoloc.ranking.verification import location_cosine  # needs torch, which reading options does without
 
-        return location_cosine(config, device)
+        return functools.partial(_verified, location_cosine(config, device), self.retrieved)
 
 
-CHOOSERS: dict[str, type[Chooser]] = {kind.name: kind for kind in (Top1, Density, Verification)}
+@dataclass(frozen=True)
+class Generated(Chooser):
+    """What the model says: the candidate that most of its replies name, the first of equals (Img2Loc; GeoRanker §4.5 "Prompting").
+
+    A photo of which it names none has the most similar reference.
+    """
+
+    name: ClassVar[str] = "generated"
+
+    def load(self, config: EncoderConfig, device: str = "cpu") -> Score:
+        return functools.partial(_voted, config.similarity_scale)
+
+
+CHOOSERS: dict[str, type[Chooser]] = {kind.name: kind for kind in (Top1, Density, Verification, Generated)}
 
 
 def _similarity(photos: np.ndarray, candidates: Candidates) -> np.ndarray:
     return np.where(candidates.row >= 0, candidates.similarity, -np.inf).astype(np.float32)
 
 
+def _verified(cosine: Score, retrieved: int | None, photos: np.ndarray, candidates: Candidates) -> np.ndarray:
+    if retrieved is not None:
+        row = np.where(np.arange(candidates.row.shape[1]) < retrieved, candidates.row, -1)
+        candidates = dataclasses.replace(candidates, row=row)
+    return cosine(photos, candidates)
+
+
+def _voted(similarity_scale: float, photos: np.ndarray, candidates: Candidates) -> np.ndarray:
+    """log of each candidate's share of the votes."""
+    similar = similarity_scale * _similarity(photos, candidates)
+    if candidates.votes is None:
+        return similar.astype(np.float32)
+    asked = candidates.votes.any(axis=1, keepdims=True)
+    return np.where(asked, _log_shares(candidates.votes), similar).astype(np.float32)
+
+
+def _log_shares(votes: np.ndarray) -> np.ndarray:
+    """Of each in its row; -inf where it has none."""
+    with np.errstate(divide="ignore"):
+        return np.log(votes / np.maximum(votes.sum(axis=1, keepdims=True), 1))
+
+
 def _density(similarity_scale: float, sigma_km: float, photos: np.ndarray, candidates: Candidates) -> np.ndarray:
-    """log density_i = log sum_j w_j exp(-d_ij² / 2 sigma²), w the softmax of the similarities."""
-    known = candidates.row >= 0
-    logits = np.where(known, similarity_scale * candidates.similarity, -np.inf)
+    """log density_i = log sum_j w_j exp(-d_ij² / 2 sigma²), w the softmax of the similarities.
+
+    Replies of a model weigh together as much as the retrieved candidates do, and each as much as another.
+    """
+    known = candidates.known
+    logits = np.where(candidates.row >= 0, similarity_scale * candidates.similarity, -np.inf)
+    if candidates.votes is not None:
+        logits = np.logaddexp(_log_softmax(logits), _log_shares(candidates.votes))
     lat, lon = candidates.lat, candidates.lon
     km = haversine_km(lat[:, :, None], lon[:, :, None], lat[:, None, :], lon[:, None, :])
     exponent = logits[:, None, :] - km**2 / (2 * sigma_km**2)
     top = exponent.max(axis=2, keepdims=True)
     density = top[..., 0] + np.log(np.exp(exponent - top).sum(axis=2))
     return np.where(known, density, -np.inf).astype(np.float32)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Along rows; a row of -inf stays one."""
+    top = np.maximum(logits.max(axis=1, keepdims=True), -1e30)
+    return logits - top - np.log(np.maximum(np.exp(logits - top).sum(axis=1, keepdims=True), 1e-300))

@@ -30,6 +30,9 @@ class GeoRanker(Ranker):
     """Memory for features of reference photos, GB (2^30 bytes)."""
     skip_within_km: float | None = None
     """Keep the chooser's answer where the five most similar places lie within this of each other; None to rank all."""
+    enrich_generated: bool = False
+    """Tell it more of generated candidates than their coordinates: the names of the place, and the picture of a reference within a
+    kilometre. As published, coordinates are all."""
 
     def check(self, config: EncoderConfig, candidates: int, s3: S3Options) -> None:
         for name in ("model", "adapter"):
@@ -51,7 +54,7 @@ class GeoRanker(Ranker):
             "prompt": dataclasses.asdict(prompt),
             "candidates": options.ranked,
             "skip_within_km": self.skip_within_km,
-        }
+        } | ({"enrich_generated": True} if self.enrich_generated else {})
 
     def probe(self, s3: S3Options) -> RankerFacts:
         from geoloc.ranking.georanker import check_ranker  # needs torch, which reading options does without
@@ -72,7 +75,7 @@ class GeoRanker(Ranker):
                 f"--candidates {candidates}: the ranker's prompt tells {prompt.negatives} of them as negatives, and it cannot "
                 f"rank {ranked} of the rest (--ranker-candidates)"
             )
-        return RankOptions(ranked, prompt.negatives, prompt.template, self.skip_within_km)
+        return RankOptions(ranked, prompt.negatives, prompt.template, self.skip_within_km, self.enrich_generated)
 
     def _options(self, s3: S3Options) -> RankerOptions:
         """Raises UsageError."""

@@ -74,6 +74,8 @@ class RankOptions:
     """The prompt's (geoloc.ranking.prompt), which decides whether a ranked candidate may be a negative."""
     skip_within_km: float | None = None
     """Leave the order as it is where the first five candidates lie within this of each other."""
+    enrich_generated: bool = False
+    """Tell of a generated candidate the names of its place, and show the nearest reference's picture, beside its coordinates."""
 
 
 class Rank(Protocol):

@@ -27,7 +27,7 @@ def _cosine(
     candidates: Candidates,
 ) -> np.ndarray:
     """``encode``: latitudes and longitudes (n,) to unit vectors (n, d); a place that many photos share is encoded once."""
-    known = candidates.row >= 0
+    known = candidates.known
     points = np.stack([candidates.lat[known], candidates.lon[known]], axis=1)
     points, inverse = np.unique(points, axis=0, return_inverse=True)
     vectors = encode(points[:, 0], points[:, 1])

@@ -1,8 +1,12 @@
 """A recipe whose index has been found: what jobs run, what its results depend on, and the stages that carry it out."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import pyarrow.compute as pc
+from pydantic import SecretStr
 
 from geoloc.encoders.config import EncoderConfig, parse_parts
 from geoloc.errors import UsageError
@@ -15,12 +19,22 @@ from geoloc.photos.views import AreaView, View
 from geoloc.recipes.indexes import check_encoder, check_index, find_index
 from geoloc.recipes.recipe import Recipe
 from geoloc.recipes.stage import Answer, Stage
+from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 
 if TYPE_CHECKING:
+    from geoloc.candidates.budget import Spending
+    from geoloc.estimate.generator import Generator
     from geoloc.estimate.reranker import Reranker
 
-RETRIEVER = "retriever"
+RETRIEVER, GENERATOR = "retriever", "generator"
+RESULTS = "geotags"
+"""In a run's folder: its rows."""
+GATE_CALIBRATION = "--generate-calibration"
+REPLIES = "replies"
+"""There too: what a model said, unless the recipe names another place."""
+ASKING_CALLS, ASKING_ROWS = 4, 32
+"""Batches, and photos of each, that are asked about at once: more than an endpoint takes, so that none of its places is empty."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,8 @@ class Facts:
     """Of the encoder's vectors."""
     weights: dict[str, str]
     """Fingerprints, of the encoder and of each ranker."""
+    thumbnail_px: int | None = None
+    """Longest side of the picture that a model is asked about; None where none is asked."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,12 @@ class Method:
     recipe: Recipe
     index: Folder
     info: IndexInfo
-    s3: S3Options
+    home: Folder
+    """Where what it makes on the way is kept: a run's folder."""
+
+    @property
+    def s3(self) -> S3Options:
+        return self.home.s3
 
     @classmethod
     def find(cls, recipe: Recipe, made_in: Folder) -> "Method":
@@ -50,7 +71,7 @@ class Method:
         recipe = recipe.pinned(made_in.s3)  # other processes, elsewhere and later, will read it
         retrieval, config = recipe.retrieval, recipe.encoder_config(made_in.s3)
         index, info = find_index(retrieval.index, config, retrieval.candidates, made_in)
-        return cls(recipe, index, info, made_in.s3)
+        return cls(recipe, index, info, made_in)
 
     @functools.cached_property
     def config(self) -> EncoderConfig:
@@ -67,7 +88,10 @@ class Method:
         views = list(dict.fromkeys(ranker.view for ranker in rankers.values()))
         if len(views) > 1:
             raise UsageError(f"--recipe {self.recipe.name}: its rankers do not look at the same picture ({views})")
-        return Facts(view, views[0] if views else None, dimension, weights)
+        generation = self.recipe.generation
+        return Facts(
+            view, views[0] if views else None, dimension, weights, generation.engine.image_px if generation else None
+        )
 
     def settings(self, weights: dict[str, str]) -> dict:
         """What decides its estimates: a run goes on only with the same, and a calibration serves only the same."""
@@ -83,6 +107,7 @@ class Method:
             "index": self.info.fingerprint,
             "candidates": retrieval.candidates,
             "parts": retrieval.parts,
+            **({"generation": self.recipe.generation.settings(self.s3)} if self.recipe.generation else {}),
             "scorers": [scorer.name for scorer in (chooser, *rankers)],
             "weights": weights,
         } | {
@@ -106,9 +131,17 @@ class Method:
         """Raises UsageError where it was made for other estimates."""
         if self._calibration:
             self._calibration.check(self.settings(weights), f"--calibration {self.recipe.calibration}")
+        if self.recipe.generation and self.recipe.generation.gate.calibration:
+            before = dataclasses.replace(self, recipe=self.recipe.retrieving)
+            settings = before.settings({"encoder": weights["encoder"]})
+            calibration = read_calibration(before.recipe.calibration, self.s3, GATE_CALIBRATION)
+            calibration.check(settings, f"{GATE_CALIBRATION} {before.recipe.calibration}")
 
     def stages(self) -> tuple[Stage, ...]:
-        """From LOADED, with ``picture`` where there are rankers, to LOCATED. Raises UsageError as ``confidence``."""
+        """From LOADED, with ``picture`` where there are rankers, and ``thumbnail`` where a model is asked, to LOCATED.
+
+        Raises UsageError as ``confidence``.
+        """
         rankers, _ = self.recipe.rankers, self.confidence  # a calibration is read here, and travels with the stages
         retriever = Stage(
             RETRIEVER,
@@ -117,7 +150,8 @@ class Method:
             gpu_rows=64 if rankers else 256,  # so that rankers have something to do sooner
             whole_index=True,
         )
-        return (retriever, *(self._ranker_stage(number) for number in range(len(rankers))))
+        asking = [self._generator_stage()] if self.recipe.generation else []
+        return (retriever, *asking, *(self._ranker_stage(number) for number in range(len(rankers))))
 
     def locator_options(self) -> LocatorOptions:
         """Of the first stage."""
@@ -128,9 +162,28 @@ class Method:
             recipe.retrieval.candidates,
             recipe.chooser,
             parse_parts(recipe.retrieval.parts, self.config),
-            self._confidence_after(0),
+            self._confidence_after_retrieval(),
             ranked=bool(recipe.rankers),
+            asked=recipe.generation is not None,
+            dissimilar=recipe.generation.references if recipe.generation else 0,
         )
+
+    def load_generator(self, device: str, threads: int, key: SecretStr | None) -> "Generator":
+        """Raises UsageError where its model cannot be had."""
+        from geoloc.candidates.budget import Budgeted
+        from geoloc.candidates.cache import Cached
+        from geoloc.candidates.engine import load_engine
+        from geoloc.estimate.generator import Generator
+
+        generation, chooser = self.recipe.generation, self.recipe.chooser
+        engine = load_engine(generation, self.s3, device, threads, key)
+        if generation.engine.kind != "published":
+            cache = Folder(generation.cache, self.s3) if generation.cache else self.home / REPLIES
+            if generation.budget is not None:
+                engine = Budgeted(engine, generation, spent_by(self.home / RESULTS))
+            engine = Cached(engine, cache, generation, self.home.uri)
+        score = chooser.load(self.config, "cpu")
+        return Generator(chooser.name, score, engine, generation, self._confidence_after(0))
 
     def load_reranker(self, number: int, device: str, threads: int) -> "Reranker":
         """The ranker of that number with its models."""
@@ -152,11 +205,24 @@ class Method:
             keep_picture=not last,
         )
 
+    def _confidence_after_retrieval(self) -> Confidence:
+        if self.recipe.generation is None:
+            return self._confidence_after(0)
+        return dataclasses.replace(self, recipe=self.recipe.retrieving).confidence
+
     def _confidence_after(self, scorers: int) -> Confidence:
         """What a photo's answer is told with after the chooser and so many rankers: calibrations are for the last."""
         if scorers == len(self.recipe.rankers):
             return self.confidence
         return Confidence((self.recipe.chooser, *self.recipe.rankers)[scorers].scale(self.config))
+
+    def _generator_stage(self) -> Stage:
+        engine = self.recipe.generation.engine
+        build = functools.partial(_build_generator, self, engine.key())
+        if engine.kind in ("endpoint", "published"):
+            return Stage(GENERATOR, build, elsewhere=True, calls=ASKING_CALLS, cpu_rows=ASKING_ROWS)
+        rows = engine.batch_size
+        return Stage(GENERATOR, build, cost=64.0, gpu_rows=rows, cpu_rows=rows)
 
     def _ranker_stage(self, number: int) -> Stage:
         ranker = self.recipe.rankers[number]
@@ -170,12 +236,30 @@ def check(recipe: Recipe, s3: S3Options) -> None:
     check_index(recipe.retrieval.index, recipe.encoder_config(s3), recipe.retrieval.candidates, s3)
     if recipe.calibration:
         read_calibration(recipe.calibration, s3)
+    if recipe.generation and recipe.generation.gate.calibration:
+        read_calibration(recipe.generation.gate.calibration, s3, GATE_CALIBRATION)
 
 
 def _build_locator(options: LocatorOptions, device: str, threads: int) -> Answer:
     from geoloc.estimate.locator import Locator
 
     return Locator.load(options, device, threads).locate
+
+
+def _build_generator(method: Method, key: SecretStr | None, device: str, threads: int) -> Answer:
+    return method.load_generator(device, threads, key).generate
+
+
+def spent_by(results: Folder) -> "Spending":
+    """By the photos that have their results."""
+    from geoloc.candidates.budget import Spending
+
+    spending = Spending()
+    for table in Parts(results).tables(["generation"]):
+        for name in vars(spending):
+            column = pc.struct_field(table["generation"], name)
+            setattr(spending, name, getattr(spending, name) + (pc.sum(column).as_py() or 0))
+    return spending
 
 
 def _build_reranker(method: Method, number: int, device: str, threads: int) -> Answer:

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from geoloc.ranking.choosers import Density, Top1
+from geoloc.candidates.options import Generation, Sampling
+from geoloc.ranking.choosers import Density, Generated, Top1, Verification
 from geoloc.ranking.rankers import GeoRanker
 from geoloc.recipes.recipe import Recipe
 
@@ -18,8 +19,41 @@ def lknn() -> Recipe:
 
 
 def georanker() -> Recipe:
-    """GeoRanker (§3.2): retrieved places in the order of a vision-language model. Wants --ranker-model and --ranker-adapter."""
-    return Recipe("georanker", scorers=(Top1(), GeoRanker()))
+    """GeoRanker (§3.2, §3.4, §4.1) as published for IM2GPS3K: 12 retrieved and 3 generated places in the order of a vision-language
+    model. Wants --ranker-model and --ranker-adapter, and a --generator-model with its --generator-endpoint."""
+    return Recipe("georanker", generation=Generation(candidates=3), scorers=(Top1(), GeoRanker(candidates=12)))
+
+
+def georanker_yfcc4k() -> Recipe:
+    """The same as published for YFCC4K (§4.1): 14 retrieved and 5 generated."""
+    return Recipe("georanker-yfcc4k", generation=Generation(candidates=5), scorers=(Top1(), GeoRanker(candidates=14)))
+
+
+def georanker_retrieved() -> Recipe:
+    """GeoRanker of retrieved places alone (its ablation "w/o generated", Table 2), which sends no photo anywhere."""
+    return Recipe("georanker-retrieved", scorers=(Top1(), GeoRanker()))
+
+
+def g3() -> Recipe:
+    """G3 (§3.2-3.4, and its code): candidates of four prompts, with 0, 5, 10 and 15 references, five each (geo-diversification),
+    and the first retrieved one; the best match in location space (geo-verification). Wants its alignment as --encoder, an --index
+    made with it, and a --generator-model with its --generator-endpoint."""
+    prompts = ("references-5", "references-10", "references-15", "zero-shot")
+    return Recipe("g3", generation=Generation(prompts, candidates=5), scorers=(Verification(retrieved=1),))
+
+
+def img2loc() -> Recipe:
+    """Img2Loc (Zhou et al. 2024, §3, and its code): what a model says that is told the 16 most and the 16 least similar references.
+    Wants an --index of CLIP vectors, and a --generator-model with its --generator-endpoint."""
+    sampling = Sampling(temperature=None, max_tokens=300)
+    return Recipe(
+        "img2loc", generation=Generation(("img2loc",), candidates=1, sampling=sampling), scorers=(Generated(),)
+    )
+
+
+def prompting() -> Recipe:
+    """GeoRanker's baseline "Prompting" (§4.5): a model chooses among the retrieved and generated candidates, which are listed."""
+    return Recipe("prompting", generation=Generation(("zero-shot", "choose"), candidates=3), scorers=(Generated(),))
 
 
 def lite() -> Recipe:
@@ -27,4 +61,5 @@ def lite() -> Recipe:
     return Recipe("lite", encoder="lite")
 
 
-RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__: recipe for recipe in (geoclip, lknn, georanker, lite)}
+_ALL = (geoclip, lknn, georanker, georanker_yfcc4k, georanker_retrieved, g3, img2loc, prompting, lite)
+RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__.replace("_", "-"): recipe for recipe in _ALL}

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from geoloc.candidates.options import Prices
 from geoloc.errors import UsageError
 from geoloc.ranking.choosers import CHOOSERS, Density
 from geoloc.ranking.rankers import GeoRanker
@@ -20,6 +21,7 @@ _RANKER = {
     "ranker_candidates": "candidates",
     "ranker_max_pixels": "max_pixels",
     "ranker_cache_gb": "cache_gb",
+    "enrich_generated": "enrich_generated",
     "skip_ranking_within_km": "skip_within_km",
 }
 """Options to GeoRanker's fields."""
@@ -61,6 +63,8 @@ class RankerOverrides(RetrievalOverrides):
     """Area that pictures are scaled down to for it; 784 pixels are a token (default: what it was trained with, or 200704)."""
     ranker_cache_gb: float | None = None
     """Memory of each ranker for features of reference photos, GB (2^30 bytes; default: 2)."""
+    enrich_generated: bool | None = None
+    """Tell it more of generated places than coordinates: their names, and the picture of a reference within a kilometre."""
     skip_ranking_within_km: float | None = None
     """Keep the chooser's answer where the five most similar places lie within this of each other, km (default: rank all)."""
 
@@ -70,24 +74,139 @@ class RankerOverrides(RetrievalOverrides):
         if given and not any(isinstance(scorer, GeoRanker) for scorer in recipe.scorers):
             option, value = next(iter(given.items()))
             raise UsageError(
-                f"--{option.replace('_', '-')} {value}: recipe {recipe.name} has no GeoRanker; --recipe georanker has"
+                f"--{option.replace('_', '-')} {value}: recipe {recipe.name} has no GeoRanker; --recipe georanker-retrieved has"
             )
         changes = {_RANKER[option]: value for option, value in given.items()}
         scorers = (dataclasses.replace(s, **changes) if isinstance(s, GeoRanker) else s for s in recipe.scorers)
         return dataclasses.replace(recipe, scorers=tuple(scorers))
 
 
-class RecipeOptions(RankerOverrides):
+_GENERATION = {
+    "prompts": "prompts",
+    "generated_candidates": "candidates",
+    "merge_candidates_within_km": "merge_within_km",
+    "keep_reasons": "keep_reasons",
+    "reply_cache": "cache",
+    "generation_budget": "budget",
+}
+_PARTS = {
+    "engine": {
+        "generator": "kind",
+        "generator_model": "model",
+        "generator_endpoint": "endpoint",
+        "generator_replies": "replies",
+        "generator_image_px": "image_px",
+        "generator_concurrency": "concurrency",
+        "generator_requests_per_minute": "requests_per_minute",
+        "generator_timeout_s": "timeout_s",
+        "generator_batch_size": "batch_size",
+    },
+    "sampling": {
+        "generator_temperature": "temperature",
+        "generator_top_p": "top_p",
+        "generator_max_tokens": "max_tokens",
+        "generator_seed": "seed",
+    },
+    "gate": {
+        "generate_beyond_km": "beyond_km",
+        "generate_below_confidence": "below_confidence",
+        "generate_calibration": "calibration",
+        "generate_share": "share",
+    },
+}
+"""Options to the fields of Generation and of its parts."""
+
+
+class GeneratorOverrides(RankerOverrides):
+    """The same, and of a recipe's candidates from a vision-language model."""
+
+    generator: Literal["endpoint", "transformers", "vllm", "published"] | None = None
+    """Who generates candidates: an endpoint that speaks OpenAI's protocol, a model in this job's own processes (transformers, vllm),
+    or a paper's published table in its place (default: the recipe's, endpoint)."""
+    generator_endpoint: str | None = None
+    """Its base URL, such as https://api.openai.com/v1. Photos are sent there, scaled down. Its key is read from the environment
+    (GEOLOC_GENERATOR_KEY; OPENAI_API_KEY for OpenAI's own)."""
+    generator_model: str | None = None
+    """The model, as the endpoint calls it; or a folder that every node has, or a name on the model hub."""
+    generator_replies: str | None = None
+    """Published candidates, .csv: zs_gps_lis as GeoRanker's, or zs_0_latitude, 5_rag_0_latitude … as G3's."""
+    prompts: tuple[str, ...] | None = None
+    """What it is asked: zero-shot, references-N (with the N most and least similar places), img2loc, choose, reasoned (default: the
+    recipe's)."""
+    generated_candidates: int | None = None
+    """Replies to each prompt (default: the recipe's)."""
+    merge_candidates_within_km: float | None = None
+    """Take a generated candidate for the same as one before it that is so near, km (default: 0.1)."""
+    keep_reasons: bool | None = None
+    """Keep what it says of a candidate beside its place, as text."""
+    generate_beyond_km: float | None = None
+    """Ask about photos alone whose five most similar places lie farther apart than this, km (default: ask about all)."""
+    generate_below_confidence: float | None = None
+    """Ask about photos alone that retrieval is less sure of than this."""
+    generate_calibration: str | None = None
+    """calibration.json of the same recipe without generation, which makes that a probability (error below 25 km)."""
+    generate_share: float | None = None
+    """Ask about this share of the photos alone, drawn by their ids: a trial (default: 1)."""
+    generator_prices: tuple[float, float] | None = None
+    """Of a million tokens of prompts and of replies, in any currency: what a run costs is told with them."""
+    generation_budget: float | None = None
+    """Stop before this much is spent on a run in all; the same command with more goes on."""
+    reply_cache: str | None = None
+    """Folder of replies, s3:// or local, for several runs: none is asked, and paid, for twice (default: OUTPUT/replies)."""
+    generator_temperature: float | None = None
+    """Of sampling (default: the recipe's, 1.2 as published)."""
+    generator_top_p: float | None = None
+    """Of sampling (default: the model's own)."""
+    generator_max_tokens: int | None = None
+    """Of a reply (default: the recipe's, 200 as published)."""
+    generator_seed: int | None = None
+    """Of sampling, for engines that know seeds (default: none)."""
+    generator_image_px: int | None = None
+    """Longest side of the picture that is sent (default: 512)."""
+    generator_concurrency: int | None = None
+    """Requests under way at once (default: 64)."""
+    generator_requests_per_minute: float | None = None
+    """At most (default: no limit)."""
+    generator_timeout_s: float | None = None
+    """For an answer, seconds (default: 120)."""
+    generator_batch_size: int | None = None
+    """Photos that a model in this job's own processes takes at once (default: 8)."""
+
+    def change(self, recipe: Recipe) -> Recipe:
+        recipe = super().change(recipe)
+        names = [*_GENERATION, *(option for part in _PARTS.values() for option in part), "generator_prices"]
+        given = [name for name in names if getattr(self, name) is not None]
+        if not given:
+            return recipe
+        if recipe.generation is None:
+            option, value = given[0].replace("_", "-"), getattr(self, given[0])
+            raise UsageError(
+                f"--{option} {value}: recipe {recipe.name} asks no model for candidates; --recipe georanker, g3, img2loc and "
+                "prompting do"
+            )
+        generation = recipe.generation
+        changes = {field: getattr(self, name) for name, field in _GENERATION.items() if name in given}
+        for part, fields in _PARTS.items():
+            new = {field: getattr(self, name) for name, field in fields.items() if name in given}
+            changes[part] = dataclasses.replace(getattr(generation, part), **new)
+        if self.generator_prices is not None:
+            changes["prices"] = Prices(*self.generator_prices)
+        return dataclasses.replace(recipe, generation=dataclasses.replace(generation, **changes))
+
+
+class RecipeOptions(GeneratorOverrides):
     """A recipe, and what of it is to be otherwise."""
 
     recipe: str = "geoclip"
     """How photos are located: geoclip (the most similar place, by CLIP ViT-L/14 and GeoCLIP's location space), lknn (where most
-    of the similar places are), georanker (a vision-language model ranks them), lite (a weak encoder that runs on any CPU);
-    a .yaml file; a run's run.json, to do the same again; or package.module:function."""
+    of the similar places are), georanker-retrieved (a vision-language model ranks them), lite (a weak encoder that runs on any CPU);
+    georanker, georanker-yfcc4k, g3, img2loc and prompting ask a vision-language model for candidates too; a .yaml file; a run's
+    run.json, to do the same again; or package.module:function."""
     candidates: int | None = None
     """Places retrieved for a photo (default: the recipe's, 20)."""
-    chooser: Literal["top1", "density", "verification"] | None = None
-    """How one of them is chosen: the most similar, the densest, or the best match in location space (default: the recipe's)."""
+    chooser: Literal["top1", "density", "verification", "generated"] | None = None
+    """How one of them is chosen: the most similar, the densest, the best match in location space, or what a model says that is asked
+    for candidates (default: the recipe's)."""
     density_sigma_km: float | None = None
     """Width of the density chooser's kernel, km (default: 445)."""
     parts: str | None = None

@@ -4,15 +4,16 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from geoloc.candidates.options import Generation
 from geoloc.encoders.config import ENCODERS, EncoderConfig, encoder_config, parse_parts
 from geoloc.errors import UsageError
 from geoloc.estimate.abstention import Abstention
 from geoloc.ranking.choosers import Top1
 from geoloc.ranking.scorers import Chooser, Ranker, RankOptions, Scorer
 from geoloc.schema import MAX_CANDIDATES
-from geoloc.storage import S3Options
+from geoloc.storage import Folder, S3Options
 
-SETTINGS = frozenset(("encoder", "model", "index", "candidates", "parts", "scorers", "weights"))
+SETTINGS = frozenset(("encoder", "model", "index", "candidates", "parts", "generation", "scorers", "weights"))
 """What a run's settings have beside those of each scorer (Method.settings)."""
 
 
@@ -36,6 +37,8 @@ class Recipe:
     model: str | None = None
     """Another image tower for the encoder."""
     retrieval: Retrieval = dataclasses.field(default_factory=Retrieval)
+    generation: Generation | None = None
+    """Candidates from a vision-language model, beside those."""
     scorers: tuple[Scorer, ...] = (Top1(),)
     """In their order, each working on what the one before it says: a chooser, rankers, or a chooser and rankers."""
     calibration: str | None = None
@@ -60,11 +63,33 @@ class Recipe:
         )
         return dataclasses.replace(
             self,
+            generation=self._pinned_generation(),
             encoder=self.encoder if self.encoder in ENCODERS else _absolute(self.encoder),
             model=_absolute(self.model, "local-dir:"),
             retrieval=retrieval,
             scorers=tuple(scorers),
             calibration=_absolute(self.calibration),
+        )
+
+    def _pinned_generation(self) -> Generation | None:
+        if self.generation is None:
+            return None
+        engine = self.generation.engine
+        engine = dataclasses.replace(engine, replies=_absolute(engine.replies))
+        if engine.kind in ("transformers", "vllm"):
+            engine = dataclasses.replace(engine, model=_absolute(engine.model))
+        gate = dataclasses.replace(self.generation.gate, calibration=_absolute(self.generation.gate.calibration))
+        cache = self.generation.cache
+        if cache is not None:
+            cache = Folder(cache).uri
+        return dataclasses.replace(self.generation, engine=engine, gate=gate, cache=cache)
+
+    @property
+    def retrieving(self) -> "Recipe":
+        """What of it comes before a model is asked for candidates."""
+        calibration = self.generation.gate.calibration if self.generation else None
+        return dataclasses.replace(
+            self, generation=None, scorers=(self.chooser,), calibration=calibration, min_confidence=None
         )
 
     def rank_options(self, s3: S3Options) -> list[RankOptions]:
@@ -104,6 +129,13 @@ class Recipe:
             raise UsageError(
                 f"--recipe {self.name}: {strange[0]} is neither a Chooser nor a Ranker (geoloc.ranking.scorers)"
             )
+        if self.generation:
+            self.generation.check()
+            if self.generation.references > candidates:
+                raise UsageError(
+                    f"--candidates {candidates}: its prompts tell the {self.generation.references} most similar references "
+                    f"(--prompts {' '.join(self.generation.prompts)})"
+                )
         self.chooser.check(config, candidates, s3)
         for ranker in self.rankers:
             ranker.check(config, candidates, s3)

@@ -29,6 +29,10 @@ class Stage:
     """Photos it takes at once on a GPU."""
     cpu_rows: int | None = None
     """On a CPU; None for 16 a thread."""
+    elsewhere: bool = False
+    """Its models are: one process, which computes little, asks them."""
+    calls: int = 1
+    """Batches that a process works on at once."""
     whole_index: bool = False
     """Holds an index, which several GPUs may have to share."""
 

@@ -68,7 +68,9 @@ def answer(row: dict, candidates: int, with_map: bool) -> Answer:
         method=row["method"],
     )
     listed = [_candidate(rank, found) for rank, found in enumerate(row["candidates"][:candidates], 1)]
-    seconds = {name[:-2]: row[name] for name in ("decode_s", "embed_s", "retrieve_s", "rank_s") if row.get(name)}
+    seconds = {
+        name[:-2]: row[name] for name in ("decode_s", "embed_s", "retrieve_s", "generate_s", "rank_s") if row.get(name)
+    }
     return Answer(
         estimate=estimate,
         candidates=listed,
