@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import nullcontext
 
 import aiolimiter
-import httpx
+import httpx2
 import openai
 from pydantic import SecretStr
 
@@ -46,10 +46,10 @@ class Endpoint:
 
     async def _open(self, retries: int) -> tuple:
         options, most = self._options, self._options.concurrency
-        limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
-        http = httpx.AsyncClient(
+        limits = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
+        http = httpx2.AsyncClient(
             transport=_Limited(limits=limits),
-            timeout=httpx.Timeout(options.timeout_s, connect=15),
+            timeout=httpx2.Timeout(options.timeout_s, connect=15),
             follow_redirects=False,
         )  # photos go to the endpoint that was named and nowhere else
         client = openai.AsyncOpenAI(
@@ -206,17 +206,17 @@ def _read(body: object) -> tuple[list[str], tuple[int, int]]:
     return texts, tuple(n if isinstance(n, int) and not isinstance(n, bool) and n >= 0 else 0 for n in tokens)
 
 
-class _Limited(httpx.AsyncHTTPTransport):
+class _Limited(httpx2.AsyncHTTPTransport):
     """Whose answers end at LONGEST bytes."""
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response = await super().handle_async_request(request)
         response.stream = _LimitedStream(response.stream)
         return response
 
 
-class _LimitedStream(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+class _LimitedStream(httpx2.AsyncByteStream):
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
         self._stream = stream
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -224,7 +224,7 @@ class _LimitedStream(httpx.AsyncByteStream):
         async for piece in self._stream:
             size += len(piece)
             if size > LONGEST:
-                raise httpx.ReadError(f"an answer of more than {LONGEST >> 20} MB")
+                raise httpx2.ReadError(f"an answer of more than {LONGEST >> 20} MB")
             yield piece
 
     async def aclose(self) -> None:

@@ -81,6 +81,8 @@ class Generated(Chooser):
         return functools.partial(_voted, config.similarity_scale)
 
 
+_LESS = 1e-3
+"""Of a logarithm, by which what was retrieved weighs less than what was said."""
 CHOOSERS: dict[str, type[Chooser]] = {kind.name: kind for kind in (Top1, Density, Verification, Generated)}
 
 
@@ -96,12 +98,15 @@ def _verified(cosine: Score, retrieved: int | None, photos: np.ndarray, candidat
 
 
 def _voted(similarity_scale: float, photos: np.ndarray, candidates: Candidates) -> np.ndarray:
-    """log of each candidate's share of the votes."""
+    """log of each candidate's share of the votes. The retrieved ones that have none weigh together as much as the votes do, but each
+    less than what has most: they never answer, but where they lie tells how sure the answer is."""
     similar = similarity_scale * _similarity(photos, candidates)
     if candidates.votes is None:
         return similar.astype(np.float32)
-    asked = candidates.votes.any(axis=1, keepdims=True)
-    return np.where(asked, _log_shares(candidates.votes), similar).astype(np.float32)
+    asked, voted = candidates.votes.any(axis=1, keepdims=True), candidates.votes > 0
+    shares = _log_shares(candidates.votes)
+    below = np.minimum(_log_softmax(similar), shares.max(axis=1, keepdims=True) - _LESS)
+    return np.where(asked, np.where(voted, shares, below), similar).astype(np.float32)
 
 
 def _log_shares(votes: np.ndarray) -> np.ndarray:

@@ -37,14 +37,14 @@ class Recipe:
     model: str | None = None
     """Another image tower for the encoder."""
     retrieval: Retrieval = dataclasses.field(default_factory=Retrieval)
-    generation: Generation | None = None
-    """Candidates from a vision-language model, beside those."""
     scorers: tuple[Scorer, ...] = (Top1(),)
     """In their order, each working on what the one before it says: a chooser, rankers, or a chooser and rankers."""
     calibration: str | None = None
     """calibration.json, or the folder with it, that makes probabilities of confidences."""
     min_confidence: str | None = None
     """Photos with less are ``uncertain``, such as ``25km:0.5``."""
+    generation: Generation | None = None
+    """Candidates from a vision-language model, beside those that are retrieved."""
 
     @property
     def chooser(self) -> Chooser:

@@ -27,6 +27,10 @@ class ModelOptions(RecipeOptions):
         if self.min_confidence is not None:
             raise UsageError(f"min_confidence {self.min_confidence}: is for archives; the service answers every photo")
         recipe = super().read(s3) if self.resolved is None else recipe_from_dict(self.resolved, "resolved")
+        if recipe.generation:
+            raise UsageError(
+                f"recipe {recipe.name}: asks a model for candidates, which the service does not; it is for archives"
+            )
         return dataclasses.replace(recipe, min_confidence=None)
 
 

@@ -23,7 +23,7 @@ def options(planet, toy_index, toy_base, toy_adapter, tmp_path_factory) -> Archi
     root = tmp_path_factory.mktemp("ranked")
     write_archive(root / "archive", root / "truth.csv", planet, 24)
     Image.new("RGB", (2100, 10), "teal").save(root / "archive" / "ribbon.png")
-    recipe = {"recipe": "georanker", "encoder": "lite", "index": str(toy_index), "candidates": 8}
+    recipe = {"recipe": "georanker-retrieved", "encoder": "lite", "index": str(toy_index), "candidates": 8}
     recipe |= {"ranker_model": str(toy_base), "ranker_adapter": str(toy_adapter)}
     return ArchiveOptions(str(root / "archive"), str(root / "out"), RecipeOptions(**recipe))
 
@@ -64,7 +64,7 @@ def test_it_goes_on_only_with_the_same_ranker(options):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"recipe": "lite"}, r"--ranker-model .*: recipe lite has no GeoRanker; --recipe georanker has"),
+        ({"recipe": "lite"}, r"--ranker-model .*: recipe lite has no GeoRanker; --recipe georanker-retrieved has"),
         ({"ranker_model": None}, "--ranker-model: a recipe with georanker needs it"),
         ({"ranker_adapter": None}, "--ranker-adapter: a recipe with georanker needs it"),
         (

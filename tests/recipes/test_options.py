@@ -5,7 +5,7 @@ import pytest
 from geoloc.errors import UsageError
 from geoloc.ranking.choosers import Density, Top1
 from geoloc.ranking.rankers import GeoRanker
-from geoloc.recipes.named import georanker, lite
+from geoloc.recipes.named import georanker_retrieved, lite
 from geoloc.recipes.options import RecipeOptions, vary
 from geoloc.recipes.recipe import Recipe, Retrieval
 from geoloc.storage import S3Options
@@ -20,7 +20,7 @@ def test_what_is_not_given_stays_as_the_recipe_has_it():
 
 def test_parts_are_replaced_one_by_one():
     options = RecipeOptions(
-        recipe="georanker",
+        recipe="georanker-retrieved",
         encoder="lite",
         index="i",
         candidates=9,
@@ -32,7 +32,7 @@ def test_parts_are_replaced_one_by_one():
         calibration="c",
     )
     scorers = (Density(100.0), GeoRanker("m", "a", skip_within_km=25.0))
-    assert options.read(S3) == Recipe("georanker", "lite", None, Retrieval("i", 9), scorers, "c")
+    assert options.read(S3) == Recipe("georanker-retrieved", "lite", None, Retrieval("i", 9), scorers, "c")
 
 
 def test_another_encoder_has_its_own_tower(tmp_path):
@@ -45,7 +45,10 @@ def test_another_encoder_has_its_own_tower(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ranker_cache_gb": 3}, "--ranker-cache-gb 3.0: recipe lite has no GeoRanker; --recipe georanker has"),
+        (
+            {"ranker_cache_gb": 3},
+            "--ranker-cache-gb 3.0: recipe lite has no GeoRanker; --recipe georanker-retrieved has",
+        ),
         ({"density_sigma_km": 3}, "--density-sigma-km 3: is about the chooser density; add --chooser density"),
     ],
 )
@@ -56,12 +59,12 @@ def test_an_option_of_a_part_that_is_not_there(changes, message):
 
 def test_every_combination_has_a_name():
     assert vary(lite()) == [lite()]
-    found = vary(georanker(), ["top1", "density"], [5, 20], ["image"], 100.0)
+    found = vary(georanker_retrieved(), ["top1", "density"], [5, 20], ["image"], 100.0)
     assert [recipe.name for recipe in found] == [
-        "georanker: top1 of 5 by image",
-        "georanker: top1 of 20 by image",
-        "georanker: density of 5 by image",
-        "georanker: density of 20 by image",
+        "georanker-retrieved: top1 of 5 by image",
+        "georanker-retrieved: top1 of 20 by image",
+        "georanker-retrieved: density of 5 by image",
+        "georanker-retrieved: density of 20 by image",
     ]
     assert [recipe.retrieval.candidates for recipe in found] == [5, 20, 5, 20]
     assert found[3].scorers == (Density(100.0), GeoRanker())

@@ -76,7 +76,10 @@ def test_anybodys_function_and_scorer():
         ("retrieval: {candidates: many}", "retrieval.candidates: 'many': Input should be a valid integer"),
         ("retrieval: 7", "retrieval is not a mapping"),
         ("scorers: top1", "scorers: is not a list"),
-        ("scorers: [best]", r"scorers\[0\].kind: 'best': there is top1, density, verification, georanker, or package"),
+        (
+            "scorers: [best]",
+            r"scorers\[0\].kind: 'best': there is top1, density, verification, generated, georanker, or package",
+        ),
         ("scorers: [{kind: density, width: 3}]", r"scorers\[0\].width: there is no such entry; there is sigma_km"),
         ("scorers: [{kind: 'no.such:Thing'}]", r"scorers\[0\].kind: no.such:Thing: cannot import it"),
         ("scorers: [{kind: [a]}]", r"scorers\[0\].kind: \['a'\]: there is top1"),
@@ -94,7 +97,10 @@ def test_a_file_that_does_not_fit(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("best", "there is geoclip, lknn, georanker, lite; or name a .yaml file"),
+        (
+            "best",
+            "there is geoclip, lknn, georanker, georanker-yfcc4k, georanker-retrieved, g3, img2loc, prompting, lite; or name a .yaml file",
+        ),
         ("/nowhere/a.yaml", "no such file"),
         ("no.such.module:recipe", r"cannot import it .*; is it on PYTHONPATH\?"),
         ("json:nothing", "cannot import it"),

@@ -23,7 +23,7 @@ def options(toy_index, toy_base, toy_adapter, tmp_path_factory) -> ServingOption
     owners = {"tests": KEY, "others": ANOTHER_KEY}
     keys.write_text("".join(f"{name} {hashlib.sha256(key.encode()).hexdigest()}\n" for name, key in owners.items()))
     return ServingOptions(
-        recipe="georanker",
+        recipe="georanker-retrieved",
         encoder="lite",
         index=str(toy_index),
         candidates=8,

