@@ -117,7 +117,7 @@ def test_cpus_are_kept_for_gpus():
     [pool] = lay_out(ClusterOptions(cpus_per_gpu=4), [RETRIEVER], [Node(96, 8)]).pools
     assert pool.cpus_each == pytest.approx(4, abs=0.03)
     plan = lay_out(ClusterOptions(cpus_per_gpu=4), [RETRIEVER], [Node(96, 8), Node(8, 8)])
-    assert plan.pools[0].cpus_each == pytest.approx(0.5, abs=0.02)
+    assert plan.pools[0].cpus_each == pytest.approx(0.5, abs=0.03)
     assert plan.loaders == 192
 
 
