@@ -53,7 +53,7 @@ def _run(options: ArchiveOptions, recipe: Recipe, run: Run) -> int:
     run.write_record(recipe=recipe_to_dict(method.recipe), score_scale=confidence.scale)
     run.renew("confidence", confidence.state(), lambda results: with_geometry(confidence.renew(results)))
     work = _stream(options, run, *load()).work() if left else _nothing_to_do()
-    return _finish(options, run, work, source.root)
+    return _finish(options, recipe, run, work, source.root)
 
 
 def _place_and_probe(
@@ -98,7 +98,7 @@ def _nothing_to_do() -> Work:
     return Work()
 
 
-def _finish(options: ArchiveOptions, run: Run, work: Work, root: str) -> int:
+def _finish(options: ArchiveOptions, recipe: Recipe, run: Run, work: Work, root: str) -> int:
     missing = run.reconcile()
     summary = Summary.of(run.parts.tables(COLUMNS))
     run.write_record(
@@ -109,9 +109,10 @@ def _finish(options: ArchiveOptions, run: Run, work: Work, root: str) -> int:
         missing=missing,
         last_work=asdict(work) if work.photos else run.record().get("last_work", asdict(work)),
     )
+    prices = recipe.generation.prices if recipe.generation else None
     if not missing:
         run.succeed(dict(summary.statuses))
-    for line in [*summary.lines(), *work.lines()]:
+    for line in [*summary.lines(prices), *work.lines()]:
         log.info("%s", line)
     log.info("Results: %s", run.parts.folder.uri)
     publish(run, options.exports, summary)

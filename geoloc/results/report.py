@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from bokeh.models import ColorBar, ColumnDataSource, HoverTool, LinearColorMapper
 from bokeh.plotting import figure
 
+from geoloc.candidates.options import Prices
 from geoloc.errors import PhotoError
 from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import place_text, places
@@ -56,6 +57,7 @@ def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -
         gallery=_gallery(parts, summary.rows, Fetcher(FetchOptions(s3=folder.s3))),
         aggregated=points.many,
         found=_found(record.get("listing")),
+        asked=summary.generation_text(_prices(record)),
         restore=_restore(parts) if summary.error_kinds["archived"] else None,
     )
     folder.write("report.html", page)
@@ -87,6 +89,11 @@ class _Points:
     def many(self) -> bool:
         """Too many to draw singly."""
         return len(self.lat) > SINGLE_POINTS
+
+
+def _prices(record: dict) -> Prices:
+    generation = (record.get("recipe") or {}).get("generation") or {}
+    return Prices(**generation.get("prices", {}))
 
 
 def _found(listing: dict | None) -> list[str]:

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from geoloc.candidates.options import Prices
 from geoloc.errors import CLASSES
 from geoloc.geo.distance import THRESHOLDS_KM, geodesic_km, valid_coordinates
 from geoloc.geo.precision import COUNTRY_KM
+from geoloc.schema import GENERATION
 
 MAX_ERRORS = 1_000
 ADVICE = {
@@ -19,7 +22,7 @@ ADVICE = {
 }
 MAX_PROBLEMS = 100
 COLUMNS = ["id", "uri", "status", "lat", "lon", "true_lat", "true_lon", "place", "method", "error_kind", "error"]
-COLUMNS += ["radius_km", "gps", "gps_problem", "exif_from", "taken_from"]
+COLUMNS += ["radius_km", "gps", "gps_problem", "exif_from", "taken_from", "generation"]
 UNTOLD = ("unreadable", "implausible")
 """States of a position that a photo carries and that was not read."""
 
@@ -41,6 +44,12 @@ class Summary:
     """The first MAX_PROBLEMS of those that were not read: uri, gps, gps_problem."""
     times_from: Counter = field(default_factory=Counter)
     """Where times came from."""
+    asked: int = 0
+    """Photos that a model was asked about for candidates."""
+    generation: Counter = field(default_factory=Counter)
+    """The sums of schema.GENERATION."""
+    partly: Counter = field(default_factory=Counter)
+    """What was wrong with photos that were answered nevertheless: not ranked, or without generated candidates."""
     judged: int = 0
     """Photos with a known position that were to be located; one that failed counts as wrong at every threshold."""
     within: Counter = field(default_factory=Counter)
@@ -68,6 +77,11 @@ class Summary:
             for name, known in zip(country, precise, strict=True)
         )
         self.countries.update(name for name, p in zip(names, placed, strict=True) if p)
+        self.partly.update(looked_at["error_kind"].drop_null().to_pylist())
+        generation = table["generation"].combine_chunks()
+        self.asked += len(generation) - generation.null_count
+        for name, values in zip(GENERATION.names, generation.flatten(), strict=True):
+            self.generation[name] += pc.sum(values).as_py() or 0
         failed = table.filter(pa.array(status == "failed"))
         self.error_kinds.update(failed["error_kind"].to_pylist())
         room = MAX_ERRORS - len(self.errors)
@@ -108,7 +122,17 @@ class Summary:
         km = np.concatenate([np.zeros(0), *self.errors_km])
         return float(np.median(km[np.isfinite(km)])) if np.isfinite(km).any() else float("nan")
 
-    def lines(self) -> list[str]:
+    def generation_text(self, prices: Prices | None = None) -> str:
+        """What asking a model came to, in words."""
+        sums = self.generation
+        text = f"{sums['replies']:,} replies, {sums['unread']:,} of them without a place; paid for {sums['requests']:,} requests with "
+        text += f"{sums['prompt_tokens']:,} tokens and {sums['completion_tokens']:,} of replies"
+        if prices and prices.known and self.asked:
+            spent = prices.of(sums["prompt_tokens"], sums["completion_tokens"])
+            text += f": {spent:,.2f}, {1000 * spent / self.asked:,.2f} a thousand photos"
+        return text
+
+    def lines(self, prices: Prices | None = None) -> list[str]:
         """For the console."""
         counts = ", ".join(f"{count:,} {name}" for name, count in self.statuses.most_common())
         lines = [f"{self.rows:,} photos: {counts}"]
@@ -129,6 +153,11 @@ class Summary:
                 "--overwrite-unreadable-gps. "
                 f"For example: {examples}"
             )
+        if self.asked:
+            lines.append(f"Candidates of a model: {self.asked:,} photos asked about, {self.generation_text(prices)}")
+        if self.partly:
+            kinds = ", ".join(f"{kind} {count:,}" for kind, count in self.partly.most_common())
+            lines.append(f"Answered, but not ranked or without generated candidates: {kinds}")
         if len(self.methods) > 1:
             located = self.methods.total()
             shares = (f"{name} {count:,} ({100 * count / located:.1f} %)" for name, count in self.methods.most_common())
