@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -13,6 +14,8 @@ from geoloc.storage import Folder
 
 CARD = "cache.json"
 _AT_ONCE = 32
+LAST_REPLIES_S = 60
+"""That are waited for where the work is stopped."""
 
 
 class Cached:
@@ -27,6 +30,7 @@ class Cached:
         model = generation.engine.model
         self._asked = {"model": model, "sampling": asdict(generation.sampling)}
         self._pool = ThreadPoolExecutor(_AT_ONCE)
+        self._quiet, self._busy = threading.Condition(), 0
         try:
             card = json.loads(folder.read(CARD))
         except FileNotFoundError:
@@ -42,6 +46,23 @@ class Cached:
 
     def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | PhotoError]]:
         """As geoloc.candidates.engine.Engine. A reply is on storage before it is handed on."""
+        with self._quiet:
+            self._busy += 1
+        try:
+            yield from self._complete(requests)
+        except UsageError:
+            self._done()
+            with self._quiet:  # whoever runs this is stopped by it: others' replies are stored first
+                self._quiet.wait_for(lambda: not self._busy, LAST_REPLIES_S)
+            raise
+        self._done()
+
+    def _done(self) -> None:
+        with self._quiet:
+            self._busy -= 1
+            self._quiet.notify_all()
+
+    def _complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | PhotoError]]:
         names = [self._name(request) for request in requests]
         missing = []
         for number, kept in enumerate(self._pool.map(self._read, names, requests)):
@@ -50,16 +71,18 @@ class Cached:
             else:
                 missing.append(number)
         stored: list[tuple[int, Completion, Future]] = []
-        for number, answer in self._engine.complete([requests[number] for number in missing]):
-            number = missing[number]
-            if isinstance(answer, PhotoError) or not answer.replies:
-                yield number, answer
-            else:
-                entry = asdict(answer) | {"run": self._run, "photo": requests[number].photo}
-                stored.append((number, answer, self._pool.submit(self._write, names[number], entry)))
-        for number, answer, written in stored:
-            written.result()
-            yield number, answer
+        try:
+            for number, answer in self._engine.complete([requests[number] for number in missing]):
+                number = missing[number]
+                if isinstance(answer, PhotoError) or not answer.replies:
+                    yield number, answer
+                else:
+                    entry = asdict(answer) | {"run": self._run, "photo": requests[number].photo}
+                    stored.append((number, answer, self._pool.submit(self._write, names[number], entry)))
+        finally:
+            for _, _, written in stored:
+                written.result()
+        yield from ((number, answer) for number, answer, _ in stored)
 
     def _name(self, request: Request) -> str:
         image = hashlib.blake2b(request.image, digest_size=16).hexdigest()

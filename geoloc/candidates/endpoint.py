@@ -38,6 +38,7 @@ class Endpoint:
         self._limit = {"max_tokens": sampling.max_tokens}
         self._most: int | None = None  # choices that the server gives a request, once it has shown that they are few
         self._failed = 0  # requests in a row
+        self._stopped: UsageError | None = None
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True, name="endpoint").start()
         self._client, self._places, self._pace = asyncio.run_coroutine_threadsafe(
@@ -66,18 +67,17 @@ class Endpoint:
     def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | PhotoError]]:
         """As geoloc.candidates.engine.Engine."""
         done: queue.SimpleQueue = queue.SimpleQueue()
-        under_way = []
         for number, request in enumerate(requests):
             future = asyncio.run_coroutine_threadsafe(self._answer(request), self._loop)
             future.add_done_callback(lambda future, number=number: done.put((number, future)))
-            under_way.append(future)
-        try:
-            for _ in requests:
-                number, future = done.get()
+        for _ in requests:
+            number, future = done.get()
+            try:
                 yield number, future.result()
-        finally:
-            for future in under_way:
-                future.cancel()
+            except UsageError as error:
+                self._stopped = self._stopped or error  # what is under way is paid for, and worth waiting for; nothing else is sent
+        if self._stopped:
+            raise self._stopped
 
     async def _answer(self, request: Request) -> Completion | PhotoError:
         """Raises UsageError."""
@@ -114,6 +114,8 @@ class Endpoint:
         for attempt in range(MALFORMED_RETRIES + 2):
             try:
                 async with self._places, self._pace:
+                    if self._stopped:
+                        raise self._stopped
                     raw = await self._client.chat.completions.with_raw_response.create(
                         messages=messages, n=samples, **self._common, **self._limit
                     )

@@ -1,0 +1,168 @@
+"""The archive job with candidates from a model, on a real cluster, against an endpoint over HTTP."""
+
+import dataclasses
+import json
+from collections import Counter
+
+import pyarrow as pa
+import pytest
+
+from geoloc.errors import UsageError
+from geoloc.pipeline.archive import geotag_archive
+from geoloc.pipeline.job_options import ArchiveOptions
+from geoloc.recipes.options import RecipeOptions
+from geoloc.results.parts import Parts
+from geoloc.storage import Folder
+from geoloc.toy.archive import write_archive
+from tests.candidates.servers import Response, endpoint, error, replied
+from tests.conftest import with_recipe
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def archive(planet, tmp_path_factory):
+    root = tmp_path_factory.mktemp("generated")
+    write_archive(root / "archive", root / "truth.csv", planet, 24)
+    return root
+
+
+@pytest.fixture
+def options(archive, toy_index, tmp_path) -> ArchiveOptions:
+    recipe = {"recipe": "img2loc", "encoder": "lite", "index": str(toy_index), "generator_model": "some-model"}
+    return ArchiveOptions(str(archive / "archive"), str(tmp_path / "out"), RecipeOptions(**recipe))
+
+
+def rows_of(options: ArchiveOptions) -> list[dict]:
+    return pa.concat_tables(Parts(Folder(options.output) / "geotags").tables()).to_pylist()
+
+
+def test_georanker_ranks_retrieved_and_generated_candidates(options, toy_base, toy_adapter, caplog, tmp_path):
+    caplog.set_level("INFO", "geoloc")
+    with endpoint() as server:
+        recipe = {
+            "recipe": "georanker",
+            "generator_endpoint": server.url,
+            "candidates": 16,
+            "generator_prices": (2.5, 10.0),
+        }
+        recipe |= {"ranker_model": str(toy_base), "ranker_adapter": str(toy_adapter)}
+        assert geotag_archive(with_recipe(options, **recipe)) == 0
+    located = [row for row in rows_of(options) if row["status"] == "located"]
+    for row in located:
+        assert row["method"] == "georanker"
+        assert Counter(c["source"] for c in row["candidates"]) == {"retrieved": 12, "generated": 1}
+        [generated] = [c for c in row["candidates"] if c["source"] == "generated"]
+        assert generated["prompts"] == ["zero-shot"] * 3
+        assert generated["score"] is not None
+        assert row["generation"]["prompt_tokens"] == 300
+    assert "some-model at http://127.0.0.1" in caplog.text
+    assert "1 generator actor (models elsewhere" in caplog.text
+    assert f"Candidates of a model: {len(located)} photos asked about" in caplog.text
+    assert "1.35 a thousand photos" in caplog.text  # 300 tokens at 2.5 and 60 at 10 a million
+    assert b"Candidates of a model" in Folder(options.output).read("report.html")
+    settings = json.loads(Folder(options.output).read("run.json"))["settings"]["method"]["generation"]
+    assert (settings["prompts"], settings["candidates"], settings["model"]) == (["zero-shot"], 3, "some-model")
+
+
+def test_cut_off_twice_no_reply_is_paid_twice(options):
+    """One call in five fails; twice the key is refused, which stops the job amid its work."""
+    stops = {8, 16}
+
+    def script(body: dict, number: int) -> Response:
+        if len(server.paid) in stops:
+            stops.discard(len(server.paid))
+            return error(401, "the key has expired")
+        return error(503, "busy", {"Retry-After": "0.1"}) if number % 5 == 4 else replied(body)
+
+    with endpoint(script) as server:
+        asking = with_recipe(options, generator_endpoint=server.url, generator_concurrency=2)
+        for _ in range(2):
+            with pytest.raises(UsageError, match="wants a key"):
+                geotag_archive(asking)
+        assert geotag_archive(asking) == 0
+        rows = rows_of(options)
+        assert len(rows) == len({row["id"] for row in rows}) == 24
+        located = [row for row in rows if row["status"] == "located"]
+        assert {row["method"] for row in located} == {"generated"}
+        checks = 3  # each start asks about a grey picture, which is not kept
+        assert len(server.paid) == len(located) + checks
+        assert len({messages for messages, _ in server.paid}) == len(located) + 1
+        assert sum(row["generation"]["prompt_tokens"] for row in located) == 300 * len(located)
+        asked = len(server.asked)
+        again = dataclasses.replace(
+            with_recipe(asking, reply_cache=f"{options.output}/replies"), output=f"{options.output}-again"
+        )
+        assert geotag_archive(with_recipe(again, chooser="density")) == 0
+        assert len(server.asked) == asked + 1
+        assert all(row["generation"]["requests"] == 0 for row in rows_of(again) if row["generation"])
+
+
+def test_what_failed_is_asked_again_by_the_same_command(options):
+    ill = [True]
+    with endpoint(lambda body, number: error(418, "teapot") if ill[0] and number else replied(body)) as server:
+        asking = with_recipe(options, generator_endpoint=server.url)
+        assert geotag_archive(asking) == 0
+        refused = [row for row in rows_of(options) if row["status"] == "located"]
+        assert {(row["method"], row["error_kind"]) for row in refused} == {("generated (generation failed)", "refused")}
+        ill[0] = False
+        photos = dataclasses.replace(asking.photos, retry=("refused",))
+        assert geotag_archive(dataclasses.replace(asking, photos=photos)) == 0
+    assert {(row["method"], row["error_kind"]) for row in rows_of(options) if row["status"] == "located"} == {
+        ("generated", None)
+    }
+
+
+def test_a_budget_stops_and_more_goes_on(options):
+    with endpoint() as server:
+        asking = with_recipe(options, generator_endpoint=server.url, generator_prices=(1000.0, 0.0))  # 0.3 a photo
+        with pytest.raises(UsageError, match="--generation-budget 2: is used up"):
+            geotag_archive(with_recipe(asking, generation_budget=2.0))
+        assert 300 * (len(server.paid) - 1) / 1000 <= 2
+        assert geotag_archive(with_recipe(asking, generation_budget=20.0)) == 0
+        assert len({messages for messages, _ in server.paid}) == len(server.paid) - 1
+
+
+@pytest.mark.parametrize(
+    ("response", "match"),
+    [
+        (error(401, "no"), "wants a key"),
+        (error(500, "image input is not supported"), "does not answer about a picture"),
+        (Response(body=b"{}"), "does not answer about a picture"),
+    ],
+)
+def test_an_endpoint_that_cannot_serve_stops_before_any_photo(options, response, match):
+    with endpoint(lambda body, number: response) as server, pytest.raises(UsageError, match=match):
+        geotag_archive(with_recipe(options, generator_endpoint=server.url))
+    assert not Folder(options.output).exists("geotags")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({}, "--generator-endpoint: --generator endpoint needs it"),
+        ({"generator_endpoint": "nowhere"}, "--generator-endpoint nowhere: is no http"),
+        ({"generator": "transformers", "generator_model": "/nowhere"}, "--generator-model /nowhere: cannot be loaded"),
+        ({"generator": "published"}, "--generator-replies: --generator published needs it"),
+        ({"recipe": "lite"}, "--generator-model some-model: recipe lite asks no model"),
+        (
+            {"generator_endpoint": "http://x/v1", "candidates": 8},
+            "--candidates 8: its prompts tell the 16 most similar",
+        ),
+    ],
+)
+def test_a_generator_that_cannot_be_used(options, change, match):
+    with pytest.raises(UsageError, match=match):
+        geotag_archive(with_recipe(options, **change))
+
+
+def test_published_candidates_stand_in_for_the_model(options, archive, tmp_path):
+    photos = sorted(path.name for path in (archive / "archive").rglob("*") if path.is_file())
+    lines = [f'"{name}","[(48.8566, 2.3522), (0.0, 0.0)]"' for name in photos]
+    (tmp_path / "zs.csv").write_text("\n".join(["IMG_ID,zs_gps_lis", *lines]))
+    recipe = {"generator": "published", "generator_replies": str(tmp_path / "zs.csv"), "prompts": ("zero-shot",)}
+    assert geotag_archive(with_recipe(options, generated_candidates=2, **recipe)) == 0
+    located = [row for row in rows_of(options) if row["status"] == "located"]
+    assert {(row["lat"], row["lon"]) for row in located} == {(48.8566, 2.3522)}
+    assert {row["generation"]["unread"] for row in located} == {1}
+    assert not Folder(options.output).exists("replies")
