@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from geoloc.candidates.engine import Completion, Engine, Request
 from geoloc.candidates.options import Generation
+from geoloc.candidates.prompts import prompt
 from geoloc.errors import PhotoError, UsageError
 
 CHARACTERS_A_TOKEN = 3.5
 """Of a prompt, about: coordinates take more tokens than words."""
 PIXELS_A_TOKEN = 28 * 28
 """Of a picture, as Qwen2-VL counts; other models count otherwise."""
+_TYPICAL = (48.856613, 2.352222)
 AT_ONCE = 16
 """Requests that are sent before the budget is looked at again, a thread."""
 KNOWN = 16
@@ -34,6 +36,43 @@ def expected_tokens(text: str, samples: int, generation: Generation) -> tuple[fl
     """Of a request and of its replies, at most, about."""
     pixels = generation.engine.image_px**2
     return len(text) / CHARACTERS_A_TOKEN + pixels / PIXELS_A_TOKEN, samples * generation.sampling.max_tokens
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of a thousand photos that are asked about."""
+
+    requests: float
+    prompt_tokens: float
+    completion_tokens: float
+
+    @classmethod
+    def beforehand(cls, generation: Generation) -> "Estimate":
+        """By the lengths of prompts, pictures and replies, at most, about."""
+        requests = prompt_tokens = completion_tokens = 0.0
+        for name in generation.prompts:
+            one = prompt(name)
+            samples = 1 if one.lists else generation.candidates
+            places = [_TYPICAL] * (one.references or 20)
+            tokens = expected_tokens(one.write(places, places, places), samples, generation)
+            requests, prompt_tokens = requests + 1000, prompt_tokens + 1000 * tokens[0]
+            completion_tokens += 1000 * tokens[1]
+        return cls(requests, prompt_tokens, completion_tokens)
+
+    @classmethod
+    def measured(cls, spent: Spending, photos: int) -> "Estimate":
+        """By photos that have been asked about."""
+        return cls(*(1000 * value / photos for value in (spent.requests, spent.prompt_tokens, spent.completion_tokens)))
+
+    def describe(self, generation: Generation, photos: int) -> str:
+        """Of so many photos, in words."""
+        times = photos / 1000
+        text = f"{self.requests * times:,.0f} requests, {self.prompt_tokens * times:,.0f} tokens of prompts and "
+        text += f"{self.completion_tokens * times:,.0f} of replies"
+        if not generation.prices.known:
+            return f"{text}; --generator-prices tells what that costs"
+        cost = generation.prices.of(self.prompt_tokens, self.completion_tokens)
+        return f"{text}: {cost * times:,.2f}, {cost:,.2f} a thousand photos"
 
 
 class Budgeted:

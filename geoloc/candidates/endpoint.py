@@ -75,7 +75,9 @@ class Endpoint:
             try:
                 yield number, future.result()
             except UsageError as error:
-                self._stopped = self._stopped or error  # what is under way is paid for, and worth waiting for; nothing else is sent
+                self._stopped = (
+                    self._stopped or error
+                )  # what is under way is paid for, and worth waiting for; nothing else is sent
         if self._stopped:
             raise self._stopped
 

@@ -49,6 +49,9 @@ class ArchiveOptions:
     )
     relocate: Annotated[bool, Group("input")] = False
     """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
+    dry_run: Annotated[bool, Group("options")] = False
+    """Say how many photos there are, where they would go and what that would cost, and do nothing: nothing is read but the listing,
+    nothing is written, and nobody is asked."""
     exports: Exports = field(default_factory=ExportOptions)
     listing: Listing = field(default_factory=ListingOptions)
     photos: Photos = field(default_factory=PhotoOptions)

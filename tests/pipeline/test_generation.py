@@ -166,3 +166,16 @@ def test_published_candidates_stand_in_for_the_model(options, archive, tmp_path)
     assert {(row["lat"], row["lon"]) for row in located} == {(48.8566, 2.3522)}
     assert {row["generation"]["unread"] for row in located} == {1}
     assert not Folder(options.output).exists("replies")
+
+
+def test_a_dry_run_tells_what_it_would_cost_and_asks_nobody(options, caplog):
+    caplog.set_level("INFO", "geoloc")
+    with endpoint() as server:
+        asking = with_recipe(options, generator_endpoint=server.url, generator_prices=(2.5, 10.0), generate_share=0.5)
+        assert geotag_archive(dataclasses.replace(asking, dry_run=True)) == 0
+        assert not server.asked
+    assert not Folder(options.output).names()
+    assert "Photos: 24" in caplog.text
+    assert f"some-model at {server.url}; photos are sent there" in caplog.text
+    assert "If 50% of them are asked about, by the lengths of prompts, pictures and replies: 12 requests" in caplog.text
+    assert "a thousand photos" in caplog.text
