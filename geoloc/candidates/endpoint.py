@@ -75,9 +75,8 @@ class Endpoint:
             try:
                 yield number, future.result()
             except UsageError as error:
-                self._stopped = (
-                    self._stopped or error
-                )  # what is under way is paid for, and worth waiting for; nothing else is sent
+                # what is under way is paid for, and worth waiting for; nothing else is sent
+                self._stopped = self._stopped or error
         if self._stopped:
             raise self._stopped
 
@@ -112,24 +111,25 @@ class Endpoint:
 
     async def _ask(self, messages: list[dict], samples: int) -> tuple[list[str], tuple[int, int], int]:
         """Replies, tokens of prompt and replies, and requests that it took. Raises PhotoError, and UsageError."""
-        requests, refused = 0, False
+        requests = 0
         for attempt in range(MALFORMED_RETRIES + 2):
             try:
                 async with self._places, self._pace:
                     if self._stopped:
                         raise self._stopped
+                    limit = self._limit
                     raw = await self._client.chat.completions.with_raw_response.create(
-                        messages=messages, n=samples, **self._common, **self._limit
+                        messages=messages, n=samples, **self._common, **limit
                     )
                 requests += 1 + raw.retries_taken
                 answer = _read(raw.http_response.json())
             except openai.APIStatusError as error:
-                if not refused and "max_completion_tokens" in str(error.message) and "max_tokens" in self._limit:
-                    self._limit, refused = {"max_completion_tokens": self._limit["max_tokens"]}, True
+                if "max_tokens" in limit and "max_completion_tokens" in str(error.message):
+                    self._limit = {"max_completion_tokens": limit["max_tokens"]}
                     continue  # newer models of OpenAI's want it so
-                if samples > 1 and error.status_code in (400, 422) and self._most is None and _about_n(error):
+                if samples > 1 and error.status_code in (400, 422) and _about_n(error):
                     self._most = 1
-                    return [*(await self._ask(messages, 1))]
+                    return await self._ask(messages, 1)
                 raise self._failure(error) from None
             except openai.APIConnectionError as error:  # time-outs with them, after all retries
                 raise self._unanswered(f"{type(error).__name__}: {error.__cause__ or error}") from None

@@ -25,14 +25,7 @@ UNREAD = PhotoError("unread", "the model's replies tell no place")
 
 
 class Generator:
-    def __init__(
-        self,
-        name: str,
-        score: Score,
-        engine: Engine,
-        generation: Generation,
-        confidence: Confidence,
-    ) -> None:
+    def __init__(self, name: str, score: Score, engine: Engine, generation: Generation, confidence: Confidence) -> None:
         """``score`` and ``name`` are the chooser's."""
         self._name, self._score, self._engine = name, score, engine
         self._generation, self._confidence = generation, confidence
@@ -60,24 +53,22 @@ class Generator:
         for row in asked:
             _settle(row)
         self._choose([row for row in asked if any(candidate["prompts"] for candidate in row["candidates"])])
-        seconds = np.zeros(len(rows), np.float32)
-        seconds[[n for n, row in enumerate(rows) if "asked" in row]] = (time.perf_counter() - start) / max(
-            1, len(asked)
-        )
+        spent = (time.perf_counter() - start) / max(1, len(asked))
+        seconds = np.array([spent if "asked" in row else 0.0 for row in rows], np.float32)
         return self._confidence.renew(_with(batch, rows, seconds)).drop_columns(list(ASKING))
 
     def _is_asked(self, row: dict) -> bool:
         """Whether the gate lets the photo through; ``method`` tells why not."""
-        gate, reason = self._generation.gate, None
+        gate, why = self._generation.gate, None
         if gate.beyond_km is not None and _spread_km(row["candidates"]) <= gate.beyond_km:
-            reason = AGREED
+            why = AGREED
         elif gate.below_confidence is not None and row["confidence"] >= gate.below_confidence:
-            reason = SURE
+            why = SURE
         elif not gate.draws(row["id"]):
-            reason = NOT_DRAWN
-        if reason:
-            row["method"] += f" ({reason})"
-        return reason is None
+            why = NOT_DRAWN
+        if why:
+            row["method"] += f" ({why})"
+        return why is None
 
     def _ask(self, photos: Sequence[dict], prompts: Sequence[Prompt]) -> None:
         """Adds to each photo what the model says to these prompts."""
