@@ -47,12 +47,18 @@ from geoloc.toy.archive import write_archive, write_references
 from geoloc.toy.planet import Planet
 
 
-def stand_in(name: str, notes: Path, seconds: float, device: str, threads: int) -> Callable[[pa.Table], pa.Table]:
-    """Models that take so long for a photo, and note where they are: ``name-node-gpu-process``."""
+def stand_in(
+    name: str, notes: Path, seconds: float, actors: int, device: str, threads: int
+) -> Callable[[pa.Table], pa.Table]:
+    """Models that take so long for a photo, and note where they are: ``name-node-gpu-process``.
+
+    They answer when there are so many ``actors`` of them: on a slow machine the first to start would be done alone.
+    """
     gpus = "".join(map(str, ray.get_gpu_ids()))
     (notes / f"{name}-{ray.get_runtime_context().get_node_id()}-{gpus}-{os.getpid()}").touch()
 
     def answer(batch: pa.Table) -> pa.Table:
+        until(lambda: len(list(notes.glob(f"{name}-*"))) >= actors, f"{actors} actors of {name}")
         time.sleep(seconds * batch.num_rows)
         nothing = pa.nulls(batch.num_rows, pa.string())
         return pa.table({"id": batch["id"], "status": ["located"] * batch.num_rows, "error_kind": nothing})
@@ -73,9 +79,11 @@ class Models:
     seconds: float = 0.0
     share: float = 1.0
     cost: float = 1.0
+    actors: int = 0
 
     def stage(self, notes: Path) -> Stage:
-        return Stage(self.name, functools.partial(stand_in, self.name, notes, self.seconds), self.cost, self.share)
+        models = functools.partial(stand_in, self.name, notes, self.seconds, self.actors)
+        return Stage(self.name, models, self.cost, self.share)
 
 
 class Scene:
@@ -167,7 +175,7 @@ def gpus(folder: Path) -> dict:
     scene = Scene(folder, 60)
     node = {"num_cpus": 4, "num_gpus": 2}
     with nodes({"num_cpus": 0}, node, node) as (cluster, _):
-        cheap, dear = Models("cheap", share=0.25, cost=8), Models("dear", cost=16)
+        cheap, dear = Models("cheap", share=0.25, cost=8, actors=2), Models("dear", cost=16, actors=4)
         status = scene.start(cluster.address, ClusterOptions(batch_size=2), cheap, dear).wait(200)
         head = cluster.head_node.node_id
     places = {name: scene.places(name) for name in ("cheap", "dear", "writer")}

@@ -1,22 +1,25 @@
 """Candidates from a model: what they are worth beside retrieved ones, and what the engines cost against bare loops.
 
-python -m tests.bench.bench_generation [worth] [endpoint] [transformers]
+python -m tests.bench.bench_generation [worth] [endpoint] [transformers] [kills]
 
 worth: photos of a toy planet, and an oracle with noise in the model's place. It knows some of the places by itself, and more of
 them where a reference that it is told of is near. All is chosen among the same retrieved candidates and the same replies.
 endpoint: 64 requests in flight at a server that takes 0.3 s for each, against an asyncio client that does nothing else.
 transformers: a little Qwen2-VL, against a loop over generate.
+kills: the archive job, killed twice (SIGKILL), at an endpoint of which one call in five fails: what was delivered and paid for.
 """
 
 import asyncio
 import base64
 import io
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +27,7 @@ from pathlib import Path
 import aiohttp
 import numpy as np
 import pyarrow as pa
+import ray
 import torch
 from aiohttp import web
 from PIL import Image
@@ -42,15 +46,19 @@ from geoloc.geo.distance import geodesic_km, haversine_km
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.ranking.choosers import Density, Generated, Top1, Verification
+from geoloc.results.parts import Parts
 from geoloc.schema import MANIFEST
 from geoloc.storage import Folder
-from geoloc.toy.archive import write_references
+from geoloc.toy.archive import write_archive, write_references
 from geoloc.toy.models import write_qwen2_vl
 from geoloc.toy.planet import Planet
+from tests.candidates.servers import Response, error, replied
+from tests.candidates.servers import endpoint as faulty
 
 THRESHOLDS_KM = (25, 200, 750)
 REFERENCES, QUERIES, ROUNDS = 1200, 400, 3
 REQUESTS, IN_FLIGHT, TAKES_S = 600, 64, 0.3
+KILLED_PHOTOS = 120
 G3_PROMPTS = ("references-5", "references-10", "references-15", "zero-shot")
 
 
@@ -232,6 +240,47 @@ def transformers() -> None:
         report("transformers", bare, ours, "photos/s")
 
 
+def kills() -> None:
+    with tempfile.TemporaryDirectory() as folder, ray.init("local", num_cpus=2, log_to_driver=False) as cluster:
+        root, planet = Path(folder), Planet(cities=12, countries=4)
+        write_references(root / "references", planet, 60)
+        write_archive(root / "archive", root / "truth.csv", planet, KILLED_PHOTOS)
+        os.environ["RAY_ADDRESS"] = cluster.address_info["address"]
+        job("build_index.py", root / "references", root / "index", "--encoder", "lite")
+
+        def script(body: dict, number: int) -> Response:
+            answer = error(503, "busy") if number % 5 == 4 else replied(body)
+            return replace(answer, delay_s=0.3)
+
+        with faulty(script) as server:
+            arguments = [root / "archive", root / "out", "--recipe", "img2loc", "--encoder", "lite", "--batch-size", 16]
+            arguments += ["--index", root / "index", "--generator-model", "m", "--generator-endpoint", server.url]
+            arguments += ["--generator-concurrency", IN_FLIGHT // 8]
+            for limit in (KILLED_PHOTOS // 3, 2 * KILLED_PHOTOS // 3):
+                running = subprocess.Popen(
+                    [sys.executable, "jobs/geotag_archive.py", *map(str, arguments)],
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+                while len(server.paid) < limit:
+                    assert running.poll() is None
+                    time.sleep(0.05)
+                running.kill()
+                running.wait()
+                print(f"killed with {len(server.paid)} replies delivered", flush=True)
+            job("geotag_archive.py", *arguments)
+        table = pa.concat_tables(Parts(Folder(str(root / "out" / "geotags"))).tables())
+        rows = table.select(["id", "status", "method", "generation"]).to_pylist()
+        located = [row for row in rows if row["status"] == "located"]
+        deliveries = Counter(messages for messages, _ in server.paid)
+        print(f"{len(rows)} rows of {KILLED_PHOTOS} photos, {len({row['id'] for row in rows})} distinct ids")
+        print(f"by method: {dict(Counter(row['method'] for row in located))}")
+        print(f"calls {len(server.asked)}, of which {len(server.asked) - len(server.paid)} failed")
+        again = sum(count - 1 for count in deliveries.values()) - 2  # each start asks about the same grey picture
+        print(f"replies delivered for {len(deliveries) - 1} photos: {len(server.paid) - 3}, of which twice: {again}")
+        print(f"reported: {sum(row['generation']['prompt_tokens'] for row in located) // 300} requests' tokens")
+
+
 def requests(count: int, samples: int) -> list[Request]:
     found = []
     for number in range(count):
@@ -255,5 +304,5 @@ def report(name: str, bare: list[float], ours: list[float], unit: str) -> None:
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or ["worth", "endpoint", "transformers"]:
-        {"worth": worth, "endpoint": endpoint, "transformers": transformers, "serve": serve}[wanted]()
+    for wanted in sys.argv[1:] or ["worth", "endpoint", "transformers", "kills"]:
+        {"worth": worth, "endpoint": endpoint, "transformers": transformers, "kills": kills, "serve": serve}[wanted]()
