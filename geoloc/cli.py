@@ -75,6 +75,11 @@ COMMANDS = {
         "geoloc.training.job_options:RankerJobOptions",
         "geoloc.training.ranker:train_ranker",
     ),
+    "train-geocells": Command(
+        "Learn cells of the Earth, as GeoSURGE, PlaNet and others do.",
+        "geoloc.training.job_options:GeocellJobOptions",
+        "geoloc.training.geocells:train_geocells",
+    ),
     "serve": Command(
         "Answer for single photos over HTTP.",
         "geoloc.serving.service:ServiceOptions",

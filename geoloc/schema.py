@@ -95,6 +95,7 @@ CANDIDATE = pa.struct(
         "place": pa.string(),
         "prompts": pa.list_(pa.string()),  # that a model named it in reply to, once a reply
         "reason": pa.string(),  # what the model said of it, if that is kept
+        "extent_km": pa.float32(),  # of a cell: most of its photos lie within this of the place; null for a point
     }
 )
 

@@ -31,15 +31,20 @@ class Confidence:
         }
 
     def columns(
-        self, scores: np.ndarray, similarity: np.ndarray, lat: np.ndarray, lon: np.ndarray
+        self,
+        scores: np.ndarray,
+        similarity: np.ndarray,
+        lat: np.ndarray,
+        lon: np.ndarray,
+        extent_km: np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """For n photos with candidates (n, k): the result's columns about their answers, (n,) each.
 
-        A score of -inf is no candidate; every photo has at least one.
+        A score of -inf is no candidate; every photo has at least one. ``extent_km`` as in ``estimate``.
         """
         known = scores > -np.inf
         lat, lon = np.where(known, lat, 0.0), np.where(known, lon, 0.0)
-        spread = estimate(scores, self.scale, lat, lon)
+        spread = estimate(scores, self.scale, lat, lon, extent_km)
         row = np.arange(len(scores))
         columns = {
             "status": np.full(len(scores), "located", object),
@@ -67,7 +72,8 @@ class Confidence:
         if not len(rows):
             return results
         candidates = results["candidates"].combine_chunks().take(pa.array(rows))
-        _, fields = padded(candidates, ["score", "similarity", "lat", "lon"])
+        _, fields = padded(candidates, ["score", "similarity", "lat", "lon", "extent_km"])
+        fields["extent_km"] = np.maximum(fields["extent_km"], 0)  # of points, null
         columns = self.columns(*fields.values())
         columns["place"] = places().lookup(columns["lat"], columns["lon"])
         for name, values in columns.items():

@@ -74,7 +74,8 @@ class Locator:
         columns = _carried_over(batch)
         if len(rows):
             scores = self._score(vectors, candidates)
-            answers = self._confidence.columns(scores, candidates.similarity, candidates.lat, candidates.lon)
+            told = candidates.similarity, candidates.lat, candidates.lon, candidates.extent_km
+            answers = self._confidence.columns(scores, *told)
             for name, values in answers.items():
                 columns[name][rows] = values
             columns["method"][rows] = self.options.chooser.name
@@ -115,12 +116,14 @@ class _CandidateLists:
             "rank": np.broadcast_to(np.arange(scores.shape[1]), scores.shape),
             "reference_id": candidates.row,
         }
+        if candidates.extent_km is not None:
+            flat["extent_km"] = candidates.extent_km
         flat = {name: np.take_along_axis(values, order, axis=1)[known] for name, values in flat.items()}
         ids = flat["reference_id"]
         flat["source"] = pa.array(np.full(len(ids), "retrieved"))
         flat["reference"] = self._index.uri.take(pa.array(ids))
         flat["place"] = self._places_of(ids)
-        flat |= {name: pa.nulls(len(ids), CANDIDATE.field(name).type) for name in ("prompts", "reason")}
+        flat |= {f.name: pa.nulls(len(ids), f.type) for f in CANDIDATE if f.name not in flat}
         values = pa.StructArray.from_arrays([_array(flat[f.name], f.type) for f in CANDIDATE], fields=list(CANDIDATE))
         lengths = np.zeros(total, np.int64)
         lengths[rows] = known.sum(axis=1)

@@ -8,6 +8,7 @@ import torch
 
 from geoloc.encoders.alignment import PARTS, keep_parts, part_of
 from geoloc.encoders.image import ImageEncoder
+from geoloc.geocells.search import GeocellSearcher
 from geoloc.index.search import ExactSearcher, GpuSearcher, ReRanked
 from geoloc.index.store import Index, local_copy
 from geoloc.photos.load import pixel_array
@@ -22,7 +23,10 @@ class Retriever:
         self._encoder, self._ten_crop = encoder, ten_crop
         self.index = Index(local_copy(index))
         ann = self.index.info.ann
-        if encoder.device.type == "cuda":
+        if self.index.info.kind == "cells":
+            scale = encoder.config.similarity_scale
+            self._searcher = GeocellSearcher.open(self.index.path, encoder.device, scale)
+        elif encoder.device.type == "cuda":
             self._searcher = GpuSearcher(self.index.vectors, list(range(torch.cuda.device_count())))
         elif ann:
             self._searcher = ReRanked.open(self.index.vectors, self.index.path / "ann.faiss", ann)
@@ -54,21 +58,30 @@ class Retriever:
         return vectors.reshape(len(rows), crops, -1).sum(axis=1) / (2 * crops), rows
 
     def search(self, vectors: np.ndarray, k: int, parts: tuple[str, ...] = PARTS) -> Candidates:
-        """The k most similar references of photos (m, d); of aligned vectors, by these parts alone."""
-        return self._found(self._queries(vectors, parts), k)
+        """The k most similar references of photos (m, d); of aligned vectors, by these parts alone. Of cells, the most probable."""
+        queries = self._queries(vectors, parts)
+        return self._at(*self._searcher.search(queries, k)) if len(queries) else self._none(k)
 
     def dissimilar(self, vectors: np.ndarray, k: int, parts: tuple[str, ...] = PARTS) -> Candidates:
         """The k least similar, least first: what G3's and GeoRanker's prompts show as places where the photo is not."""
-        found = self._found(-self._queries(vectors, parts), k)
-        return dataclasses.replace(found, similarity=-found.similarity)
+        queries = self._queries(vectors, parts)
+        if not len(queries):
+            return self._none(k)
+        if isinstance(self._searcher, GeocellSearcher):
+            return self._at(*self._searcher.least(queries, k))
+        similarity, rows = self._searcher.search(-queries, k)
+        return self._at(-similarity, rows)
 
     def _queries(self, vectors: np.ndarray, parts: tuple[str, ...]) -> np.ndarray:
-        if self._encoder.config.alignment is None:
+        kind = self.index.info.kind
+        if self._encoder.config.alignment is None or kind == "cells":
             return vectors
-        return part_of(vectors, "location") if self.index.info.kind == "gallery" else keep_parts(vectors, parts)
+        return part_of(vectors, "location") if kind == "gallery" else keep_parts(vectors, parts)
 
-    def _found(self, queries: np.ndarray, k: int) -> Candidates:
-        if not len(queries):
-            return Candidates(*np.zeros((4, 0, k)))
-        similarity, found = self._searcher.search(queries, k)
-        return Candidates(found, similarity, self.index.lat[found], self.index.lon[found])
+    def _at(self, similarity: np.ndarray, rows: np.ndarray) -> Candidates:
+        """Of rows of the index."""
+        extent_km = None if self.index.extent_km is None else self.index.extent_km[rows]
+        return Candidates(rows, similarity, self.index.lat[rows], self.index.lon[rows], extent_km=extent_km)
+
+    def _none(self, k: int) -> Candidates:
+        return Candidates(*np.zeros((4, 0, k)))

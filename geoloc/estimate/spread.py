@@ -21,10 +21,13 @@ class Estimates:
     radius_km: np.ndarray
 
 
-def estimate(scores: np.ndarray, scale: float, lat: np.ndarray, lon: np.ndarray) -> Estimates:
+def estimate(
+    scores: np.ndarray, scale: float, lat: np.ndarray, lon: np.ndarray, extent_km: np.ndarray | None = None
+) -> Estimates:
     """The highest of the scores (n, k), the first of equals, and the spread of softmax(scale * scores) around it.
 
-    A score of -inf is no candidate; every photo has at least one.
+    A score of -inf is no candidate; every photo has at least one. A candidate that is a cell reaches as far as ``extent_km`` (n, k)
+    around its place.
 
     >>> found = estimate(np.array([[0.0, 0.0, -np.inf]]), 1.0, np.array([[0.0, 1.0, 0.0]]), np.zeros((1, 3)))
     >>> found.chosen, found.confidence, found.radius_km.round(1)
@@ -36,7 +39,7 @@ def estimate(scores: np.ndarray, scale: float, lat: np.ndarray, lon: np.ndarray)
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     weights /= weights.sum(axis=1, keepdims=True)
     km = haversine_km(lat[row, chosen][:, None], lon[row, chosen][:, None], lat, lon)
-    km = np.where(weights > 0, km, 0)
+    km = np.where(weights > 0, km if extent_km is None else km + extent_km, 0)
     confidence = (weights * (km <= NEAR_KM)).sum(axis=1)
     order = np.argsort(km, axis=1)
     reached = np.cumsum(np.take_along_axis(weights, order, axis=1), axis=1) >= RADIUS_SHARE - 1e-9

@@ -114,22 +114,6 @@ class Hierarchy:
             found.append(parents[found[-1]])
         return np.stack(found[::-1], axis=1)
 
-    def table(self) -> pa.Table:
-        """As SCHEMA."""
-        rows = []
-        for level, cells in enumerate(self.partitions):
-            above = self.partitions[level - 1].ids[self.parents[level - 1]] if level else None
-            columns = {
-                "level": np.full(len(cells), level, np.int32),
-                "token": cell_tokens(cells.ids),
-                "count": cells.count,
-                "lat": cells.lat,
-                "lon": cells.lon,
-                "parent": pa.nulls(len(cells), pa.string()) if above is None else cell_tokens(above),
-            }
-            rows.append(pa.table(columns, schema=SCHEMA))
-        return pa.concat_tables(rows)
-
 
 def partition(
     lat: np.ndarray, lon: np.ndarray, most: Sequence[int], fewest: int = 50, start_level: int = 2
@@ -168,21 +152,36 @@ def _partition(ids: np.ndarray, sums: np.ndarray, most: int, fewest: int, start_
         )
     order = np.argsort(cells)
     cells, begin, end = cells[order], begin[order], end[order]
-    mean = sums[end] - sums[begin]
-    lat = np.degrees(np.arctan2(mean[:, 2], np.hypot(mean[:, 0], mean[:, 1])))
-    lon = np.degrees(np.arctan2(mean[:, 1], mean[:, 0]))
-    return Partition(cells, end - begin, lat, lon)
+    return Partition(cells, end - begin, *degrees_of(sums[end] - sums[begin]))
 
 
-def write_hierarchy(hierarchy: Hierarchy) -> bytes:
-    """A Parquet file (SCHEMA)."""
+def degrees_of(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Latitudes and longitudes of points in space (n, 3), of any length."""
+    lat = np.arctan2(points[:, 2], np.hypot(points[:, 0], points[:, 1]))
+    return np.degrees(lat), np.degrees(np.arctan2(points[:, 1], points[:, 0]))
+
+
+def write_partitions(partitions: Sequence[Partition], parents: Sequence[np.ndarray] = ()) -> bytes:
+    """A Parquet file (SCHEMA). ``parents`` are a hierarchy's; without them, cells have none."""
+    rows = []
+    for level, cells in enumerate(partitions):
+        above = cell_tokens(partitions[level - 1].ids)[parents[level - 1]] if level and parents else None
+        columns = {
+            "level": np.full(len(cells), level, np.int32),
+            "token": cell_tokens(cells.ids),
+            "count": cells.count,
+            "lat": cells.lat,
+            "lon": cells.lon,
+            "parent": pa.nulls(len(cells), pa.string()) if above is None else above,
+        }
+        rows.append(pa.table(columns, schema=SCHEMA))
     sink = io.BytesIO()
-    pq.write_table(hierarchy.table(), sink, compression="zstd")
+    pq.write_table(pa.concat_tables(rows), sink, compression="zstd")
     return sink.getvalue()
 
 
 def read_hierarchy(data: bytes, option: str) -> Hierarchy:
-    """What ``write_hierarchy`` wrote. Raises UsageError, naming the option, where it is none."""
+    """What ``write_partitions`` wrote of one. Raises UsageError, naming the option, where it is none."""
     try:
         table = pq.read_table(io.BytesIO(data)).select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowException, KeyError, OSError) as error:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geoloc.index.search import USUAL_K, ReRanked, exact_search, set_parameters
-from geoloc.index.store import CANDIDATES, IndexInfo, checksum
+from geoloc.index.store import CANDIDATES, CELLS, IndexInfo, checksum
 
 _RECALL_QUERIES, _TRAINING_ROWS = 1_000, 262_144
 
@@ -23,11 +23,11 @@ def write_index(path: Path, info: IndexInfo, references: Iterable[pa.Table], ann
     ``ann``: ``ivfpq`` or ``hnsw`` adds an approximate index over the same rows. Returns the info with its checksums.
     """
     path.mkdir(parents=True, exist_ok=True)
-    shape = (info.rows, info.dimension)
+    schema, shape = CANDIDATES if info.kind != "cells" else CELLS, (info.rows, info.dimension)
     vectors = np.lib.format.open_memmap(path / "vectors.npy", "w+", np.float32, shape)
     row = offset = 0
     with ExitStack() as stack:
-        writer = stack.enter_context(pq.ParquetWriter(path / "candidates.parquet", CANDIDATES, compression="zstd"))
+        writer = stack.enter_context(pq.ParquetWriter(path / "candidates.parquet", schema, compression="zstd"))
         thumbnails = stack.enter_context((path / "thumbnails.bin").open("wb"))
         for batch in references:
             flat = batch["vector"].combine_chunks().flatten().to_numpy()
@@ -39,8 +39,8 @@ def write_index(path: Path, info: IndexInfo, references: Iterable[pa.Table], ann
                 sizes.append(None if data is None else len(data))
                 offset += len(data or b"")
                 thumbnails.write(data or b"")
-            columns = {name: batch[name] for name in ("lat", "lon", "uri", "place")}
-            writer.write_table(pa.table(columns | {"thumbnail_at": at, "thumbnail_size": sizes}, schema=CANDIDATES))
+            columns = {name: batch[name] for name in schema.names if name in batch.column_names}
+            writer.write_table(pa.table(columns | {"thumbnail_at": at, "thumbnail_size": sizes}, schema=schema))
     if row != info.rows:
         raise ValueError(f"{info.rows} rows announced, {row} given")
     vectors.flush()

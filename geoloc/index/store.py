@@ -40,6 +40,9 @@ CANDIDATES = pa.schema(
         "thumbnail_size": pa.int32(),
     }
 )
+EXTENT = "extent_km"
+CELLS = CANDIDATES.append(pa.field(EXTENT, pa.float32()))
+"""Of cells (geoloc.geocells)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class IndexInfo:
     """``index.json``."""
 
     kind: str
-    """``photos`` or ``gallery``."""
+    """``photos``, ``gallery``, or ``cells`` from train_geocells.py."""
     weights: str
     """Fingerprint of the image encoder whose vectors these are; a gallery's is its location encoder's name."""
     encoder: str
@@ -93,6 +96,7 @@ class Index:
         table = pq.read_table(path / "candidates.parquet", memory_map=True)
         self.lat, self.lon = table["lat"].to_numpy(), table["lon"].to_numpy()
         self.uri, self.place = table["uri"].combine_chunks(), table["place"].combine_chunks()
+        self.extent_km = table[EXTENT].to_numpy() if EXTENT in table.column_names else None
         self._thumbnails: mmap.mmap | bytes = b""
         if (path / "thumbnails.bin").exists() and (path / "thumbnails.bin").stat().st_size:
             with (path / "thumbnails.bin").open("rb") as file:

@@ -1,5 +1,6 @@
 """Candidates as arrays, which models work on, and as the lists of a result row."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -19,6 +20,8 @@ class Candidates:
     lon: np.ndarray
     votes: np.ndarray | None = None
     """Replies of a model that name it, some of which may count several times; None where none was asked."""
+    extent_km: np.ndarray | None = None
+    """How far around its place a cell reaches; None where all are points."""
 
     @property
     def known(self) -> np.ndarray:
@@ -27,8 +30,8 @@ class Candidates:
 
     def first(self, k: int) -> "Candidates":
         """The first k of each photo."""
-        votes = None if self.votes is None else self.votes[:, :k]
-        return Candidates(self.row[:, :k], self.similarity[:, :k], self.lat[:, :k], self.lon[:, :k], votes)
+        parts = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return Candidates(*(None if part is None else part[:, :k] for part in parts))
 
     @classmethod
     def of(cls, photos: Sequence[Sequence[dict]], weights: Mapping[str, int] = MappingProxyType({})) -> "Candidates":

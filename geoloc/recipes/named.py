@@ -56,10 +56,37 @@ def prompting() -> Recipe:
     return Recipe("prompting", generation=Generation(("zero-shot", "choose"), candidates=3), scorers=(Generated(),))
 
 
+def geosurge() -> Recipe:
+    """GeoSURGE (§III), on a frozen encoder's vectors and without its semantic fusion: the most probable of learned cells in a
+    hierarchy. Wants --index from train_geocells.py, as the next four do."""
+    return Recipe("geosurge")
+
+
+def planet() -> Recipe:
+    """PlaNet (Weyand et al. 2016): a classifier of cells."""
+    return Recipe("planet")
+
+
+def isns() -> Recipe:
+    """ISNs' base network (Müller-Budack et al. 2018, §3.3): three partitions, multiplied down the hierarchy, without scene labels."""
+    return Recipe("isns")
+
+
+def cplanet() -> Recipe:
+    """CPlaNet (Seo et al. 2018): classifiers of several partitions, whose scores are added up where their cells intersect."""
+    return Recipe("cplanet")
+
+
+def pigeon() -> Recipe:
+    """PIGEON (Haas et al. 2024, §3.2): a classifier of cells that learns from how near each is."""
+    return Recipe("pigeon")
+
+
 def lite() -> Recipe:
     """A weak encoder that runs on any CPU and needs no hub, for demonstrations and tests. Wants an --index of photos."""
     return Recipe("lite", encoder="lite")
 
 
-_ALL = (geoclip, lknn, georanker, georanker_yfcc4k, georanker_retrieved, g3, img2loc, prompting, lite)
+_ALL = (geoclip, lknn, georanker, georanker_yfcc4k, georanker_retrieved, g3, img2loc, prompting)
+_ALL += (geosurge, planet, isns, cplanet, pigeon, lite)
 RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__.replace("_", "-"): recipe for recipe in _ALL}

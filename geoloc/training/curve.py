@@ -42,6 +42,32 @@ def ranker_page(history: list[dict], validations: list[dict], settings: dict) ->
     return render("training", "ranker.html", plots, validations=validations, settings=settings)
 
 
+def geocells_page(history: list[dict], validations: list[dict], settings: dict) -> bytes:
+    """Of geocells: the points of CellTrainee's ``history`` and ``validations``."""
+    loss, accuracy = _plot("loss"), _plot("held-out photos, %")
+    loss.line(
+        [p["step"] for p in history],
+        [p["loss"] for p in history],
+        color=BLUE,
+        line_width=2,
+        legend_label="learned from",
+    )
+    at = [point["step"] for point in validations]
+    losses = [point["loss"] for point in validations]
+    loss.line(at, losses, color=ORANGE, line_width=2, legend_label="held out: -log of the right place")
+    loss.scatter(at, losses, color=ORANGE, size=5)
+    names = {"place": ("in the right place", BLUE)} | {
+        f"within_{km}_km": (f"within {km} km", colour) for km, colour in ((25, GREEN), (200, ORANGE), (750, GREY))
+    }
+    for name, (label, colour) in names.items():
+        shares = [100 * point[name] for point in validations]
+        accuracy.line(at, shares, color=colour, line_width=2, legend_label=label)
+        accuracy.scatter(at, shares, color=colour, size=5)
+    plots = {"loss": loss, "accuracy": accuracy}
+    shown = {name: label for name, (label, _) in names.items()}
+    return render("training", "geocells.html", plots, validations=validations, shown=shown, settings=settings)
+
+
 def _plot(label: str) -> figure:
     plot = figure(height=420, sizing_mode="stretch_width", tools=TOOLS, x_axis_label="step", y_axis_label=label)
     plot.toolbar.logo = None

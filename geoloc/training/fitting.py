@@ -16,6 +16,7 @@ import pyarrow.fs
 
 from geoloc.errors import StalledError, UsageError
 from geoloc.pipeline.options import ClusterOptions
+from geoloc.pipeline.run import check_same
 from geoloc.recipes.stage import Stage
 from geoloc.storage import Folder
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("geoloc")
 
-PROGRESS = "progress.json"
+PROGRESS, SETTINGS = "progress.json", "settings.json"
 TRAIN = "train"
 """Ray Train's folder, with its checkpoints, in that of the training."""
 FAILURES = 3
@@ -56,6 +57,13 @@ class Team:
     def together(self) -> "Team":
         """All of them or none."""
         return replace(self, fewest=self.workers)
+
+
+def settle(folder: Folder, settings: dict) -> None:
+    """Write down what decides the result. Raises UsageError where ``folder`` has a training with other settings."""
+    if folder.exists(SETTINGS):
+        check_same(folder, json.loads(folder.read(SETTINGS)), json.loads(json.dumps(settings)))
+    folder.write(SETTINGS, json.dumps(settings, indent=1).encode())
 
 
 def team(workers: int | None, options: ClusterOptions) -> Team:

@@ -5,18 +5,20 @@ from typing import Annotated
 
 import tyro
 
+from geoloc.geocells.methods import GeocellChoices
 from geoloc.help import Group
 from geoloc.photos.selection import ListingOptions
 from geoloc.pipeline.options import Cluster, ClusterOptions, Listing, PhotoOptions, Photos
 from geoloc.ranking.options import PromptOptions
 from geoloc.storage import S3Options
-from geoloc.training.options import RankerTrainingOptions, TrainingOptions
+from geoloc.training.options import GeocellTrainingOptions, RankerTrainingOptions, TrainingOptions
 
 ALIGNMENT = ("epochs", "batch_size", "lr", "workers", "checkpoint_steps", "seed")
 RANKER = (
     *("epochs", "photos_a_step", "lr", "lora_rank", "zero", "offload", "checkpointing", "validation_photos", "workers"),
     *("checkpoint_steps", "seed"),
 )
+GEOCELLS = ("epochs", "batch_size", "lr", "patience", "validation_share", "workers", "checkpoint_steps", "seed")
 PROMPT = ("template", "negatives", "max_pixels")
 """What most trainings need of these options."""
 
@@ -42,6 +44,22 @@ class AlignmentOptions:
     listing: Listing = field(default_factory=ListingOptions)
     photos: Photos = field(default_factory=PhotoOptions)
     cluster: ClusterOptions = field(default_factory=ClusterOptions)
+    s3: S3Options = field(default_factory=S3Options)
+
+
+@dataclass(frozen=True)
+class GeocellJobOptions:
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Index of geotagged photos from build_index.py, s3:// or local: their vectors and places are learned from."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Folder of the trained cells, s3:// or local, which the other jobs take as --index. The same command goes on where it was."""
+    cells: Annotated[GeocellChoices, tyro.conf.OmitArgPrefixes, Group("method", ("method", "most", "fewest"))] = field(
+        default_factory=GeocellChoices
+    )
+    training: Annotated[GeocellTrainingOptions, tyro.conf.OmitArgPrefixes, Group("training", GEOCELLS)] = field(
+        default_factory=GeocellTrainingOptions
+    )
+    cluster: Cluster = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
 
 

@@ -45,6 +45,44 @@ class TrainingOptions:
 
 
 @dataclass(frozen=True)
+class GeocellTrainingOptions:
+    """GeoSURGE's settings (§IV) are the defaults."""
+
+    epochs: int = 20
+    """Passes over the photos, at most."""
+    batch_size: int = 1024
+    """Photos a step, over all workers."""
+    lr: float = 1e-4
+    """Learning rate of AdamW in the first epoch."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    gamma: float = 0.5
+    """The learning rate is multiplied by this after every epoch."""
+    patience: int = 4
+    """Epochs without a lower loss on held-out photos, after which training stops; the best weights are kept."""
+    validation_share: float = 0.01
+    """Of the photos, held out."""
+    seed: int = 0
+    """Of the shuffling, the held-out photos and the first weights."""
+    workers: int | None = None
+    """Training processes, a GPU each if there are GPUs (default: as many as GPUs, or 1)."""
+    checkpoint_steps: int = 500
+    """Steps between checkpoints; there is one after every epoch in any case."""
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        for name in ("epochs", "batch_size", "lr", "gamma", "patience", "checkpoint_steps"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
+        if self.weight_decay < 0:
+            raise UsageError(f"--weight-decay {self.weight_decay}: must not be below 0")
+        if not 0 < self.validation_share < 1:
+            raise UsageError(f"--validation-share {self.validation_share}: must be above 0 and below 1")
+        if self.workers is not None and (self.workers < 1 or self.batch_size % self.workers):
+            raise UsageError(f"--workers {self.workers}: must be at least 1 and divide --batch-size {self.batch_size}")
+
+
+@dataclass(frozen=True)
 class RankerTrainingOptions:
     """GeoRanker's settings (paper and released code) are the defaults."""
 

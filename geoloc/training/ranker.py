@@ -26,12 +26,12 @@ from geoloc.pipeline.georanking import PARTS
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe_ranker
 from geoloc.pipeline.plan import LOADER_CPUS
-from geoloc.pipeline.run import SUCCESS, check_same
+from geoloc.pipeline.run import SUCCESS
 from geoloc.ranking.options import ADAPTER_FILES, PROMPT, PromptOptions, RankerOptions, write_prompt
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 from geoloc.training.curve import ranker_page
-from geoloc.training.fitting import PROGRESS, TRAIN, Diary, fit, in_all_workers, resumed, team, watched
+from geoloc.training.fitting import PROGRESS, TRAIN, Diary, fit, in_all_workers, resumed, settle, team, watched
 from geoloc.training.job_options import RankerJobOptions
 from geoloc.training.options import RankerTrainingOptions
 
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("geoloc")
 
-SETTINGS = "settings.json"
 NOT_SETTLED = ("workers", "checkpoint_steps", "checkpointing", "zero", "offload")
 """Settings that another attempt at the same training may change."""
 DECODED_AT_ONCE, MAX_TASKS = 4, 4_096
@@ -114,10 +113,7 @@ def _set(uri: str, option: str, options: RankerJobOptions) -> tuple[Parts, int]:
 def _settle(folder: Folder, options: RankerJobOptions, model: str) -> None:
     training = {name: value for name, value in asdict(options.training).items() if name not in NOT_SETTLED}
     settings = {"source": Folder(options.source).uri, "validation": options.validation, "model": model}
-    settings |= asdict(options.prompt) | training
-    if folder.exists(SETTINGS):
-        check_same(folder, json.loads(folder.read(SETTINGS)), settings)
-    folder.write(SETTINGS, json.dumps(settings, indent=1).encode())
+    settle(folder, settings | asdict(options.prompt) | training)
 
 
 def _publish(options: RankerJobOptions, folder: Folder, result, facts: dict) -> None:

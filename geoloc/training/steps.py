@@ -14,9 +14,10 @@ from geoloc.encoders.alignment import WEIGHTS, Alignment, Losses, alignment_loss
 from geoloc.errors import UsageError
 from geoloc.storage import describe
 from geoloc.training.examples import Examples, Order
+from geoloc.training.moments import load_moments, save_moments
 from geoloc.training.options import TrainingOptions
 
-MOMENTS, PROGRESS = "optimizer.safetensors", "progress.json"
+PROGRESS = "progress.json"
 CURVE_POINTS = 500
 _SHOWN_IDS = 10
 
@@ -76,12 +77,7 @@ class Trainee:
     def save(self, folder: Path, done: int) -> None:
         """All that ``load`` needs to go on as if nothing had happened."""
         safetensors.torch.save_file(self.alignment.state_dict(), folder / WEIGHTS)
-        moments = {
-            f"{name}.{key}": value.contiguous()
-            for name, parameter in self._named
-            for key, value in self._optimizer.state[parameter].items()
-        }
-        safetensors.torch.save_file(moments, folder / MOMENTS)
+        save_moments(folder, self._named, self._optimizer)
         progress = {"step": done, "history": self.history, "sums": self._sums}
         (folder / PROGRESS).write_text(json.dumps(progress))
 
@@ -91,13 +87,7 @@ class Trainee:
             self.alignment.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
         except RuntimeError as error:
             raise UsageError(f"OUTPUT: its checkpoint is of another architecture ({describe(error)})") from error
-        moments = safetensors.torch.load_file(folder / MOMENTS)
-        for name, parameter in self._named:
-            keys = [key for key in moments if key.rpartition(".")[0] == name]
-            state = {key.rpartition(".")[2]: moments[key] for key in keys}
-            self._optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(self._device) for key, value in state.items()
-            }
+        load_moments(folder, self._named, self._optimizer)
         progress = json.loads((folder / PROGRESS).read_text())
         self.history, self._sums = progress["history"], [tuple(sums) for sums in progress["sums"]]
         return progress["step"]

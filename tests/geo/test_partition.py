@@ -17,7 +17,7 @@ from geoloc.geo.partition import (
     partition,
     read_hierarchy,
     read_published,
-    write_hierarchy,
+    write_partitions,
 )
 
 
@@ -121,7 +121,7 @@ def test_what_cannot_be_divided(most, match):
 
 def test_a_hierarchy_is_a_parquet_file(places, tmp_path):
     found = partition(*places.T, most=(500, 100, 20), fewest=8)
-    (tmp_path / "cells.parquet").write_bytes(write_hierarchy(found))
+    (tmp_path / "cells.parquet").write_bytes(write_partitions(found.partitions, found.parents))
     table = pq.read_table(tmp_path / "cells.parquet")
     assert table.column_names == ["level", "token", "count", "lat", "lon", "parent"]
     parents = {(row["level"], row["token"]): row["parent"] for row in table.to_pylist()}
