@@ -3,6 +3,7 @@
 Loading tasks and the writer import this module in processes of their own, so it does without torch.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -109,16 +110,17 @@ class Stream:
     def _through(self, units: list[Unit], part_rows: int, progress: Progress, work: Work) -> bool:
         """Whether all of it was done; what was not is to be done on other nodes."""
         pulse = Pulse.remote([LOADING, *(pool.stage.name for pool in self.placement.plan.pools), WRITING])
+        breaker = _Breaker.remote(self.max_failing_share)
 
         def find() -> Exception | None:
             if reason := self.placement.change():
                 return _ClusterChangedError(reason)
             return stalled(pulse, self.placement.options.stall_minutes)
 
-        with self.placement.reserved() as group:
+        with _alive(pulse, breaker), self.placement.reserved() as group:
             try:
                 with interrupted_by(find):
-                    for receipt in self._receipts(units, part_rows, pulse, group):
+                    for receipt in self._receipts(units, part_rows, pulse, breaker, group):
                         progress.add(json.loads(receipt.pop("statuses")))
                         for name, seconds in receipt.items():
                             work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
@@ -132,7 +134,12 @@ class Stream:
         return True
 
     def _receipts(
-        self, units: list[Unit], part_rows: int, pulse: ray.actor.ActorHandle, group: PlacementGroup
+        self,
+        units: list[Unit],
+        part_rows: int,
+        pulse: ray.actor.ActorHandle,
+        breaker: ray.actor.ActorHandle,
+        group: PlacementGroup,
     ) -> Iterator[dict]:
         """One for every part written: its rows by status, and the seconds its photos took by stage.
 
@@ -145,7 +152,7 @@ class Stream:
                 manifest=ray.put(self.run.manifest),
                 options=self.load,
                 tried_again=ray.put(self.run.tried_again),
-                breaker=_Breaker.remote(self.max_failing_share),
+                breaker=breaker,
                 pulse=pulse,
             ),
             batch_format="pyarrow",
@@ -165,6 +172,17 @@ class Stream:
             ray_remote_args_fn=InBundles(group, [n * len(bundles) // writers for n in range(writers)]),
         )
         return receipts.iter_rows()
+
+
+@contextlib.contextmanager
+def _alive(*actors: ray.actor.ActorHandle) -> Iterator[None]:
+    """Meanwhile. Ray would keep them, a process each, as long as the driver."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(Exception):  # the cluster may be gone
+            for actor in actors:
+                ray.kill(actor)
 
 
 class _ClusterChangedError(Exception):

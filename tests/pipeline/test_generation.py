@@ -65,53 +65,45 @@ def test_georanker_ranks_retrieved_and_generated_candidates(options, toy_base, t
     assert (settings["prompts"], settings["candidates"], settings["model"]) == (["zero-shot"], 3, "some-model")
 
 
-def test_cut_off_twice_no_reply_is_paid_twice(options):
-    """One call in five fails; twice the key is refused, which stops the job amid its work."""
-    stops = {8, 16}
+def test_cut_off_again_and_again_no_reply_is_paid_twice(options):
+    """One call in five fails. The key is refused amid the work, then the budget is used up, then one photo is refused: the same
+    command goes on, and that photo is asked about again where that is wanted."""
+    key_expires, ill = {8}, []
 
     def script(body: dict, number: int) -> Response:
-        if len(server.paid) in stops:
-            stops.discard(len(server.paid))
+        if len(server.paid) in key_expires:
+            key_expires.discard(len(server.paid))
             return error(401, "the key has expired")
+        messages = json.dumps(body["messages"])
+        if len(server.paid) > 16 and not ill:
+            ill.append(messages)
+        if messages in ill:
+            return error(418, "teapot")
         return error(503, "busy", {"Retry-After": "0.1"}) if number % 5 == 4 else replied(body)
 
     with endpoint(script) as server:
         asking = with_recipe(options, generator_endpoint=server.url, generator_concurrency=2)
-        for _ in range(2):
-            with pytest.raises(UsageError, match="wants a key"):
-                geotag_archive(asking)
+        with pytest.raises(UsageError, match="wants a key"):
+            geotag_archive(asking)
+        before, prices = len(server.paid), {"generator_prices": (1000.0, 0.0), "generation_budget": 1.6}  # 0.3 a photo
+        with pytest.raises(UsageError, match=r"--generation-budget 1\.6: is used up"):
+            geotag_archive(with_recipe(asking, **prices))
+        assert 300 * (len(server.paid) - before - 1) / 1000 <= 1.6
         assert geotag_archive(asking) == 0
+        kinds = Counter((row["method"], row["error_kind"]) for row in rows_of(options) if row["status"] == "located")
+        assert kinds["generated (generation failed)", "refused"] == 1
+        assert set(kinds) == {("generated (generation failed)", "refused"), ("generated", None)}
+        ill[:] = ["nothing"]
+        photos = dataclasses.replace(asking.photos, retry=("refused",))
+        assert geotag_archive(dataclasses.replace(asking, photos=photos)) == 0
         rows = rows_of(options)
         assert len(rows) == len({row["id"] for row in rows}) == 24
         located = [row for row in rows if row["status"] == "located"]
-        assert {row["method"] for row in located} == {"generated"}
-        checks = 3  # each start asks about a grey picture, which is not kept
+        assert {(row["method"], row["error_kind"]) for row in located} == {("generated", None)}
+        checks = 4  # each start asks about a grey picture, which is not kept
         assert len(server.paid) == len(located) + checks
         assert len({messages for messages, _ in server.paid}) == len(located) + 1
         assert sum(row["generation"]["prompt_tokens"] for row in located) == 300 * len(located)
-
-
-def test_what_failed_is_asked_again_by_the_same_command(options):
-    ill = [True]
-    with endpoint(lambda body, number: error(418, "teapot") if ill[0] and number else replied(body)) as server:
-        asking = with_recipe(options, generator_endpoint=server.url)
-        assert geotag_archive(asking) == 0
-        refused = [row for row in rows_of(options) if row["status"] == "located"]
-        assert {(row["method"], row["error_kind"]) for row in refused} == {("generated (generation failed)", "refused")}
-        ill[0] = False
-        photos = dataclasses.replace(asking.photos, retry=("refused",))
-        assert geotag_archive(dataclasses.replace(asking, photos=photos)) == 0
-    assert {(row["method"], row["error_kind"]) for row in rows_of(options) if row["status"] == "located"} == {
-        ("generated", None)
-    }
-
-
-def test_a_budget_stops(options):
-    with endpoint() as server:
-        prices = {"generator_prices": (1000.0, 0.0), "generation_budget": 2.0}  # 0.3 a photo
-        with pytest.raises(UsageError, match="--generation-budget 2: is used up"):
-            geotag_archive(with_recipe(options, generator_endpoint=server.url, **prices))
-        assert 300 * (len(server.paid) - 1) / 1000 <= 2
 
 
 @pytest.mark.parametrize(
