@@ -356,10 +356,7 @@ def disks(folder: Path) -> dict:
         bucket = "s3://bucket"
         made, _ = job("build_index", f"{bucket}/references", f"{bucket}/index", "--encoder", "lite")
         archive = ["--recipe", "lite", "--index", f"{bucket}/index"]
-        refused = {
-            "source": job("geotag_archive", f"{disk}/archive", f"{bucket}/out-1", *archive),
-            "output": job("geotag_archive", f"{bucket}/archive", f"{disk}/out", *archive),
-        }
+        refused = job("geotag_archive", f"{bucket}/archive", f"{disk}/out", *archive)
         located, said = job("geotag_archive", f"{bucket}/archive", f"{bucket}/out", *archive)
         ray.init(address, logging_level=logging.ERROR, log_to_driver=False)
         opened = ray.remote(num_cpus=0)(local_copy)

@@ -192,7 +192,7 @@ class Fetcher:
     def _get_odd_key(self, bucket: str, key: str, etag: str | None) -> bytes:
         with self._opening:
             if self._client is None:
-                self._client = self._options.s3.client()
+                self._client = self._options.s3.client(self._options.attempts)
         try:
             match = {"IfMatch": etag} if etag else {}
             response = self._client.get_object(Bucket=bucket, Key=key, **match)

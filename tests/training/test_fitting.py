@@ -14,7 +14,7 @@ from geoloc.storage import Folder
 from geoloc.training.fitting import Team, fit, resumed, team
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
-STEPS = 5
+STEPS = 4
 
 
 def dies_at_every_step(deaths: Path) -> None:
@@ -37,13 +37,13 @@ def dies_at_once(deaths: Path) -> None:
 
 
 def test_failures_are_borne_from_checkpoint_to_checkpoint(s3, tmp_path):
-    """More of them than are borne without one."""
+    """As many of them as end a training that has none (below)."""
     s3.create_bucket(Bucket="training")
     result = fit(
         functools.partial(dies_at_every_step, tmp_path), Folder("s3://training/run"), Team(1, gpus=False, fewest=1)
     )
     assert result.metrics["step"] == STEPS
-    assert sorted(int(file.name) for file in tmp_path.iterdir()) == [1, 2, 3, 4]
+    assert sorted(int(file.name) for file in tmp_path.iterdir()) == [1, 2, 3]
 
 
 def test_one_that_gets_nowhere_ends(tmp_path):
