@@ -119,9 +119,9 @@ class CellTrainee:
         losses = [point["loss"] for point in self.validations]
         return len(losses) - 1 - int(np.argmin(losses)) >= self._options.patience if losses else False
 
-    def step(self, step: int) -> bool:
-        """Learn from one batch; returns whether an epoch ended with it. Raises UsageError where the loss is no number, and learns
-        nothing then."""
+    def step(self, step: int) -> None:
+        """Learn from one batch, and look at the held-out photos where an epoch ends with it. Raises UsageError where the loss is no
+        number, and learns nothing then."""
         rows = self._learned[self._order.rows(step)]
         share = len(rows) // self._world
         mine = np.arange(self._rank * share, (self._rank + 1) * share)
@@ -146,10 +146,8 @@ class CellTrainee:
             levels = np.mean(self._sums, axis=0).tolist()
             self.history.append({"step": step + 1, "epoch": epoch + 1, "loss": sum(levels), "levels": levels})
             self._sums.clear()
-        ended = (step + 1) % self._order.steps_an_epoch == 0
-        if ended:
+        if (step + 1) % self._order.steps_an_epoch == 0:
             self._validate(step + 1, epoch + 1)
-        return ended
 
     def save(self, folder: Path, done: int) -> None:
         """All that ``load`` needs to go on as if nothing had happened."""

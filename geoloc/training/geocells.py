@@ -121,14 +121,14 @@ def train_worker(training: GeocellTrainingOptions, cells: GeocellOptions, source
     diary = Diary(run, first, trainee.steps)
     for step in range(first, trainee.steps):
         with in_all_workers():
-            ended = trainee.step(step)
+            trainee.step(step)
         done = step + 1
         last = trainee.finished or done == trainee.steps
         if rank == 0 and trainee.history:
             diary.write(
                 trainee.steps if last else done, {"history": trainee.history, "validations": trainee.validations}
             )
-        if ended or done % training.checkpoint_steps == 0:
+        if last or done % training.checkpoint_steps == 0:
             _report(trainee, done, rank)
         if last:
             break

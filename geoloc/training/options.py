@@ -67,7 +67,7 @@ class GeocellTrainingOptions:
     workers: int | None = None
     """Training processes, a GPU each if there are GPUs (default: as many as GPUs, or 1)."""
     checkpoint_steps: int = 500
-    """Steps between checkpoints; there is one after every epoch in any case."""
+    """Steps between checkpoints; there is one at the end in any case."""
 
     def check(self) -> None:
         """Raises UsageError."""
