@@ -99,7 +99,7 @@ def asked(path: str, token: str | None = None) -> httpx.Response:
         return httpx.Response(503)
 
 
-def wait(true: Callable[[], bool], seconds: float = 120) -> None:
+def wait(true: Callable[[], bool], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
