@@ -106,6 +106,7 @@ def wait(true: Callable[[], bool], seconds: float = 240) -> None:
         time.sleep(0.3)
 
 
+@pytest.mark.timeout(900)
 def test_a_job_is_submitted_stopped_and_submitted_again(ray_jobs, folder, wheel, toy, toy_index):
     """And goes on where it was; its logs tell how far it is."""
     output, environment = folder / "out", json.dumps({"pip": [str(wheel)]})
