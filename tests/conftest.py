@@ -1,7 +1,11 @@
 """What tests share: one Ray cluster, one S3 server, one small planet."""
 
+import contextlib
 import dataclasses
+import json
 import os
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +40,24 @@ def ray_cluster(s3):
 def ray_workers(name: str) -> list[psutil.Process]:
     """This session's Ray processes that run something of that name, and nobody else's."""
     return [process for process in psutil.Process().children(recursive=True) if name in _command(process)]
+
+
+def kill_workers(output: Path, after: int) -> list[int]:
+    """Ray Train's, once, when a training has done so many steps. Returns their processes, when it has come to that."""
+    killed = []
+
+    def kill() -> None:
+        while not killed:
+            time.sleep(0.02)
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads((output / "progress.json").read_bytes())["step"] < after:
+                    continue
+                for process in ray_workers("RayTrainWorker"):
+                    process.kill()
+                    killed.append(process.pid)
+
+    threading.Thread(target=kill, daemon=True).start()
+    return killed
 
 
 def _command(process: psutil.Process) -> str:

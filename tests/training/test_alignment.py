@@ -3,8 +3,6 @@
 import csv
 import dataclasses
 import json
-import threading
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +22,7 @@ from geoloc.training.examples import Examples, Order
 from geoloc.training.job_options import AlignmentOptions
 from geoloc.training.options import TrainingOptions
 from geoloc.training.steps import Trainee
-from tests.conftest import ray_workers
+from tests.conftest import kill_workers
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -55,27 +53,10 @@ def options(source, tmp_path_factory) -> AlignmentOptions:
 @pytest.fixture(scope="module")
 def trained(options) -> Folder:
     """With a worker that is killed on the way."""
-    killed = []
-
-    def kill() -> None:
-        while not killed:
-            time.sleep(0.02)
-            if step(Path(options.output)) >= 18:
-                for process in ray_workers("RayTrainWorker"):
-                    process.kill()
-                    killed.append(process.pid)
-
-    threading.Thread(target=kill, daemon=True).start()
+    killed = kill_workers(Path(options.output), 18)
     assert train_alignment(options) == 0
     assert killed
     return Folder(options.output)
-
-
-def step(out: Path) -> int:
-    try:
-        return json.loads((out / "progress.json").read_bytes())["step"]
-    except (OSError, ValueError):
-        return 0
 
 
 def test_the_curve_is_that_of_a_run_that_was_never_killed(trained):

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +26,7 @@ from geoloc.training.cell_steps import CellExamples, CellTrainee
 from geoloc.training.geocells import train_geocells
 from geoloc.training.job_options import GeocellJobOptions
 from geoloc.training.options import GeocellTrainingOptions
-from tests.conftest import ray_workers
+from tests.conftest import kill_workers
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -47,27 +45,10 @@ def options(toy_index, tmp_path_factory) -> GeocellJobOptions:
 @pytest.fixture(scope="module")
 def trained(options) -> Folder:
     """With a worker that is killed on the way."""
-    killed = []
-
-    def kill() -> None:
-        while not killed:
-            time.sleep(0.02)
-            if step(Path(options.output)) >= 18:
-                for process in ray_workers("RayTrainWorker"):
-                    process.kill()
-                    killed.append(process.pid)
-
-    threading.Thread(target=kill, daemon=True).start()
+    killed = kill_workers(Path(options.output), 18)
     assert train_geocells(options) == 0
     assert killed
     return Folder(options.output)
-
-
-def step(out: Path) -> int:
-    try:
-        return json.loads((out / "progress.json").read_bytes())["step"]
-    except (OSError, ValueError):
-        return 0
 
 
 def test_the_curve_is_that_of_a_run_that_was_never_killed(trained, toy_index):

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +26,7 @@ from geoloc.training.job_options import RankerJobOptions
 from geoloc.training.options import RankerTrainingOptions
 from geoloc.training.questions import Question, Questions
 from geoloc.training.ranker import train_ranker
-from tests.conftest import ray_workers
+from tests.conftest import kill_workers
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -56,27 +54,10 @@ def questions(georanking) -> list[Question]:
 @pytest.fixture(scope="module")
 def trained(options) -> Folder:
     """With a worker that is killed on the way."""
-    killed = []
-
-    def kill() -> None:
-        while not killed:
-            time.sleep(0.02)
-            if step(Path(options.output)) >= 5:
-                for process in ray_workers("RayTrainWorker"):
-                    process.kill()
-                    killed.append(process.pid)
-
-    threading.Thread(target=kill, daemon=True).start()
+    killed = kill_workers(Path(options.output), 5)
     assert train_ranker(options) == 0
     assert killed
     return Folder(options.output)
-
-
-def step(out: Path) -> int:
-    try:
-        return json.loads((out / "progress.json").read_bytes())["step"]
-    except (OSError, ValueError):
-        return 0
 
 
 def query(question: Question) -> RankQuery:
