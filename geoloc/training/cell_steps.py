@@ -105,7 +105,8 @@ class CellTrainee:
         """The loss curve: CURVE_POINTS in all, each the mean of the steps since the last."""
         self.validations: list[dict] = []
         """Of the held-out photos, after every epoch."""
-        self._best: dict[str, torch.Tensor] = {}
+        self.best: dict[str, torch.Tensor] = {}
+        """The model's state after the epoch of the lowest loss on held-out photos."""
         self._every = max(1, self.steps // CURVE_POINTS)
         self._sums: list[list[float]] = []
 
@@ -152,7 +153,7 @@ class CellTrainee:
     def save(self, folder: Path, done: int) -> None:
         """All that ``load`` needs to go on as if nothing had happened."""
         safetensors.torch.save_file(self.model.state_dict(), folder / WEIGHTS)
-        safetensors.torch.save_file(self._best or self.model.state_dict(), folder / BEST)
+        safetensors.torch.save_file(self.best or self.model.state_dict(), folder / BEST)
         save_moments(folder, self._named, self._optimizer)
         progress = {"step": done, "history": self.history, "validations": self.validations, "sums": self._sums}
         (folder / PROGRESS).write_text(json.dumps(progress))
@@ -167,7 +168,7 @@ class CellTrainee:
         progress = json.loads((folder / PROGRESS).read_text())
         self.history, self.validations, self._sums = (progress[name] for name in ("history", "validations", "sums"))
         if self.validations:
-            self._best = safetensors.torch.load_file(folder / BEST)
+            self.best = safetensors.torch.load_file(folder / BEST)
         return progress["step"]
 
     @torch.inference_mode()
@@ -188,7 +189,7 @@ class CellTrainee:
         point = {"step": done, "epoch": epoch, "photos": len(self._held_out), "loss": loss, "place": right}
         self.validations.append(point | {f"within_{limit}_km": s for limit, s in zip(WITHIN_KM, within, strict=True)})
         if loss <= min(point["loss"] for point in self.validations):
-            self._best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def _distances(self, rows: np.ndarray) -> list[torch.Tensor]:
         """Of photos to the cells of each partition, (n, cells) km."""

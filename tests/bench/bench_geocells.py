@@ -96,7 +96,7 @@ def located(
         trainee.step(step)
         if trainee.finished:
             break
-    model.load_state_dict(trainee._best)
+    model.load_state_dict(trainee.best)
     with torch.inference_mode():
         scores = posterior(
             model, model.photos(torch.from_numpy(asked)), torch.from_numpy(division.lineage), options.combine
@@ -117,7 +117,7 @@ def share(right: np.ndarray, author: np.ndarray) -> str:
 def encoded(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Vectors, places and numbers of authors; who has none is one by himself."""
     with (folder / "manifest.csv").open() as file:
-        rows = list(csv.DictReader(file))
+        rows = [row for row in csv.DictReader(file) if row["lat"]]
     encoder = ImageEncoder(lite(), threads=2)
     loader = PhotoLoader(LoadOptions(DecodeOptions(encoder.view)))
     listed = [{"id": n, "uri": str(folder / row["path"])} for n, row in enumerate(rows)]

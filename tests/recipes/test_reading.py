@@ -99,7 +99,8 @@ def test_a_file_that_does_not_fit(tmp_path, text, message):
     [
         (
             "best",
-            "there is geoclip, lknn, georanker, georanker-yfcc4k, georanker-retrieved, g3, img2loc, prompting, lite; or name a .yaml file",
+            "there is geoclip, lknn, georanker, georanker-yfcc4k, georanker-retrieved, g3, img2loc, prompting, "
+            "geosurge, planet, isns, cplanet, pigeon, lite; or name a .yaml file",
         ),
         ("/nowhere/a.yaml", "no such file"),
         ("no.such.module:recipe", r"cannot import it .*; is it on PYTHONPATH\?"),

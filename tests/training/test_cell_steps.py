@@ -107,7 +107,7 @@ def test_it_stops_where_epochs_bring_nothing_and_keeps_the_best(tmp_path):
     again = trainee(VARIANTS[0])
     again.load(tmp_path)
     for name, value in best.model.state_dict().items():
-        assert torch.equal(value, again._best[name])
+        assert torch.equal(value, again.best[name])
 
 
 def test_a_loss_that_is_no_number_names_the_photos():
