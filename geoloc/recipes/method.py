@@ -69,6 +69,7 @@ class Method:
     def find(cls, recipe: Recipe, made_in: Folder) -> "Method":
         """Where the recipe names no index, it is its encoder's gallery, which is made once, in ``made_in``. Raises UsageError."""
         recipe = recipe.pinned(made_in.s3)  # other processes, elsewhere and later, will read it
+        _check_index(recipe, made_in.s3)
         retrieval, config = recipe.retrieval, recipe.encoder_config(made_in.s3)
         index, info = find_index(retrieval.index, config, retrieval.candidates, made_in)
         return cls(recipe, index, info, made_in)
@@ -233,11 +234,21 @@ class Method:
 def check(recipe: Recipe, s3: S3Options) -> None:
     """Raises UsageError for what can be told without loading models: of the recipe, its index and its calibration."""
     recipe.check(s3)
-    check_index(recipe.retrieval.index, recipe.encoder_config(s3), recipe.retrieval.candidates, s3)
+    _check_index(recipe, s3)
     if recipe.calibration:
         read_calibration(recipe.calibration, s3)
     if recipe.generation and recipe.generation.gate.calibration:
         read_calibration(recipe.generation.gate.calibration, s3, GATE_CALIBRATION)
+
+
+def _check_index(recipe: Recipe, s3: S3Options) -> None:
+    """Raises UsageError where it is not what the recipe wants."""
+    info = check_index(recipe.retrieval.index, recipe.encoder_config(s3), recipe.retrieval.candidates, s3)
+    if recipe.retrieval.cells and (info is None or info.kind != "cells"):
+        found = "is an index of " + info.kind if info else "is not given"
+        raise UsageError(
+            f"--index {recipe.retrieval.index or ''}: {found}, and recipe {recipe.name} wants cells: a folder from train_geocells.py"
+        )
 
 
 def _build_locator(options: LocatorOptions, device: str, threads: int) -> Answer:

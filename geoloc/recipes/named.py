@@ -5,7 +5,7 @@ from collections.abc import Callable
 from geoloc.candidates.options import Generation, Sampling
 from geoloc.ranking.choosers import Density, Generated, Top1, Verification
 from geoloc.ranking.rankers import GeoRanker
-from geoloc.recipes.recipe import Recipe
+from geoloc.recipes.recipe import Recipe, Retrieval
 
 
 def geoclip() -> Recipe:
@@ -59,27 +59,27 @@ def prompting() -> Recipe:
 def geosurge() -> Recipe:
     """GeoSURGE (§III), on a frozen encoder's vectors and without its semantic fusion: the most probable of learned cells in a
     hierarchy. Wants --index from train_geocells.py, as the next four do."""
-    return Recipe("geosurge")
+    return Recipe("geosurge", retrieval=Retrieval(cells=True))
 
 
 def planet() -> Recipe:
     """PlaNet (Weyand et al. 2016): a classifier of cells."""
-    return Recipe("planet")
+    return Recipe("planet", retrieval=Retrieval(cells=True))
 
 
 def isns() -> Recipe:
     """ISNs' base network (Müller-Budack et al. 2018, §3.3): three partitions, multiplied down the hierarchy, without scene labels."""
-    return Recipe("isns")
+    return Recipe("isns", retrieval=Retrieval(cells=True))
 
 
 def cplanet() -> Recipe:
     """CPlaNet (Seo et al. 2018): classifiers of several partitions, whose scores are added up where their cells intersect."""
-    return Recipe("cplanet")
+    return Recipe("cplanet", retrieval=Retrieval(cells=True))
 
 
 def pigeon() -> Recipe:
     """PIGEON (Haas et al. 2024, §3.2): a classifier of cells that learns from how near each is."""
-    return Recipe("pigeon")
+    return Recipe("pigeon", retrieval=Retrieval(cells=True))
 
 
 def lite() -> Recipe:

@@ -27,6 +27,8 @@ class Retrieval:
     """For a photo."""
     parts: str | None = None
     """Of an aligned vector, that similarity is taken of, such as ``image+location``; None for all."""
+    cells: bool = False
+    """Whether the index has to be one of cells, from train_geocells.py."""
 
 
 @dataclass(frozen=True)

@@ -136,3 +136,13 @@ def test_what_cannot_be_trained(options, trained, tmp_path, caplog):
         training=training(lr=1),
     )
     (tmp_path / "index.json").rename(Path(options.output, "index.json"))
+
+
+def test_a_recipe_of_cells_wants_cells(toy, toy_index, tmp_path):
+    for index, found in ((None, "is not given"), (str(toy_index), "is an index of photos")):
+        recipe = RecipeOptions(recipe="planet", encoder="lite" if index else "geoclip", index=index)
+        options = ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), recipe)
+        with pytest.raises(
+            UsageError, match=f"{found}, and recipe planet wants cells: a folder from train_geocells.py"
+        ):
+            geotag_archive(options)
