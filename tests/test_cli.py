@@ -1,5 +1,6 @@
 """The command, and what it does with mistakes and with other people's file names."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from geoloc import __version__
 from geoloc.cli import COMMANDS, escaped
+from geoloc.options import parse
 from tests.conftest import REPOSITORY
 
 
@@ -36,6 +38,16 @@ def test_help_needs_neither_ray_nor_torch(name):
     done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True)
     assert f"usage: geoloc {name}" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_two_options_of_a_command_have_one_name(name, capsys):
+    """Which tyro finds out only when it reads a command line."""
+    module, _, options = COMMANDS[name].options.partition(":")
+    with pytest.raises(SystemExit) as left:
+        parse(getattr(importlib.import_module(module), options), "", ["--help-all"], name)
+    assert left.value.code == 0
+    assert f"usage: {name}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (REPOSITORY / "jobs").glob("*.py")))

@@ -59,7 +59,7 @@ class GeocellJobOptions:
     training: Annotated[GeocellTrainingOptions, tyro.conf.OmitArgPrefixes, Group("training", GEOCELLS)] = field(
         default_factory=GeocellTrainingOptions
     )
-    cluster: Cluster = field(default_factory=ClusterOptions)
+    cluster: ClusterOptions = field(default_factory=ClusterOptions)
     s3: S3Options = field(default_factory=S3Options)
 
 
