@@ -55,6 +55,11 @@ COMMANDS = {
         "geoloc.pipeline.job_options:EvaluationOptions",
         "geoloc.pipeline.evaluation:evaluate_runs",
     ),
+    "together": Command(
+        "Let the photos of a table, located by any system, locate each other.",
+        "geoloc.pipeline.job_options:TogetherOptions",
+        "geoloc.pipeline.together:locate_table",
+    ),
     "export": Command(
         "Write a run's exports and report again.",
         "geoloc.pipeline.job_options:PublicationOptions",

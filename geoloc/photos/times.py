@@ -68,6 +68,23 @@ def time_of_epoch(seconds: object, source: str) -> Taken | None:
         return None
 
 
+_CLOCK_STARTS = (datetime(1970, 1, 1), datetime(1980, 1, 1))
+"""Days that clocks count from: no photo has its time from them."""
+_RESETS = (datetime(2000, 1, 1),)
+"""Midnights that cameras begin again at."""
+
+
+def capture_time(at: datetime) -> bool:
+    """Whether a photo may have been taken then, and it is not what a clock shows that was never set.
+
+    >>> capture_time(datetime(1970, 1, 1, 3)), capture_time(datetime(2000, 1, 1)), capture_time(datetime(2000, 1, 1, 15))
+    (False, False, True)
+    """
+    at = at.replace(tzinfo=None)
+    day = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    return at.year > 1825 and day not in _CLOCK_STARTS and at.replace(second=0, microsecond=0) not in _RESETS
+
+
 def _datetime(year, month, day, hour, minute, second, fraction: str) -> datetime | None:
     try:
         return datetime(

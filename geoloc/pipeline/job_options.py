@@ -136,6 +136,16 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True)
+class TogetherOptions:
+    table: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TABLE")]
+    """.csv or .parquet of any system: uri; album or camera; taken_at or sequence; lat, lon (the system's estimate) or candidates
+    (lists of lat, lon and score, in CSV as JSON), empty where it has none; known_lat, known_lon, empty where unknown."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Folder for together.parquet, s3:// or local."""
+    s3: S3Options = field(default_factory=S3Options)
+
+
+@dataclass(frozen=True)
 class GeoRankingJobOptions:
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Photos of known place: s3://bucket/prefix or a local folder (EXIF GPS), or a .csv/.parquet file with columns uri, lat,

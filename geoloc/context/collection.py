@@ -1,0 +1,164 @@
+"""A collection of photos, in any order, and the places that they give each other."""
+
+import itertools
+import logging
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from geoloc.context.chains import Evidence, Order, vectors_or_zeros
+from geoloc.context.confidence import Confidence
+from geoloc.context.defaults import for_minutes, for_numbers
+from geoloc.context.fitting import fitted
+from geoloc.context.kernels import chords2
+from geoloc.context.together import RADII_KM, Joint, Model, locate_together
+
+log = logging.getLogger("geoloc")
+
+AT_ONCE = 200_000
+"""Photos, of whole chains, whose states are held at a time: some 300 MB."""
+CONTRADICTED_KM = 1.0
+"""A fix further than this from where its chain has the photo is contradicted."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """n photos."""
+
+    chain: np.ndarray
+    """(n,) integers, equal for photos of one camera, owner or album."""
+    position: np.ndarray
+    """(n,) when, in minutes, or which number of a sequence; NaN where it is not known."""
+    timed: bool
+    """Positions are minutes."""
+    known: np.ndarray
+    """(n, 2) latitude and longitude of photos whose place is known; NaN elsewhere."""
+    candidates: np.ndarray
+    """(n, c, 2) a photo's own, best first; NaN where there are fewer."""
+    shares: np.ndarray
+    """(n, c) how likely each is the nearest to the truth: they sum to 1, or to 0 without candidates."""
+
+    def __len__(self) -> int:
+        return len(self.chain)
+
+
+@dataclass(frozen=True)
+class Together:
+    """The joint answers of n photos, in the collection's order."""
+
+    lat: np.ndarray
+    """(n,) degrees; that of a photo whose place is known is as it was; NaN where nothing says where."""
+    lon: np.ndarray
+    within: np.ndarray
+    """(n, len(RADII_KM)) probability that the truth is so near to the answer; NaN where it is known, or nothing is."""
+    radius_km: np.ndarray
+    source: np.ndarray
+    """(n,) the photo whose place, or candidate, the answer is; -1 without answer."""
+    doubt: np.ndarray
+    """(n,) of known places: probability that the photo was elsewhere, by its neighbours; NaN for others."""
+    model: Model
+    """With what was learned of this collection."""
+
+
+def locate_collection(collection: Collection, confidence: Confidence | None = None) -> Together:
+    """Chain by chain, with the shipped model fitted to the collection.
+
+    >>> paris, unknown = [[48.86, 2.35]], [[np.nan, np.nan]]
+    >>> album = Collection(
+    ...     chain=np.zeros(2, int), position=np.array([0.0, 3.0]), timed=True, known=np.array(paris + unknown),
+    ...     candidates=np.full((2, 1, 2), np.nan), shares=np.zeros((2, 1)),
+    ... )
+    >>> together = locate_collection(album)
+    >>> together.lat.round(2), together.source
+    (array([48.86, 48.86]), array([0, 0]))
+    """
+    model, shipped = for_minutes() if collection.timed else for_numbers()
+    confidence = confidence or shipped
+    order = Order.of(collection.chain, collection.position, model.smallest_gap, model.unknown_gap)
+    evidence = Evidence(
+        order.chain,
+        order.log_gap,
+        vectors_or_zeros(*np.moveaxis(collection.known[order.rows], -1, 0)),
+        vectors_or_zeros(*np.moveaxis(collection.candidates[order.rows], -1, 0)),
+        collection.shares[order.rows],
+    )
+    if len(evidence):
+        model = fitted(evidence, model, unit_known=collection.timed)
+    n = len(collection)
+    lat, lon, radius_km, doubt = (np.full(n, np.nan) for _ in range(4))
+    within, source = np.full((n, len(RADII_KM)), np.nan), np.full(n, -1)
+    for start, stop in _pieces(order.chain):
+        rows, piece = order.rows[start:stop], evidence.part(slice(start, stop))
+        joint = locate_together(piece, model)
+        some, fixed = joint.located, piece.fixed
+        source[rows[some]] = rows[joint.sources[some]]
+        lat[rows[some]], lon[rows[some]] = _degrees(joint.places[some])
+        hidden = some & ~fixed
+        within[rows[hidden]] = confidence.of(joint.within[hidden], joint.by_itself[hidden], joint.kinds[hidden])
+        radius_km[rows[hidden]] = confidence.radius_km(within[rows[hidden]])
+        doubt[rows[fixed]] = _doubt(joint, piece, fixed)
+    is_known = ~np.isnan(collection.known[:, 0])
+    lat[is_known], lon[is_known] = collection.known[is_known].T
+    source[is_known] = np.flatnonzero(is_known)
+    own = (source == np.arange(n)) & ~is_known
+    lat[own], lon[own] = _nearest_own(collection.candidates[own], lat[own], lon[own])
+    return Together(lat, lon, within, radius_km, source, doubt, model)
+
+
+def _pieces(chain: np.ndarray) -> list[tuple[int, int]]:
+    """(start, stop) of whole chains, some AT_ONCE photos each."""
+    starts = np.append(np.flatnonzero(np.diff(chain, prepend=-1)), len(chain))
+    cuts, last = [0], 0
+    for start in starts[1:]:
+        if start - last >= AT_ONCE or start == len(chain):
+            cuts.append(int(start))
+            last = start
+    return list(itertools.pairwise(cuts))
+
+
+def _doubt(joint: Joint, evidence: Evidence, fixed: np.ndarray) -> np.ndarray:
+    squared = chords2(joint.states.points[fixed], evidence.fixes[fixed, None].astype(np.float32))[..., 0]
+    return 1 - (joint.probability[fixed] * (squared <= CONTRADICTED_KM**2)).sum(1)
+
+
+def _degrees(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y, z = points.astype(np.float64).T
+    return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
+
+
+def _nearest_own(candidates: np.ndarray, lat: np.ndarray, lon: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The candidates as they were given, which unit vectors in single precision have lost half a metre of."""
+    off = np.abs(candidates - np.stack([lat, lon], -1)[:, None]).sum(-1)
+    chosen = np.nan_to_num(off, nan=np.inf).argmin(1)
+    return tuple(candidates[np.arange(len(chosen)), chosen].T)
+
+
+def shares_of(scores: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """(n, c) how likely each of a photo's candidates is the nearest to the truth, by their scores, on any scale, or, where
+    they have none (NaN), by their order: the r-th counts 1/r.
+
+    >>> shares_of(np.array([[np.nan, np.nan]]), np.array([[True, True]])).round(2)
+    array([[0.67, 0.33]])
+    """
+    scored = (present & ~np.isnan(scores)).sum(1) == present.sum(1)
+    by_order = present / np.arange(1, present.shape[1] + 1)
+    filled = np.where(present & scored[:, None], scores, np.nan)
+    with np.errstate(invalid="ignore"):
+        spread = np.nanmax(filled, axis=1, initial=-np.inf) - np.nanmin(filled, axis=1, initial=np.inf)
+    spread = np.median(spread[np.isfinite(spread) & (spread > 0)]) if (spread > 0).any() else 1.0
+    top = np.nanmax(filled, axis=1, initial=-np.inf, keepdims=True)
+    by_score = np.where(present & scored[:, None], np.exp(2 * (np.nan_to_num(filled - top)) / spread), 0)
+    weights = np.where(scored[:, None], by_score, by_order)
+    return weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)
+
+
+def alone(collection: Collection) -> np.ndarray:
+    """(n, 2): each photo's own estimate, NaN where it has none."""
+    return collection.candidates[:, 0]
+
+
+def hidden(collection: Collection, rows: np.ndarray) -> Collection:
+    """The same, with the places of some not known."""
+    known = collection.known.copy()
+    known[rows] = np.nan
+    return replace(collection, known=known)

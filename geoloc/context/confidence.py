@@ -1,0 +1,81 @@
+"""How sure an answer is: from the probability of the states round it to how often such answers are right.
+
+A chain's posterior is too sure, because neighbours share their errors. For each radius r a logistic curve, one for answers
+that are a fix and one for those that are a candidate, maps the probability p_r of the states within r, and the probability
+q_r that what the answer is of would be so near by itself, to the share of answers that were within r of the truth:
+
+    P(error <= r) = σ(a_r + b_r · logit(p_r) + c_r · logit(q_r))
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from geoloc.context.states import CANDIDATE
+from geoloc.context.together import RADII_KM
+from geoloc.geo.distance import EARTH_RADIUS_KM
+
+COVERAGE = 0.9
+"""Probability with which a radius holds the truth."""
+_LEAST = 1e-4
+_RIDGE = 1.0
+
+
+@dataclass(frozen=True)
+class Confidence:
+    coefficients: tuple[tuple[tuple[float, float, float], ...], ...]
+    """By kind of the answer (FIX, CANDIDATE) and radius (RADII_KM): a, b, c."""
+
+    def of(self, within: np.ndarray, by_itself: np.ndarray, kind: np.ndarray) -> np.ndarray:
+        """(n, radii) probabilities that the truth is within RADII_KM of the answer, which grow with the radius; of Joint's values
+        (n, radii), (n, radii) and (n,)."""
+        curves = np.array(self.coefficients)[kind]
+        logits = np.einsum("nrf,nrf->nr", curves, _features(within, by_itself))
+        return np.maximum.accumulate(1 / (1 + np.exp(-logits)), axis=1)
+
+    @staticmethod
+    def radius_km(within: np.ndarray) -> np.ndarray:
+        """(n,) where such probabilities reach COVERAGE, between radii by the logarithm; half way round the Earth where they do
+        not."""
+        radii = np.log(np.append(RADII_KM, np.pi * EARTH_RADIUS_KM))
+        within = np.concatenate([within, np.ones((len(within), 1))], axis=1)
+        reached = (within >= COVERAGE).argmax(1)
+        rows, before = np.arange(len(within)), np.maximum(reached - 1, 0)
+        low, high = within[rows, before], within[rows, reached]
+        share = np.where(reached > 0, (COVERAGE - low) / np.maximum(high - low, 1e-9), 1)
+        return np.exp(radii[before] + np.clip(share, 0, 1) * (radii[reached] - radii[before]))
+
+    @classmethod
+    def fitted(cls, within: np.ndarray, by_itself: np.ndarray, kind: np.ndarray, km: np.ndarray) -> "Confidence":
+        """On answers (n,) whose errors, km, are known, with Joint's values of them."""
+        curves, features = [], _features(within, by_itself)
+        for one in range(CANDIDATE + 1):
+            rows = kind == one
+            curves.append([_curve(features[rows, r], km[rows] <= radius) for r, radius in enumerate(RADII_KM)])
+        return cls(tuple(tuple(curve) for curve in curves))
+
+
+def _features(within: np.ndarray, by_itself: np.ndarray) -> np.ndarray:
+    """(n, radii, 3)."""
+    return np.stack([np.ones(within.shape), _logit(within), _logit(by_itself)], axis=-1)
+
+
+def _logit(probability: np.ndarray) -> np.ndarray:
+    bounded = np.clip(probability.astype(np.float64), _LEAST, 1 - _LEAST)
+    return np.log(bounded / (1 - bounded))
+
+
+def _curve(features: np.ndarray, right: np.ndarray) -> tuple[float, float, float]:
+    """By Newton's method, with a pull towards 0; what speaks for an answer cannot speak against it."""
+    used, curve = np.ones(features.shape[1], bool), np.zeros(features.shape[1])
+    while True:
+        curve[:] = 0
+        for _ in range(50):
+            p = 1 / (1 + np.exp(-features @ curve))
+            gradient = features[:, used].T @ (right - p) - _RIDGE * curve[used]
+            hessian = (features[:, used] * (p * (1 - p))[:, None]).T @ features[:, used] + _RIDGE * np.eye(used.sum())
+            curve[used] += np.linalg.solve(hessian, gradient)
+        against = used & (curve < 0) & (np.arange(len(curve)) > 0)
+        if not against.any():
+            return tuple(curve.tolist())
+        used &= ~against

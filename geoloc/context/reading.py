@@ -1,0 +1,162 @@
+"""A collection from a table as anybody has it: CSV or Parquet, a row a photo."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from geoloc.context.chains import CANDIDATES
+from geoloc.context.collection import Collection, shares_of
+from geoloc.errors import UsageError
+from geoloc.evaluation.table_file import TableFile
+from geoloc.geo.distance import valid_coordinates
+from geoloc.photos.times import capture_time, read_time
+from geoloc.storage import Folder, S3Options, describe
+
+_COORDINATES = ("lat", "lon", "known_lat", "known_lon")
+_TEXT = ("uri", "album", "camera", "taken_at", "candidates")
+_MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class CollectionTable:
+    """A table's photos, in its order."""
+
+    collection: Collection
+    uri: pa.ChunkedArray
+    notes: list[str]
+    """What was not as it should be, or has been guessed."""
+
+
+def read_collection(path: str, s3: S3Options | None = None) -> CollectionTable:
+    """Columns: uri; album or camera, or both; taken_at or sequence, or both; lat and lon, or candidates; known_lat and
+    known_lon. Others are left alone.
+
+    Raises UsageError, naming what is wrong, where it cannot be read or says nothing of where photos are.
+    """
+    where = f"TABLE {path}"
+    folder, name = Folder(path, s3 or S3Options()).parent()
+    try:
+        file = TableFile.open(folder, folder.path(name))
+        _check(file.names, where)
+        wanted = [column for column in (*_TEXT, *_COORDINATES, "sequence") if column in file.names]
+        table = file.read(wanted, set(_TEXT))
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UsageError(f"{where}: {describe(error)}") from error
+    if not table.num_rows:
+        raise UsageError(f"{where}: has no rows")
+    notes: list[str] = []
+    candidates, scores = _candidates(table, where)
+    candidates[~valid_coordinates(candidates[..., 0], candidates[..., 1])] = np.nan
+    known = _pairs(table, "known_lat", "known_lon")
+    impossible = ~np.isnan(known).any(1) & ~valid_coordinates(known[:, 0], known[:, 1])
+    if impossible.any():
+        notes.append(f"{int(impossible.sum()):,} known places are no place on the Earth, and are left out")
+    known[impossible | np.isnan(known).any(1)] = np.nan
+    position, timed = _positions(table, notes)
+    present = ~np.isnan(candidates[..., 0])
+    shares = shares_of(scores, present)
+    return CollectionTable(
+        Collection(_chains(table, notes), position, timed, known, candidates, shares), table["uri"], notes
+    )
+
+
+def _check(names: list[str], where: str) -> None:
+    for column in ("uri",):
+        if column not in names:
+            raise UsageError(f"{where}: has no column {column!r}; it has {', '.join(names)}")
+    for one, other in (("lat", "lon"), ("known_lat", "known_lon")):
+        if (one in names) != (other in names):
+            raise UsageError(f"{where}: has {one if one in names else other} without {other if one in names else one}")
+    if not {"lat", "candidates", "known_lat"} & set(names):
+        raise UsageError(
+            f"{where}: says of no photo where it is; it needs lat and lon (a system's estimates), candidates, or known_lat "
+            "and known_lon"
+        )
+
+
+def _pairs(table: pa.Table, *names: str) -> np.ndarray:
+    if names[0] not in table.column_names:
+        return np.full((table.num_rows, 2), np.nan)
+    return np.stack([table[name].cast(pa.float64()).to_numpy() for name in names], axis=1)
+
+
+def _candidates(table: pa.Table, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """(n, c, 2) and (n, c) scores, NaN where there are none."""
+    if "candidates" not in table.column_names:
+        return _pairs(table, "lat", "lon")[:, None].copy(), np.full((table.num_rows, 1), np.nan)
+    own = _pairs(table, "lat", "lon")
+    out = np.full((table.num_rows, CANDIDATES, 3), np.nan)
+    for row, value in enumerate(table["candidates"].to_pylist()):
+        try:
+            listed = json.loads(value) if isinstance(value, str) else value or []
+            read = [_candidate(one) for one in listed]
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise UsageError(
+                f"{where}: row {row + 1}: candidates are lists of [lat, lon, score], or of objects with lat, lon and score: "
+                f"{str(value)[:80]!r}"
+            ) from error
+        if not read and not np.isnan(own[row]).any():
+            read = [(*own[row], np.nan)]
+        if all(one[2] == one[2] for one in read):
+            read.sort(key=lambda one: -one[2])
+        out[row, : len(read[:CANDIDATES])] = read[:CANDIDATES]
+    most = max(1, int((~np.isnan(out[..., 0])).sum(1).max()))
+    return out[:, :most, :2].copy(), out[:, :most, 2]
+
+
+def _candidate(value: dict | list) -> tuple[float, float, float]:
+    if isinstance(value, dict):
+        score = value.get("score")
+        return float(value["lat"]), float(value["lon"]), np.nan if score is None else float(score)
+    lat, lon, *score = value
+    return float(lat), float(lon), float(score[0]) if score and score[0] is not None else np.nan
+
+
+def _chains(table: pa.Table, notes: list[str]) -> np.ndarray:
+    """Album by album, and camera by camera in each."""
+    chain = np.zeros(table.num_rows, np.int64)
+    names = [name for name in ("album", "camera") if name in table.column_names]
+    if not names:
+        notes.append("no column album or camera: all photos are taken to be of one camera")
+    for name in names:
+        column = pc.fill_null(table[name].cast(pa.string()), "").combine_chunks()
+        codes = column.dictionary_encode().indices.to_numpy().astype(np.int64)
+        chain = np.unique(np.stack([chain, codes]), axis=1, return_inverse=True)[1].ravel()
+    return chain
+
+
+def _positions(table: pa.Table, notes: list[str]) -> tuple[np.ndarray, bool]:
+    """In minutes where most photos have a time, and then those of others from the numbers of their neighbours."""
+    n = table.num_rows
+    number = table["sequence"].cast(pa.float64()).to_numpy() if "sequence" in table.column_names else np.full(n, np.nan)
+    minutes = _minutes(table["taken_at"]) if "taken_at" in table.column_names else np.full(n, np.nan)
+    timeless = np.isnan(minutes)
+    if timeless.mean() < 0.5:
+        if timeless.any():
+            notes.append(f"{int(timeless.sum()):,} photos have no time that a photo can have been taken at")
+        return minutes, True
+    if not np.isnan(number).all():
+        return number, False
+    if not timeless.all():
+        notes.append(f"only {int((~timeless).sum()):,} photos have a time: the table's order is taken for theirs")
+    elif "sequence" not in table.column_names:
+        notes.append("no column taken_at or sequence: the table's order is taken for that of the photos")
+    return np.arange(n, dtype=float), False
+
+
+def _minutes(column: pa.ChunkedArray) -> np.ndarray:
+    """Of Parquet's timestamps, or of times as EXIF, XMP and ISO 8601 spell them; in UTC where a photo's offset is told."""
+    out = np.full(len(column), np.nan)
+    for row, value in enumerate(column.to_pylist()):
+        offset = None
+        if isinstance(value, str):
+            taken = read_time(value, "taken_at")
+            value, offset = (taken.at, taken.utc_offset_minutes) if taken else (None, None)
+        if isinstance(value, datetime) and capture_time(value):
+            seconds = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+            out[row] = seconds / _MINUTE - (offset or 0)
+    return out

@@ -1,0 +1,149 @@
+"""The places of photos that locate each other: the model, and what it makes of whole chains."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from geoloc.context.chains import Evidence
+from geoloc.context.emission import Emission
+from geoloc.context.kernels import ANYWHERE, Table, chords2, kernel_densities, mass_within
+from geoloc.context.posterior import posterior
+from geoloc.context.states import BLOCK, CANDIDATE, FIX, States
+from geoloc.context.transition import Transition, rows_of
+from geoloc.geo.distance import THRESHOLDS_KM
+
+TRUSTED = 0.98
+"""Of a fix, before anything round it is known."""
+RADII_KM = (0.2, 1, 5, 25, 75, 200, 400, 750, 1500, 2500, 6000)
+"""Within which the probability of an answer is told; the field's thresholds among them."""
+
+
+@dataclass(frozen=True)
+class Model:
+    transition: Transition
+    emission: Emission
+    blur_km: tuple[float, float] = (0.06, 2.0)
+    """How far a fix, and a candidate, may lie from the place that it stands for."""
+    volume_power: float = 0.8
+    ground_gap: float = 8.5
+    """log10, with the offset, of the gap whose moves are the shape of the ground round a fix (States.volumes)."""
+    smallest_gap: float = 1.0
+    unknown_gap: float = 1e9
+    """Between photos of a chain of which one has no place in its order."""
+    worth: tuple[float, ...] = (0.5, 1, 1, 1, 1)
+    """Of an answer within 1, 25, 200, 750 and 2500 km: the answer is the place that is worth most on average."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Of n photos in the order of their chains, places from the states there are."""
+
+    states: States
+    probability: np.ndarray
+    """(n, s) of each state; all 0 where nothing in a photo's chain says anything."""
+    best: np.ndarray
+    """(n,) the state that is the answer."""
+    within: np.ndarray
+    """(n, len(RADII_KM)): probability of the states so near to the answer."""
+    by_itself: np.ndarray
+    """(n, len(RADII_KM)): what would be so near if nothing were known but the one thing that the answer is of: over the gap to
+    that photo, and with an estimate's errors where it is one."""
+    likelihood: float
+    """Logarithm of that of all that was seen."""
+
+    @property
+    def located(self) -> np.ndarray:
+        return self.probability.any(1)
+
+    @property
+    def places(self) -> np.ndarray:
+        """(n, 3) unit vectors."""
+        return self.states.points[np.arange(len(self.best)), self.best]
+
+    @property
+    def sources(self) -> np.ndarray:
+        """(n,) the photo whose place the answer is; itself, where it is one of its own."""
+        return self.states.source[np.arange(len(self.best)), self.best]
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """(n,) FIX or CANDIDATE: what the answer is of."""
+        return self.states.kind[np.arange(len(self.best)), self.best]
+
+
+def locate_together(evidence: Evidence, model: Model) -> Joint:
+    """Photos in the order of their chains. A photo that has no neighbour with a place keeps its first candidate."""
+    states = States.of(evidence)
+    some = states.present.any(1)
+    emission = _emission(evidence, states, model) * states.volumes(_ground(model), model.volume_power)
+    emission[~some] = 1  # they say nothing, and nothing is said of them
+    blurs = (model.blur_km[FIX] * 2**0.5, float(np.hypot(*model.blur_km)), model.blur_km[CANDIDATE] * 2**0.5)
+    probability, likelihood = posterior(states, emission, rows_of(evidence.log_gap), model.transition.table(blurs))
+    probability[~some] = 0
+    best, within = _answers(states, probability, model, _unheard(evidence, states))
+    return Joint(states, probability, best, within, _by_itself(evidence, states, best, model), likelihood)
+
+
+def _ground(model: Model) -> Table:
+    """(2, steps): how the truth may lie round a fix of another photo, and round a candidate."""
+    gap = model.ground_gap - model.transition.offset
+
+    def shapes(squared: np.ndarray) -> np.ndarray:
+        fix = model.transition.density(squared, gap, model.blur_km[FIX])
+        return np.stack([fix, model.emission.density(squared, model.blur_km[CANDIDATE])])
+
+    return Table.of(shapes)
+
+
+def _emission(evidence: Evidence, states: States, model: Model) -> np.ndarray:
+    """(n, s) float32 per km²."""
+    own = Table.of(lambda squared: np.stack([model.emission.density(squared, blur) for blur in model.blur_km]))
+    fix = Table.of(lambda squared: TRUSTED * kernel_densities(squared)[..., 0] + (1 - TRUSTED) * ANYWHERE)
+    kind = states.kind.astype(np.int32)[:, :, None] * own.width
+    out = np.full(states.present.shape, ANYWHERE, np.float32)
+    fixed, seen = evidence.fixed, evidence.shares.any(1)
+    for start in range(0, len(out), 8 * BLOCK):
+        part = slice(start, start + 8 * BLOCK)
+        steps = Table.steps(chords2(states.points[part], evidence.candidates[part].astype(np.float32)))
+        density = np.einsum(
+            "nsc,nc->ns", own.values.ravel()[steps + kind[part]], evidence.shares[part].astype(np.float32)
+        )
+        out[part][seen[part]] = density[seen[part]]
+        steps = Table.steps(chords2(states.points[part], evidence.fixes[part, None].astype(np.float32)))
+        out[part] *= np.where(fixed[part, None], fix.values[steps[..., 0]] / np.float32(ANYWHERE), 1)
+    return out
+
+
+def _by_itself(evidence: Evidence, states: States, best: np.ndarray, model: Model) -> np.ndarray:
+    photos = np.arange(len(best))
+    source, kind = states.source[photos, best], states.kind[photos, best]
+    position = np.cumsum(10 ** np.nan_to_num(evidence.log_gap, nan=-np.inf))
+    gap = np.log10(np.maximum(np.abs(position - position[source]), model.smallest_gap))
+    shares = mass_within(np.array(RADII_KM)).T
+    moves = np.where(source[:, None] == photos[:, None], 1, model.transition.weights(gap) @ shares)
+    return moves * np.where(kind[:, None] == FIX, 1, np.array(model.emission.weights) @ shares)
+
+
+def _unheard(evidence: Evidence, states: States) -> np.ndarray:
+    """(n,) photos of which nobody else says anything: their answer is their first candidate."""
+    others = states.present & (states.source != np.arange(len(evidence))[:, None])
+    return ~others.any(1) & evidence.shares.any(1) & ~evidence.fixed
+
+
+def _answers(
+    states: States, probability: np.ndarray, model: Model, unheard: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The state that is worth most on average, and the probability within RADII_KM of it."""
+    km = np.array(THRESHOLDS_KM, dtype=float)
+    worth = Table.of(lambda squared: (np.array(model.worth)[:, None] * 2 ** -(np.sqrt(squared) / km[:, None])).sum(0))
+    best, within = np.empty(len(probability), np.int64), np.empty((len(probability), len(RADII_KM)), np.float32)
+    for start in range(0, len(probability), BLOCK):
+        part = slice(start, start + BLOCK)
+        squared = chords2(states.points[part], states.points[part])
+        value = np.einsum("nst,nt->ns", worth.values[Table.steps(squared)], probability[part])
+        best[part] = np.where(unheard[part], 0, np.where(states.present[part], value, -1).argmax(1))
+        to_best = squared[np.arange(len(squared)), best[part]]
+        within[part] = [
+            [(p * (d <= r * r)).sum() for r in RADII_KM] for p, d in zip(probability[part], to_best, strict=True)
+        ]
+    return best, within
