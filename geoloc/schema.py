@@ -39,7 +39,9 @@ METADATA = {
     "taken_at": pa.timestamp("ms"),  # by the camera's clock, no time zone
     "taken_utc_offset": pa.int16(),  # that clock minus UTC, minutes; null where it is not known
     "taken_from": pa.string(),  # exif:DateTimeOriginal and the like, the name of a sidecar, or "file name"
-    "camera": pa.string(),
+    "camera": pa.string(),  # make and model
+    "camera_serial": pa.string(),
+    "owner": pa.string(),  # of the camera, or else the artist
 }
 """What a photo says of itself."""
 
@@ -139,6 +141,12 @@ RESULT = pa.schema(
         "method": pa.string(),  # exif, the chooser, or the ranker, or the chooser and why not the ranker
         "place": PLACE,
         "candidates": pa.list_(CANDIDATE),
+        "because": pa.string(),  # the photo that the answer is carried by, where its neighbours had a say; null where not
+        "alone_lat": pa.float64(),  # where that is so, what the photo's own candidates say, and how sure that would be
+        "alone_lon": pa.float64(),
+        "alone_radius_km": pa.float32(),
+        "alone_confidence": pa.float32(),
+        "gps_doubt": pa.float32(),  # of a kept photo: probability, by its neighbours, that it was elsewhere
         "generation": GENERATION,  # null where no model was asked for candidates
         "error_kind": pa.string(),  # why it failed, or was not ranked, or there are no generated candidates
         "error": pa.string(),
@@ -149,6 +157,9 @@ RESULT = pa.schema(
         "true_lon": pa.float64(),
     }
 )
+
+JOINT = ("because", "alone_lat", "alone_lon", "alone_radius_km", "alone_confidence", "gps_doubt")
+"""Columns of RESULT that are told when all photos have their own answers, and locate each other."""
 
 SECONDS = ("fetch_s", "decode_s", "embed_s", "retrieve_s", "generate_s", "rank_s")
 """Per-photo timings that travel with the batches and end in the report."""

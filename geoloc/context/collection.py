@@ -2,13 +2,14 @@
 
 import itertools
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from geoloc.context.chains import Evidence, Order, vectors_or_zeros
-from geoloc.context.confidence import Confidence
-from geoloc.context.defaults import for_minutes, for_numbers
+from geoloc.context.defaults import for_minutes, for_numbers, shipped_confidence
 from geoloc.context.fitting import fitted
 from geoloc.context.kernels import chords2
 from geoloc.context.together import RADII_KM, Joint, Model, locate_together
@@ -52,6 +53,8 @@ class Together:
     within: np.ndarray
     """(n, len(RADII_KM)) probability that the truth is so near to the answer; NaN where it is known, or nothing is."""
     radius_km: np.ndarray
+    heard: np.ndarray
+    """(n,) bool: another photo had a say."""
     source: np.ndarray
     """(n,) the photo whose place, or candidate, the answer is; -1 without answer."""
     doubt: np.ndarray
@@ -60,8 +63,11 @@ class Together:
     """With what was learned of this collection."""
 
 
-def locate_collection(collection: Collection, confidence: Confidence | None = None) -> Together:
-    """Chain by chain, with the shipped model fitted to the collection.
+def locate_collection(
+    collection: Collection, model: Model | None = None, at_once: Callable[..., Iterable[Joint]] = map
+) -> Together:
+    """Chain by chain, with the model (default: the shipped one) fitted to the collection. ``at_once`` is ``map``, or one that works
+    on pieces in several places.
 
     >>> paris, unknown = [[48.86, 2.35]], [[np.nan, np.nan]]
     >>> album = Collection(
@@ -72,8 +78,8 @@ def locate_collection(collection: Collection, confidence: Confidence | None = No
     >>> together.lat.round(2), together.source
     (array([48.86, 48.86]), array([0, 0]))
     """
-    model, shipped = for_minutes() if collection.timed else for_numbers()
-    confidence = confidence or shipped
+    unit_known = collection.timed or model is not None
+    model = model or (for_minutes() if collection.timed else for_numbers())
     order = Order.of(collection.chain, collection.position, model.smallest_gap, model.unknown_gap)
     evidence = Evidence(
         order.chain,
@@ -83,26 +89,29 @@ def locate_collection(collection: Collection, confidence: Confidence | None = No
         collection.shares[order.rows],
     )
     if len(evidence):
-        model = fitted(evidence, model, unit_known=collection.timed)
+        model = fitted(evidence, model, unit_known)
     n = len(collection)
     lat, lon, radius_km, doubt = (np.full(n, np.nan) for _ in range(4))
-    within, source = np.full((n, len(RADII_KM)), np.nan), np.full(n, -1)
-    for start, stop in _pieces(order.chain):
-        rows, piece = order.rows[start:stop], evidence.part(slice(start, stop))
-        joint = locate_together(piece, model)
-        some, fixed = joint.located, piece.fixed
+    within, source, heard = np.full((n, len(RADII_KM)), np.nan), np.full(n, -1), np.zeros(n, bool)
+    pieces, confidence = [slice(*ends) for ends in _pieces(order.chain)], shipped_confidence()
+    evidences = [evidence.part(piece) for piece in pieces]
+    for piece, one, joint in zip(
+        pieces, evidences, at_once(partial(locate_together, model=model), evidences), strict=True
+    ):
+        rows, some, fixed = order.rows[piece], joint.located, one.fixed
+        heard[rows] = joint.heard
         source[rows[some]] = rows[joint.sources[some]]
         lat[rows[some]], lon[rows[some]] = _degrees(joint.places[some])
         hidden = some & ~fixed
         within[rows[hidden]] = confidence.of(joint.within[hidden], joint.by_itself[hidden], joint.kinds[hidden])
         radius_km[rows[hidden]] = confidence.radius_km(within[rows[hidden]])
-        doubt[rows[fixed]] = _doubt(joint, piece, fixed)
+        doubt[rows[fixed]] = _doubt(joint, one, fixed)
     is_known = ~np.isnan(collection.known[:, 0])
     lat[is_known], lon[is_known] = collection.known[is_known].T
     source[is_known] = np.flatnonzero(is_known)
     own = (source == np.arange(n)) & ~is_known
     lat[own], lon[own] = _nearest_own(collection.candidates[own], lat[own], lon[own])
-    return Together(lat, lon, within, radius_km, source, doubt, model)
+    return Together(lat, lon, within, radius_km, heard, source, doubt, model)
 
 
 def _pieces(chain: np.ndarray) -> list[tuple[int, int]]:

@@ -16,18 +16,38 @@ NUMBERS_A_MINUTE = 3.5
 """Decades between minutes and the numbers of Flickr's photos, whose gaps were learned from: some 3,000 came a minute."""
 
 
+FILE_NUMBERS = 0.7
+"""Decades between minutes and the numbers of a camera's files: five minutes pass from one to the next."""
+
+
 @functools.cache
-def for_numbers() -> tuple[Model, Confidence]:
+def for_numbers() -> Model:
     """For photos in the order of numbers, of any unit."""
-    data = json.loads(resources.files("geoloc.context").joinpath("parameters.json").read_text())
+    data = _parameters()
     transition = Transition(tuple(data["transition"]["intercepts"]), tuple(data["transition"]["slopes"]), temper=TEMPER)
-    curves = tuple(tuple(tuple(curve) for curve in kind) for kind in data["confidence"])
-    return Model(transition, Emission(tuple(data["emission"]))), Confidence(curves)
+    return Model(transition, Emission(tuple(data["emission"])))
 
 
 @functools.cache
-def for_minutes() -> tuple[Model, Confidence]:
+def for_minutes() -> Model:
     """For photos with times. Public sequences have none: their numbers stand for minutes, with a bound to speed."""
-    model, confidence = for_numbers()
+    model = for_numbers()
     timed = replace(model.transition.moved(NUMBERS_A_MINUTE), timed=True)
-    return replace(model, transition=timed, smallest_gap=1 / 60, unknown_gap=1e6), confidence
+    return replace(model, transition=timed, smallest_gap=1 / 60, unknown_gap=1e6)
+
+
+@functools.cache
+def for_file_numbers() -> Model:
+    """For photos in the order of a camera's file numbers."""
+    model = for_numbers()
+    return replace(model, transition=model.transition.moved(NUMBERS_A_MINUTE + FILE_NUMBERS), unknown_gap=1e5)
+
+
+@functools.cache
+def shipped_confidence() -> Confidence:
+    return Confidence(tuple(tuple(tuple(curve) for curve in kind) for kind in _parameters()["confidence"]))
+
+
+@functools.cache
+def _parameters() -> dict:
+    return json.loads(resources.files("geoloc.context").joinpath("parameters.json").read_text())

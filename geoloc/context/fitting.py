@@ -22,6 +22,8 @@ SHARED_ERRORS = 0.12
 """c: with it, the accuracies of seven published systems are found to 0.02."""
 CONNECTED = 0.3
 """p, from which on a pair is counted."""
+PAIRS = 20_000
+"""That are looked at: the first ones."""
 SAMPLE = 4000
 """Photos that gaps are compared by: the first ones."""
 OFFSETS = np.arange(-3, 10)
@@ -61,8 +63,8 @@ def near_share(evidence: Evidence, transition: Transition, prior: Emission) -> f
     later = np.flatnonzero(~np.isnan(evidence.log_gap))
     later = later[has[later] & has[later - 1] & (estimates[later] + estimates[later - 1] > 0)]
     close = (transition.weights(evidence.log_gap[later]) * mass_within(np.array([NEAR_KM]))).sum(1)
-    later, close = later[close > CONNECTED], close[close > CONNECTED]
-    known = np.flatnonzero(evidence.fixed & own)  # each of which is a pair of its own
+    later, close = later[close > CONNECTED][:PAIRS], close[close > CONNECTED][:PAIRS]
+    known = np.flatnonzero(evidence.fixed & own)[:PAIRS]  # each of which is a pair of its own
     agree = np.concatenate([_near(place[later], place[later - 1]), _near(first[known], evidence.fixes[known])])
     close = np.concatenate([close, np.ones(len(known))])
     witnesses = np.concatenate([estimates[later] + estimates[later - 1], np.ones(len(known), int)])

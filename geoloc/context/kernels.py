@@ -69,7 +69,7 @@ def mass_within(km: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Table:
-    """A function of the squared chord, looked up 16 times an octave: to 5 % of any density here."""
+    """A function of the squared chord, looked up 16 times an octave: to 7 % of any density here."""
 
     values: np.ndarray
     """(..., steps) float32."""

@@ -41,6 +41,8 @@ class Joint:
     states: States
     probability: np.ndarray
     """(n, s) of each state; all 0 where nothing in a photo's chain says anything."""
+    heard: np.ndarray
+    """(n,) bool: another photo says something of it."""
     best: np.ndarray
     """(n,) the state that is the answer."""
     within: np.ndarray
@@ -80,8 +82,10 @@ def locate_together(evidence: Evidence, model: Model) -> Joint:
     blurs = (model.blur_km[FIX] * 2**0.5, float(np.hypot(*model.blur_km)), model.blur_km[CANDIDATE] * 2**0.5)
     probability, likelihood = posterior(states, emission, rows_of(evidence.log_gap), model.transition.table(blurs))
     probability[~some] = 0
-    best, within = _answers(states, probability, model, _unheard(evidence, states))
-    return Joint(states, probability, best, within, _by_itself(evidence, states, best, model), likelihood)
+    heard = (states.present & (states.source != np.arange(len(evidence))[:, None])).any(1)
+    keeps_first = ~heard & evidence.shares.any(1) & ~evidence.fixed
+    best, within = _answers(states, probability, model, keeps_first)
+    return Joint(states, probability, heard, best, within, _by_itself(evidence, states, best, model), likelihood)
 
 
 def _ground(model: Model) -> Table:
@@ -124,14 +128,8 @@ def _by_itself(evidence: Evidence, states: States, best: np.ndarray, model: Mode
     return moves * np.where(kind[:, None] == FIX, 1, np.array(model.emission.weights) @ shares)
 
 
-def _unheard(evidence: Evidence, states: States) -> np.ndarray:
-    """(n,) photos of which nobody else says anything: their answer is their first candidate."""
-    others = states.present & (states.source != np.arange(len(evidence))[:, None])
-    return ~others.any(1) & evidence.shares.any(1) & ~evidence.fixed
-
-
 def _answers(
-    states: States, probability: np.ndarray, model: Model, unheard: np.ndarray
+    states: States, probability: np.ndarray, model: Model, keeps_first: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The state that is worth most on average, and the probability within RADII_KM of it."""
     km = np.array(THRESHOLDS_KM, dtype=float)
@@ -141,9 +139,8 @@ def _answers(
         part = slice(start, start + BLOCK)
         squared = chords2(states.points[part], states.points[part])
         value = np.einsum("nst,nt->ns", worth.values[Table.steps(squared)], probability[part])
-        best[part] = np.where(unheard[part], 0, np.where(states.present[part], value, -1).argmax(1))
+        best[part] = np.where(keeps_first[part], 0, np.where(states.present[part], value, -1).argmax(1))
         to_best = squared[np.arange(len(squared)), best[part]]
-        within[part] = [
-            [(p * (d <= r * r)).sum() for r in RADII_KM] for p, d in zip(probability[part], to_best, strict=True)
-        ]
+        inside = to_best[:, :, None] <= np.array(RADII_KM, np.float32) ** 2
+        within[part] = np.matmul(probability[part, None], inside.astype(np.float32))[:, 0]
     return best, within

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geoloc.context.kernels import ANYWHERE, Table, kernel_densities
+from geoloc.geo.distance import EARTH_RADIUS_KM
 
 DECADES = np.linspace(-3, 12, 121)
 """log10 of the gaps that tables are made for."""
@@ -31,7 +32,8 @@ class Transition:
     temper: float = 1.0
     """Power of the density: neighbours say less than they would if each were a witness of its own."""
     timed: bool = False
-    """Gaps are minutes: no kernel reaches further than an airliner does in them."""
+    """Gaps are minutes: no kernel reaches further than an airliner does in them, and anywhere is as much less likely as what is
+    within its reach is less than the Earth."""
 
     def weights(self, log_gap: float | np.ndarray) -> np.ndarray:
         """(..., kernels) at log10 gaps (...)."""
@@ -41,8 +43,12 @@ class Transition:
 
     def density(self, squared: np.ndarray, log_gap: float, blur_km: float = 0.0) -> np.ndarray:
         """(...) per km² at squared chords, km², for one gap; not tempered."""
-        reach = SLACK_KM + AIRLINER_KM_PER_MINUTE * 10.0**log_gap if self.timed else np.inf
-        return kernel_densities(squared, blur_km, reach) @ self.weights(log_gap)
+        weights = self.weights(log_gap)
+        if not self.timed:
+            return kernel_densities(squared, blur_km) @ weights
+        reach = SLACK_KM + AIRLINER_KM_PER_MINUTE * 10.0**log_gap
+        weights[-1] *= min(1.0, reach / (np.pi * EARTH_RADIUS_KM)) ** 2
+        return kernel_densities(squared, blur_km, reach) @ weights
 
     def table(self, blurs_km: tuple[float, ...]) -> Table:
         """(len(DECADES) + 1, len(blurs_km), steps), tempered; the last of the first axis is that of no connection."""

@@ -58,13 +58,17 @@ class Confidence:
             below, columns["radius_km"] = self.calibration.predict(features(scores, similarity, lat, lon, self.scale))
             columns |= dict(zip(CONFIDENCES.values(), below.T, strict=True))
             columns["confidence"] = columns[CONFIDENCES[NEAR_KM]]
-        if self.abstention:
-            sure = columns[CONFIDENCES[self.abstention.threshold_km]] >= self.abstention.probability
-            columns["status"][~sure] = "uncertain"
+        columns["status"][~self.is_sure(columns)] = "uncertain"
         answer = columns["status"] == "located"
         columns["lat"] = np.where(answer, columns["estimate_lat"], np.nan)
         columns["lon"] = np.where(answer, columns["estimate_lon"], np.nan)
         return columns
+
+    def is_sure(self, columns: dict[str, np.ndarray]) -> np.ndarray:
+        """(n,) bool, of columns of the result: whether they are to be answers."""
+        if self.abstention is None:
+            return np.ones(len(next(iter(columns.values()))), bool)
+        return columns[CONFIDENCES[self.abstention.threshold_km]] >= self.abstention.probability
 
     def renew(self, results: pa.Table) -> pa.Table:
         """Rows of RESULT with these columns computed anew from their candidates; rows without an answer stay."""

@@ -12,7 +12,7 @@ from geoloc.estimate.retriever import Retriever
 from geoloc.geo.places import place_text, places
 from geoloc.index.store import Index
 from geoloc.ranking.candidates import Candidates
-from geoloc.schema import ASKING, CANDIDATE, LOCATED
+from geoloc.schema import ASKING, CANDIDATE, JOINT, LOCATED
 
 _NAME_CACHE_ROWS = 200_000
 """Indexes smaller than this have their place names put into words once, not for every candidate."""
@@ -153,7 +153,7 @@ def _carried_over(batch: pa.Table) -> dict:
         "lon": np.where(kept, exif_lon, np.nan),
         **{name: np.full(rows, np.nan) for name in ESTIMATES},
         "method": np.where(kept, "exif", None),
-        **{name: pa.nulls(rows, LOCATED.field(name).type) for name in ("candidates", "generation")},
+        **{name: pa.nulls(rows, LOCATED.field(name).type) for name in ("candidates", "generation", *JOINT)},
         "true_lat": np.where(use_exif, exif_lat, true_lat),
         "true_lon": np.where(use_exif, exif_lon, true_lon),
         **{name: np.zeros(rows, np.float32) for name in ("embed_s", "retrieve_s", "generate_s", "rank_s")},

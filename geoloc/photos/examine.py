@@ -90,6 +90,8 @@ def _columns(known: Metadata) -> dict:
         "taken_utc_offset": taken and taken.utc_offset_minutes,
         "taken_from": taken and taken.source,
         "camera": known.camera,
+        "camera_serial": known.camera_serial,
+        "owner": known.owner,
     }
 
 

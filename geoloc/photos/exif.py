@@ -5,13 +5,15 @@ import io
 import struct
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from PIL import ExifTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from geoloc.photos.position import Position, read_position, unless_estimate
-from geoloc.photos.times import Taken, first_time, read_time
+from geoloc.photos.times import Taken, first_time, offset_between, read_time
 
 _SIGNED_TYPES = (6, 8, 9, 10, 11, 12)
 """TIFF's numbers that have a sign (SBYTE … DOUBLE)."""
@@ -46,13 +48,36 @@ class ExifBlock:
         return self._quietly(self._camera, None)
 
     @property
+    def camera_serial(self) -> str | None:
+        return self._quietly(lambda: _text(self._exif.get(ExifTags.Base.BodySerialNumber)), None)
+
+    @property
+    def owner(self) -> str | None:
+        """CameraOwnerName, or else Artist."""
+        tags = (self._exif.get(ExifTags.Base.CameraOwnerName), self._root.get(ExifTags.Base.Artist))
+        return self._quietly(lambda: next(filter(None, map(_text, tags)), None), None)
+
+    @property
     def position(self) -> Position:
         return self._quietly(self._position, Position("unreadable", source="exif", problem="exif: cannot be read"))
 
     @property
     def taken(self) -> Taken | None:
-        """DateTimeOriginal, or DateTimeDigitized; never DateTime, which tells when the file was changed."""
-        return first_time(self._quietly(functools.partial(self._time, *tags), None) for tags in _TIMES)
+        """DateTimeOriginal, or DateTimeDigitized; never DateTime, which tells when the file was changed. Where no offset from UTC
+        is told, it is that of the time that came with the GPS fix, if there is one of the same moment."""
+        taken = first_time(self._quietly(functools.partial(self._time, *tags), None) for tags in _TIMES)
+        if taken is None or taken.utc_offset_minutes is not None:
+            return taken
+        return replace(
+            taken, utc_offset_minutes=self._quietly(lambda: offset_between(taken.at, self._gps_time()), None)
+        )
+
+    def _gps_time(self) -> datetime | None:
+        """UTC."""
+        date, clock = self._gps.get(ExifTags.GPS.GPSDateStamp), self._gps.get(ExifTags.GPS.GPSTimeStamp)
+        hours, minutes, seconds = (float(part) for part in clock)
+        taken = read_time(f"{_text(date)} 00:00:00", "exif:GPSDateStamp")
+        return taken and taken.at + timedelta(hours=hours, minutes=minutes, seconds=seconds)
 
     def _directory(self, offset: int) -> ImageFileDirectory_v2:
         directory = ImageFileDirectory_v2(self._header)
@@ -114,6 +139,12 @@ class ExifBlock:
         make, model = (str(self._root.get(tag, "")).strip("\0 ") for tag in (ExifTags.Base.Make, ExifTags.Base.Model))
         name = model if model.startswith(make) else f"{make} {model}"
         return name.encode("utf-8", "replace").decode()[:100] or None
+
+
+def _text(value: object) -> str | None:
+    """Without what programs fill it up with."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+    return text.split("\0")[0].strip().encode("utf-8", "replace").decode()[:100] or None
 
 
 def _parts(value: object) -> object:

@@ -24,6 +24,8 @@ class Metadata:
     position: Position = field(default_factory=Position)
     taken: Taken | None = None
     camera: str | None = None
+    camera_serial: str | None = None
+    owner: str | None = None
 
 
 class Carried:
@@ -64,7 +66,10 @@ class Carried:
             positions = [*(takeout.position for takeout in takeouts), *positions]
         times = (block.taken for block in [*blocks, *takeouts])
         taken = first_time(times) or time_of_name(name)
-        return Metadata(agreed(positions), taken, self._exif.camera if self._exif else None)
+        serial, owner = (
+            next(filter(None, (getattr(block, name) for block in blocks)), None) for name in ("camera_serial", "owner")
+        )
+        return Metadata(agreed(positions), taken, self._exif.camera if self._exif else None, serial, owner)
 
 
 class TakeoutFile:

@@ -13,6 +13,8 @@ _OFFSET = re.compile(r"(Z)|([-+])(\d{1,2}):?(\d{2})$")
 _IN_NAMES = re.compile(
     r"(?<!\d)((?:19|20)\d{2})([-_.]?)(\d{2})\2(\d{2})[-_. T]+(?:at[-_. ])?(\d{2})[-_.:h]?(\d{2})[-_.:m]?(\d{2})(\d{3})?(?!\d)"
 )
+_SAME_MOMENT = 3
+"""Minutes that a camera's clock may be wrong, or a fix old."""
 _UTC_NAMES = ("PXL_",)
 """Beginnings of names (Google Pixel's) whose time is UTC."""
 
@@ -25,6 +27,19 @@ class Taken:
     """That clock minus UTC; None where it is not known."""
     source: str = ""
     """``exif:DateTimeOriginal`` and the like, the name of a sidecar, or ``file name``."""
+
+
+def offset_between(local: datetime, utc: datetime | None) -> int | None:
+    """Minutes that a clock is ahead of UTC, in quarters of an hour, as all zones are; None where the two are not of one moment.
+
+    >>> offset_between(datetime(2019, 7, 4, 15, 30, 20), datetime(2019, 7, 4, 13, 30))
+    120
+    """
+    if utc is None:
+        return None
+    minutes = (local - utc).total_seconds() / 60
+    offset = 15 * round(minutes / 15)
+    return offset if abs(minutes - offset) <= _SAME_MOMENT and -12 * 60 <= offset <= 14 * 60 else None
 
 
 def first_time(readings: Iterable[Taken | None]) -> Taken | None:

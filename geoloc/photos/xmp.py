@@ -20,6 +20,9 @@ _TIMES = {
     f"{_EXIF}DateTimeDigitized": "exif:DateTimeDigitized",
     "{http://ns.adobe.com/xap/1.0/}CreateDate": "xmp:CreateDate",
 }
+_AUX, _EXIF_EX = "{http://ns.adobe.com/exif/1.0/aux/}", "{http://cipa.jp/exif/1.0/}"
+_SERIALS = (f"{_EXIF_EX}BodySerialNumber", f"{_AUX}SerialNumber")
+_OWNERS = (f"{_EXIF_EX}CameraOwnerName", f"{_AUX}OwnerName", "{http://purl.org/dc/elements/1.1/}creator")
 _OPENED = re.compile(rb"<(?:\w{1,20}:)?(?:xmpmeta|xapmeta|RDF)\b")
 _CLOSED = re.compile(rb"</(?:\w{1,20}:)?(?:xmpmeta|xapmeta|RDF)\s{0,20}>")
 
@@ -54,6 +57,17 @@ class XmpPacket:
         return first_time(
             read_time(self._values.get(name), f"{self._source}:{short}") for name, short in _TIMES.items()
         )
+
+    @property
+    def camera_serial(self) -> str | None:
+        return self._first(_SERIALS)
+
+    @property
+    def owner(self) -> str | None:
+        return self._first(_OWNERS)
+
+    def _first(self, names: tuple[str, ...]) -> str | None:
+        return next((self._values[name][:100] for name in names if self._values.get(name)), None)
 
     @property
     def orientation(self) -> int | None:

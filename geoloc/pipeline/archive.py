@@ -7,8 +7,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from geoloc.candidates.budget import Estimate, Spending
+from geoloc.estimate.confidence import Confidence
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import check_seen, connect
+from geoloc.pipeline.context import locate_each_other
 from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.pipeline.lock import held
 from geoloc.pipeline.models import probe
@@ -82,7 +84,7 @@ def _run(options: ArchiveOptions, recipe: Recipe, run: Run) -> int:
     run.write_record(recipe=recipe_to_dict(method.recipe), score_scale=confidence.scale)
     run.renew("confidence", confidence.state(), lambda results: with_geometry(confidence.renew(results)))
     work = _stream(options, run, *load()).work() if left else _nothing_to_do()
-    return _finish(options, recipe, run, work, source.root)
+    return _finish(options, recipe, confidence, run, work, source.root)
 
 
 def _place_and_probe(
@@ -127,8 +129,10 @@ def _nothing_to_do() -> Work:
     return Work()
 
 
-def _finish(options: ArchiveOptions, recipe: Recipe, run: Run, work: Work, root: str) -> int:
+def _finish(options: ArchiveOptions, recipe: Recipe, confidence: Confidence, run: Run, work: Work, root: str) -> int:
     missing = run.reconcile()
+    if not missing:
+        locate_each_other(run, confidence, options.context)
     summary = Summary.of(run.parts.tables(COLUMNS))
     run.write_record(
         options=options.to_dict(),

@@ -33,6 +33,7 @@ METHOD = (
     *("generator_model", "generator_endpoint"),
     *("calibration", "min_confidence"),
 )
+Context = Literal["auto", "off"]
 GEORANKING = ("references", "ranked", "picture_px", "twin_cosine")
 LOCATE = ("images", "recipes", "choosers", "candidates", "parts", "ten_crop")
 """What most runs need of these options."""
@@ -49,6 +50,9 @@ class ArchiveOptions:
     )
     relocate: Annotated[bool, Group("input")] = False
     """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
+    context: Annotated[Context, Group("method")] = "auto"
+    """auto: photos of one camera, in the order of their times or file numbers, locate each other once each has an answer of its own;
+    off: they do not."""
     dry_run: Annotated[bool, Group("options")] = False
     """Say how many photos there are, where they would go and what that would cost, and do nothing: nothing is read but the listing,
     nothing is written, and nobody is asked."""

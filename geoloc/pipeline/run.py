@@ -87,6 +87,10 @@ class Run:
             "settings": hashlib.blake2b(settings.encode(), digest_size=8).hexdigest(),
         }
 
+    def contents(self) -> str:
+        """Which results there are: those of photos that are located anew have other names."""
+        return hashlib.blake2b(json.dumps(self.parts.names()).encode(), digest_size=8).hexdigest()
+
     def record(self) -> dict:
         """``run.json``; empty in a new folder."""
         try:

@@ -3,6 +3,7 @@
 import csv
 import io
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,11 @@ GPS_SHARE = 0.15
 BROKEN_SHARE = 0.03
 _SUFFIXES = (".jpg",) * 14 + (".JPG", ".jpeg", ".png", ".webp", ".heic", ".tif")
 _FOLDERS = ("", "2019", "2021/holiday in the hills", "2023/été #2", "100% best")
+
+STAY = 6
+"""Photos that the traveller takes in a city."""
+PAUSE, TRAVEL = timedelta(minutes=17), timedelta(hours=31)
+"""From photo to photo there, and from city to city."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,12 @@ def write_references(folder: Path, planet: Planet, count: int, seed: int = 1) ->
 
 
 def write_archive(folder: Path, truth: Path, planet: Planet, count: int, seed: int = 2) -> None:
-    """``count`` files in several formats, some with GPS and some broken, and ``truth``, a CSV of uri, lat, lon."""
+    """``count`` files in several formats, some with GPS and some broken, and ``truth``, a CSV of uri, lat, lon. A traveller took
+    them, city after city."""
     rows = []
     for number in range(count):
         random = np.random.default_rng([seed, number])
-        city = int(random.integers(len(planet.cities)))
+        city = int(np.random.default_rng([seed, 0, number // STAY]).integers(len(planet.cities)))
         lat, lon = planet.place(city, random)
         path = folder / _FOLDERS[number % len(_FOLDERS)] / f"IMG_{number:06d}{random.choice(_SUFFIXES)}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,9 +94,9 @@ def _break(data: bytes, random: np.random.Generator) -> bytes:
 def _exif(lat: float | None, lon: float | None, number: int) -> Image.Exif:
     exif = Image.Exif()
     exif[ExifTags.Base.Make], exif[ExifTags.Base.Model] = "Toy", "Toy Camera 1"
-    day, second = divmod(number * 997, 86_400)
-    time = f"{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = f"2023:05:{1 + day % 28:02d} {time}"
+    stay, photo = divmod(number, STAY)
+    taken = datetime(2023, 5, 1, 8) + stay * TRAVEL + photo * PAUSE
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = taken.strftime("%Y:%m:%d %H:%M:%S")
     if lat is not None:
         gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
         gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLatitude] = "N" if lat >= 0 else "S", _sexagesimal(lat)

@@ -43,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 @pytest.fixture
 def options(toy, toy_index, tmp_path) -> ArchiveOptions:
-    return ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), method(toy_index))
+    return ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), method(toy_index), context="off")
 
 
 def method(index) -> RecipeOptions:
@@ -54,7 +54,7 @@ def method(index) -> RecipeOptions:
 def finished(toy, toy_index, ray_cluster, tmp_path_factory) -> Path:
     """The output of a run on the toy archive."""
     folder = tmp_path_factory.mktemp("finished") / "out"
-    assert geotag_archive(ArchiveOptions(str(toy / "archive"), str(folder), method(toy_index))) == 0
+    assert geotag_archive(ArchiveOptions(str(toy / "archive"), str(folder), method(toy_index), context="off")) == 0
     return folder
 
 
@@ -179,7 +179,7 @@ def test_relocating_reports_its_own_accuracy(options, caplog, toy):
 
 def test_an_actor_killed_twice_costs_no_photo(ray_cluster, planet, toy_index, tmp_path):
     write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 250)
-    options = ArchiveOptions(str(tmp_path / "archive"), str(tmp_path / "out"), method(toy_index))
+    options = ArchiveOptions(str(tmp_path / "archive"), str(tmp_path / "out"), method(toy_index), context="off")
     killed = []
 
     def kill_models() -> None:
@@ -212,7 +212,7 @@ def test_all_photos_failing_is_a_failure_with_results(options, tmp_path):
 def test_geoclip_needs_no_reference_photos(tmp_path, toy, toy_tower, small_gallery):
     """With a gallery; the weights of the image tower are random here, so only the plumbing is right."""
     recipe = RecipeOptions(model=write_clip(tmp_path / "clip"), chooser="verification")
-    options = ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), recipe)
+    options = ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), recipe, context="off")
     assert geotag_archive(options) == 0
     rows = [row for row in results(options) if row["status"] == "located"]
     assert len(rows) > 25

@@ -30,7 +30,7 @@ def archive(planet, tmp_path_factory):
 @pytest.fixture
 def options(archive, toy_index, tmp_path) -> ArchiveOptions:
     recipe = {"recipe": "img2loc", "encoder": "lite", "index": str(toy_index), "generator_model": "some-model"}
-    return ArchiveOptions(str(archive / "archive"), str(tmp_path / "out"), RecipeOptions(**recipe))
+    return ArchiveOptions(str(archive / "archive"), str(tmp_path / "out"), RecipeOptions(**recipe), context="off")
 
 
 def rows_of(options: ArchiveOptions) -> list[dict]:

@@ -25,7 +25,7 @@ def options(planet, toy_index, toy_base, toy_adapter, tmp_path_factory) -> Archi
     Image.new("RGB", (2100, 10), "teal").save(root / "archive" / "ribbon.png")
     recipe = {"recipe": "georanker-retrieved", "encoder": "lite", "index": str(toy_index), "candidates": 8}
     recipe |= {"ranker_model": str(toy_base), "ranker_adapter": str(toy_adapter)}
-    return ArchiveOptions(str(root / "archive"), str(root / "out"), RecipeOptions(**recipe))
+    return ArchiveOptions(str(root / "archive"), str(root / "out"), RecipeOptions(**recipe), context="off")
 
 
 def test_an_archive_is_ranked(options, caplog):

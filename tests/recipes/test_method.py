@@ -34,7 +34,7 @@ def run(toy, toy_index, tmp_path_factory):
     """An archive that the third party's recipe has located."""
     output = tmp_path_factory.mktemp("north") / "run"
     method = RecipeOptions(recipe=RECIPE, index=str(toy_index), candidates=8)
-    assert geotag_archive(ArchiveOptions(str(toy / "archive"), str(output), method)) == 0
+    assert geotag_archive(ArchiveOptions(str(toy / "archive"), str(output), method, context="off")) == 0
     return output
 
 
@@ -57,7 +57,7 @@ def test_it_ranks_an_archive(run):
 
 
 def test_the_record_repeats_the_run(run, toy, tmp_path):
-    again = ArchiveOptions(str(toy / "archive"), str(tmp_path / "again"), RecipeOptions(recipe=str(run / "run.json")))
+    again = ArchiveOptions(str(toy / "archive"), str(tmp_path / "again"), RecipeOptions(recipe=str(run / "run.json")), context="off")
     assert geotag_archive(again) == 0
     assert rows(tmp_path / "again") == rows(run)
     other = RecipeOptions(recipe=str(run / "run.json"), chooser="density")

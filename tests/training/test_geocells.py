@@ -87,7 +87,7 @@ def test_it_leaves_an_index_of_cells(trained, toy_index):
 def test_an_archive_is_located_by_cells(trained, toy, tmp_path, caplog):
     caplog.set_level("INFO", "geoloc")
     recipe = RecipeOptions(recipe="geosurge", encoder="lite", index=trained.uri, candidates=5)
-    assert geotag_archive(ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), recipe)) == 0
+    assert geotag_archive(ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), recipe, context="off")) == 0
     rows = pa.concat_tables(Parts(Folder(str(tmp_path / "out" / "geotags"))).tables()).to_pylist()
     truth = {row["uri"].rsplit("/", 1)[-1]: row for row in pa.csv.read_csv(toy / "truth.csv").to_pylist()}
     located = [row for row in rows if row["status"] == "located"]
@@ -141,7 +141,7 @@ def test_what_cannot_be_trained(options, trained, tmp_path, caplog):
 def test_a_recipe_of_cells_wants_cells(toy, toy_index, tmp_path):
     for index, found in ((None, "is not given"), (str(toy_index), "is an index of photos")):
         recipe = RecipeOptions(recipe="planet", encoder="lite" if index else "geoclip", index=index)
-        options = ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), recipe)
+        options = ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), recipe, context="off")
         with pytest.raises(
             UsageError, match=f"{found}, and recipe planet wants cells: a folder from train_geocells.py"
         ):

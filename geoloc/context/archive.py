@@ -1,0 +1,85 @@
+"""The photos of an archive as collections: by the camera, in the order of its clock, or of its files' numbers."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from geoloc.context.chains import CANDIDATES
+from geoloc.context.collection import Collection
+from geoloc.ranking.candidates import padded
+
+COLUMNS = ["id", "uri", "status", "lat", "lon", "taken_at", "taken_utc_offset", "camera", "camera_serial", "owner"]
+COLUMNS += ["candidates"]
+"""Of RESULT, that are looked at."""
+
+_MINUTE, _DAY = 60_000, 86_400_000
+"""Milliseconds."""
+_CLOCK_STARTS = (0, 3652)
+"""1970 and 1980, which clocks count from, in days since 1970."""
+_RESET = 946_684_800_000 // _MINUTE
+"""2000-01-01 00:00, which cameras begin again at."""
+_DCF_NAME = re.compile(r"([A-Z_][A-Z0-9_]{3})(\d{4})(?=\.[^.]+$)")
+"""Design rule for Camera File system: four characters and a number."""
+
+
+def timed(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
+    """The rows (m,) of photos that have a time, and they as a collection; ``scale`` of their candidates' scores as
+    in geoloc.estimate.confidence.
+
+    A chain is all photos of one serial number, or else of one make, model and owner, or else of one folder. Their clock
+    is UTC where it is told for all of them, else local.
+    """
+    milliseconds = rows["taken_at"].cast(pa.int64()).fill_null(-1).to_numpy()
+    unset = np.isin(milliseconds // _DAY, _CLOCK_STARTS) | (milliseconds // _MINUTE == _RESET)
+    used = np.flatnonzero(_looked_at(rows) & rows["taken_at"].is_valid().to_numpy() & ~unset)
+    rows = rows.take(pa.array(used))
+    folder = pc.binary_join_element_wise("f:", pc.replace_substring_regex(rows["uri"], "[^/]*$", ""), "")
+    model = pc.binary_join_element_wise("c:", rows["camera"].fill_null(""), rows["owner"].fill_null(""), "|")
+    known = pc.or_(rows["camera"].is_valid(), rows["owner"].is_valid())
+    serial = pc.binary_join_element_wise("s:", rows["camera"].fill_null(""), rows["camera_serial"].fill_null(""), "|")
+    chain = _codes(pc.if_else(rows["camera_serial"].is_valid(), serial, pc.if_else(known, model, folder)))
+    offset = rows["taken_utc_offset"].cast(pa.float64()).to_numpy()
+    told = np.bincount(chain, ~np.isnan(offset)) == np.bincount(chain)
+    position = (
+        milliseconds[used] / _MINUTE - np.where(told[chain], np.nan_to_num(offset), 0) if len(used) else np.zeros(0)
+    )
+    return used, _collection(rows, chain, position, True, scale)
+
+
+def numbered(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
+    """Likewise of photos without time that are called as cameras call their files: DSC_0412.JPG. A chain is a folder."""
+    names = rows["uri"].to_pylist()
+    found = [_DCF_NAME.search(name.rsplit("/", 1)[-1]) for name in names]
+    is_numbered = np.array([match is not None for match in found], bool)
+    used = np.flatnonzero(_looked_at(rows) & is_numbered & rows["taken_at"].is_null().to_numpy())
+    rows = rows.take(pa.array(used))
+    series = [f"{names[row].rpartition('/')[0]}/{found[row][1]}" for row in used]
+    number = np.array([float(found[row][2]) for row in used])
+    return used, _collection(rows, _codes(pa.chunked_array([pa.array(series, pa.string())])), number, False, scale)
+
+
+def _looked_at(rows: pa.Table) -> np.ndarray:
+    return pc.is_in(rows["status"], pa.array(["located", "uncertain", "kept"])).to_numpy()
+
+
+def _codes(keys: pa.ChunkedArray) -> np.ndarray:
+    return keys.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+
+
+def _collection(rows: pa.Table, chain: np.ndarray, position: np.ndarray, is_timed: bool, scale: float) -> Collection:
+    kept = pc.equal(rows["status"], "kept").to_numpy()
+    place = np.stack([rows[name].to_numpy() for name in ("lat", "lon")], axis=1).reshape(-1, 2)
+    first = pc.list_slice(rows["candidates"].combine_chunks(), 0, CANDIDATES)
+    _, fields = padded(first, ["score", "lat", "lon"])
+    if not fields["lat"].shape[1]:  # none has any
+        fields = dict.fromkeys(fields, np.full((len(chain), 1), -np.inf))
+    candidates = np.stack([fields["lat"], fields["lon"]], axis=-1)
+    scores = scale * fields["score"].astype(np.float64)
+    some = np.isfinite(scores).any(1)
+    shares = np.zeros(scores.shape)
+    shares[some] = np.exp(scores[some] - scores[some].max(1, keepdims=True, initial=-np.inf))
+    shares[some] /= shares[some].sum(1, keepdims=True)
+    candidates[shares == 0] = np.nan
+    return Collection(chain, position, is_timed, np.where(kept[:, None], place, np.nan), candidates, shares)
