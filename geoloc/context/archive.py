@@ -10,8 +10,8 @@ from geoloc.context.chains import CANDIDATES
 from geoloc.context.collection import Collection
 from geoloc.ranking.candidates import padded
 
-COLUMNS = ["id", "uri", "status", "lat", "lon", "taken_at", "taken_utc_offset", "camera", "camera_serial", "owner"]
-COLUMNS += ["candidates"]
+ORDER = ["uri", "status", "taken_at", "taken_utc_offset", "camera", "camera_serial", "owner"]
+COLUMNS = ["id", "lat", "lon", "candidates", *ORDER]
 """Of RESULT, that are looked at."""
 
 _MINUTE, _DAY = 60_000, 86_400_000
@@ -26,7 +26,13 @@ _DCF_NAME = re.compile(r"([A-Z_][A-Z0-9_]{3})(\d{4})(?=\.[^.]+$)")
 
 def timed(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
     """The rows (m,) of photos that have a time, and they as a collection; ``scale`` of their candidates' scores as
-    in geoloc.estimate.confidence.
+    in geoloc.estimate.confidence."""
+    used, chain, position = by_time(rows)
+    return used, _collection(rows.take(pa.array(used)), chain, position, True, scale)
+
+
+def by_time(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of ORDER that have a time, and the chain and the minute of each, all (m,).
 
     A chain is all photos of one serial number, or else of one make, model and owner, or else of one folder. Their clock
     is UTC where it is told for all of them, else local.
@@ -34,18 +40,18 @@ def timed(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
     milliseconds = rows["taken_at"].cast(pa.int64()).fill_null(-1).to_numpy()
     unset = np.isin(milliseconds // _DAY, _CLOCK_STARTS) | (milliseconds // _MINUTE == _RESET)
     used = np.flatnonzero(_looked_at(rows) & rows["taken_at"].is_valid().to_numpy() & ~unset)
+    if not len(used):
+        return used, np.zeros(0, np.int64), np.zeros(0)
     rows = rows.take(pa.array(used))
-    folder = pc.binary_join_element_wise("f:", pc.replace_substring_regex(rows["uri"], "[^/]*$", ""), "")
-    model = pc.binary_join_element_wise("c:", rows["camera"].fill_null(""), rows["owner"].fill_null(""), "|")
-    known = pc.or_(rows["camera"].is_valid(), rows["owner"].is_valid())
-    serial = pc.binary_join_element_wise("s:", rows["camera"].fill_null(""), rows["camera_serial"].fill_null(""), "|")
-    chain = _codes(pc.if_else(rows["camera_serial"].is_valid(), serial, pc.if_else(known, model, folder)))
+    camera, owner, serial = (rows[name].fill_null("") for name in ("camera", "owner", "camera_serial"))
+    folder = pc.binary_join_element_wise("folder", pc.replace_substring_regex(rows["uri"], "[^/]*$", ""), "|")
+    model = pc.binary_join_element_wise("model", camera, owner, "|")
+    body = pc.binary_join_element_wise("body", camera, serial, "|")
+    is_told = pc.or_(rows["camera"].is_valid(), rows["owner"].is_valid())
+    chain = _codes(pc.if_else(rows["camera_serial"].is_valid(), body, pc.if_else(is_told, model, folder)))
     offset = rows["taken_utc_offset"].cast(pa.float64()).to_numpy()
-    told = np.bincount(chain, ~np.isnan(offset)) == np.bincount(chain)
-    position = (
-        milliseconds[used] / _MINUTE - np.where(told[chain], np.nan_to_num(offset), 0) if len(used) else np.zeros(0)
-    )
-    return used, _collection(rows, chain, position, True, scale)
+    in_utc = np.bincount(chain, ~np.isnan(offset)) == np.bincount(chain)
+    return used, chain, milliseconds[used] / _MINUTE - np.where(in_utc[chain], np.nan_to_num(offset), 0)
 
 
 def numbered(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:

@@ -1,19 +1,21 @@
 """A collection from a table as anybody has it: CSV or Parquet, a row a photo."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from geoloc.context.archive import COLUMNS, timed
 from geoloc.context.chains import CANDIDATES
 from geoloc.context.collection import Collection, shares_of
 from geoloc.errors import UsageError
 from geoloc.evaluation.table_file import TableFile
 from geoloc.geo.distance import valid_coordinates
 from geoloc.photos.times import capture_time, read_time
+from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options, describe
 
 _COORDINATES = ("lat", "lon", "known_lat", "known_lon")
@@ -62,6 +64,22 @@ def read_collection(path: str, s3: S3Options | None = None) -> CollectionTable:
     return CollectionTable(
         Collection(_chains(table, notes), position, timed, known, candidates, shares), table["uri"], notes
     )
+
+
+def read_known(path: str, s3: S3Options | None = None) -> tuple[Collection, pa.Array]:
+    """A table, or a run of the archive job: its photos that have a time, of which those that carried a position are known. And their
+    names."""
+    folder = Folder(path, s3 or S3Options())
+    if not folder.exists("run.json"):
+        table = read_collection(path, s3)
+        return table.collection, table.uri.combine_chunks()
+    columns = [*COLUMNS, "true_lat", "true_lon"]
+    rows = pa.concat_tables(Parts(folder / "geotags").tables(columns))
+    scale = float(json.loads(folder.read("run.json")).get("score_scale", 1.0))
+    used, collection = timed(rows, scale)
+    truth = np.stack([rows[f"true_{axis}"].to_numpy()[used] for axis in ("lat", "lon")], axis=1)
+    known = np.where(np.isnan(collection.known), truth, collection.known)
+    return replace(collection, known=known), rows["uri"].take(pa.array(used)).combine_chunks()
 
 
 def _check(names: list[str], where: str) -> None:

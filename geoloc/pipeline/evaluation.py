@@ -8,6 +8,10 @@ import logging
 from collections import Counter
 from pathlib import PurePosixPath
 
+import numpy as np
+
+from geoloc.context.hiding import compare as compare_hidden
+from geoloc.context.reading import read_known
 from geoloc.errors import UsageError
 from geoloc.evaluation.datasets import find, read_retrieved, read_truth, recognise
 from geoloc.evaluation.evaluation import Evaluation, evaluate
@@ -26,6 +30,8 @@ log = logging.getLogger("geoloc")
 def evaluate_runs(options: EvaluationOptions) -> int:
     """Judge, write and tell; returns the process's exit status. Raises UsageError where something is to be put right."""
     options.protocol.check()
+    if options.hide is not None:
+        return _evaluate_together(options)
     recipes = options.locate.check(options.s3) if options.locate.images else []
     needed = "TRUTH and OUTPUT" if options.locate.images else "PREDICTIONS, TRUTH and OUTPUT (or --images)"
     if len(options.paths) < (2 if options.locate.images else 3):
@@ -46,6 +52,26 @@ def evaluate_runs(options: EvaluationOptions) -> int:
                 )
         runs |= compare(options.locate, recipes, truth, folder / "located")
     write_evaluation(folder, evaluate(runs, truth, options.protocol, dataset))
+    return 0
+
+
+def _evaluate_together(options: EvaluationOptions) -> int:
+    if len(options.paths) != 2:
+        raise UsageError(f"--hide: give a TABLE or RUN, and OUTPUT, not {' '.join(options.paths) or 'nothing'}")
+    source, output = options.paths
+    folder = Folder(output, options.s3)
+    folder.check_writable("OUTPUT")
+    collection, uri = read_known(source, options.s3)
+    runs, truth = compare_hidden(collection, uri, options.hide, options.hide_by, options.repeats)
+    known = int((~np.isnan(collection.known[:, 0])).sum())
+    log.info(
+        "Hidden: %.0f %% of %s known places, by %s, drawn %s times; intervals are by chain",
+        100 * options.hide,
+        f"{known:,}",
+        options.hide_by,
+        options.repeats,
+    )
+    write_evaluation(folder, evaluate(runs, truth, options.protocol, None))
     return 0
 
 

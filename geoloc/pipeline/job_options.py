@@ -34,6 +34,8 @@ METHOD = (
     *("calibration", "min_confidence"),
 )
 Context = Literal["auto", "off"]
+HideBy = Literal["photo", "burst", "day", "trip", "album"]
+NEIGHBOURS = "photos that locate each other"
 GEORANKING = ("references", "ranked", "picture_px", "twin_cosine")
 LOCATE = ("images", "recipes", "choosers", "candidates", "parts", "ten_crop")
 """What most runs need of these options."""
@@ -128,6 +130,13 @@ class EvaluationOptions:
     osv5m (default: by the truth's file name)."""
     database: str | None = None
     """Table of coordinates that .npy predictions are row numbers of."""
+    hide: Annotated[float | None, Group(NEIGHBOURS)] = None
+    """Instead of PREDICTIONS and TRUTH give one TABLE (as locate_together.py's), or a RUN: so large a share of its known places is
+    hidden, and what the photos say alone is compared with what they say together."""
+    hide_by: Annotated[HideBy, Group(NEIGHBOURS)] = "photo"
+    """What is hidden as a whole: single photos, whose neighbours give them away, or bursts, days, trips, or albums."""
+    repeats: Annotated[int, Group(NEIGHBOURS)] = 5
+    """Draws of what is hidden."""
     locate: Annotated[LocateOptions, tyro.conf.OmitArgPrefixes, Group(LOCATED_HERE, LOCATE)] = field(
         default_factory=LocateOptions
     )

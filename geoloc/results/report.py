@@ -12,6 +12,7 @@ from bokeh.models import ColorBar, ColumnDataSource, HoverTool, LinearColorMappe
 from bokeh.plotting import figure
 
 from geoloc.candidates.options import Prices
+from geoloc.context.archive import ORDER, by_time
 from geoloc.errors import PhotoError
 from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import place_text, places
@@ -40,7 +41,9 @@ THUMBNAIL_PX, THUMBNAIL_SECONDS = 200, 5
 PALETTE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#b8de29"]
 KEPT_COLOUR = "#d1495b"
 COLUMNS = ["id", "uri", "status", "lat", "lon", "radius_km", "confidence", "method", "place"]
-COLUMNS += ["estimate_lat", "estimate_lon"]
+COLUMNS += ["estimate_lat", "estimate_lon", "because"]
+TRIP_DAYS = 14
+"""Photos of a camera that are further apart are of two trips."""
 
 
 def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -> None:
@@ -71,24 +74,40 @@ class _Points:
     """NaN for a photo that was kept."""
     labels: list[dict]
     """What hovering shows; empty where there are too many to show singly."""
+    trips: list[tuple[list[float], list[float]]]
+    """Longitudes and latitudes of photos that neighbours have a say on, and of those that have their own position, camera by
+    camera, in the order of time; likewise."""
 
     @classmethod
     def of(cls, parts: Parts) -> "_Points":
-        lat, lon, confidence, labels = [], [], [], []
-        for table in parts.tables(COLUMNS):
+        lat, lon, confidence, labels, ordered = [], [], [], [], []
+        for table in parts.tables([*COLUMNS, *(name for name in ORDER if name not in COLUMNS)]):
             table = table.filter(table["lat"].is_valid())
+            if len(labels) <= SINGLE_POINTS:
+                ordered.append(table)
             lat.append(table["lat"].to_numpy())
             lon.append(table["lon"].to_numpy())
             confidence.append(table["confidence"].to_numpy())
             if len(labels) <= SINGLE_POINTS:
                 labels += [_label(row) for row in table.to_pylist()]
         arrays = (np.concatenate([np.zeros(0), *column]) for column in (lat, lon, confidence))
-        return cls(*arrays, labels)
+        many = len(labels) > SINGLE_POINTS
+        return cls(*arrays, labels, [] if many or not ordered else _trips(pa.concat_tables(ordered)))
 
     @property
     def many(self) -> bool:
         """Too many to draw singly."""
         return len(self.lat) > SINGLE_POINTS
+
+
+def _trips(rows: pa.Table) -> list[tuple[list[float], list[float]]]:
+    rows = rows.filter(pc.or_(rows["because"].is_valid(), pc.equal(rows["status"], "kept")))
+    used, chain, minutes = by_time(rows)
+    order = np.lexsort((minutes, chain))
+    lat, lon = (rows[name].to_numpy()[used][order] for name in ("lat", "lon"))
+    new = (np.diff(chain[order]) != 0) | (np.diff(minutes[order]) > TRIP_DAYS * 1440) | (np.abs(np.diff(lon)) > 180)
+    pieces = np.split(np.arange(len(order)), np.flatnonzero(new) + 1)
+    return [(lon[piece].tolist(), lat[piece].tolist()) for piece in pieces if len(piece) > 1]
 
 
 def _prices(record: dict) -> Prices:
@@ -132,12 +151,15 @@ def _label(row: dict) -> dict:
     return _where(row) | {
         "name": row["uri"].rsplit("/", 1)[-1],
         "sure": "own GPS" if kept else f"confidence {row['confidence']:.2f}, radius {row['radius_km']:,.0f} km",
+        "because": row["because"] or "",
     }
 
 
 def _map(points: _Points) -> figure:
     plot = world_map()
     mapper = LinearColorMapper(PALETTE, low=0, high=1, nan_color=KEPT_COLOUR)
+    if points.trips:
+        plot.multi_line(*map(list, zip(*points.trips, strict=True)), color="#5b6770", alpha=0.45, line_width=1.2)
     levels = [_cells(points, CELL_DEGREES), _finest(points)] if points.many else [_singles(points)]
     dots = [
         plot.scatter(
@@ -156,7 +178,7 @@ def _map(points: _Points) -> figure:
     if points.many:
         with_finer(plot, *dots, NEAR_DEGREES)
     tips = [("photos", "@count"), ("mean confidence", "@confidence{0.00}")] if points.many else None
-    tips = tips or "<b>@name</b><br>@where<br>@sure<br>@coordinates"
+    tips = tips or "<b>@name</b><br>@where<br>@sure<br>@coordinates<br>@because"
     plot.add_tools(HoverTool(renderers=dots, tooltips=tips))
     plot.add_layout(ColorBar(color_mapper=mapper, title="confidence", height=14, width=220), "below")
     return plot
@@ -177,7 +199,7 @@ def _singles(points: _Points) -> dict:
         "confidence": np.array(sure),
         "size": (9 if len(points.lat) < 2_000 else 6) + 4 * np.log10([len(numbers) for numbers in here]),
         "name": [f"{name}{rest}" for name, rest in zip(names, more, strict=True)],
-    } | {key: [one[0][key] for one in labels] for key in ("where", "sure", "coordinates")}
+    } | {key: [one[0][key] for one in labels] for key in ("where", "sure", "coordinates", "because")}
 
 
 def _cells(points: _Points, degrees: float) -> dict:

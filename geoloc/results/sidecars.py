@@ -104,13 +104,13 @@ def _digest(data: bytes) -> bytes:
 def sidecar(row: dict) -> bytes:
     """An XMP packet with position, error radius and place, no more precise than the radius, and marked as an estimate."""
     lat, lon = rounded(row["lat"], row["lon"], row["radius_km"])
-    place = place_within(row["place"], row["radius_km"])
+    place, estimate = place_within(row["place"], row["radius_km"]), estimate_text(lat, lon, row["method"])
     properties = {
         "exif:GPSLatitude": _degrees_minutes(lat, "NS"),
         "exif:GPSLongitude": _degrees_minutes(lon, "EW"),
         "exif:GPSMapDatum": "WGS-84",
         "exif:GPSHPositioningError": f"{round(row['radius_km'] * 1000)}/1",
-        "exif:GPSProcessingMethod": f"{estimate_text(lat, lon, row['method'])}, not a measurement",
+        "exif:GPSProcessingMethod": ", ".join(filter(None, (estimate, "not a measurement", row["because"]))),
         "photoshop:City": place.get("city"),
         "photoshop:State": place.get("region"),
         "photoshop:Country": place.get("country"),

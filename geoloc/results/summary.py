@@ -23,6 +23,10 @@ ADVICE = {
 MAX_PROBLEMS = 100
 COLUMNS = ["id", "uri", "status", "lat", "lon", "true_lat", "true_lon", "place", "method", "error_kind", "error"]
 COLUMNS += ["radius_km", "gps", "gps_problem", "exif_from", "taken_from", "generation"]
+COLUMNS += ["estimate_lat", "estimate_lon", "because", "alone_lat", "alone_lon", "gps_doubt"]
+MOVED_KM = 25
+DOUBTED = 0.5
+"""A photo's own position is doubtful where it is probably wrong, by its neighbours."""
 UNTOLD = ("unreadable", "implausible")
 """States of a position that a photo carries and that was not read."""
 
@@ -42,6 +46,13 @@ class Summary:
     """Where those that were read came from: exif, xmp, or the kind of sidecar."""
     gps_problems: list[dict] = field(default_factory=list)
     """The first MAX_PROBLEMS of those that were not read: uri, gps, gps_problem."""
+    heard: int = 0
+    """Photos on which their neighbours had a say, and how many of them moved more than MOVED_KM."""
+    moved: int = 0
+    doubted: int = 0
+    """Own positions that neighbours contradict."""
+    doubts: list[dict] = field(default_factory=list)
+    """The first MAX_PROBLEMS of them: uri, lat, lon, gps_doubt."""
     times_from: Counter = field(default_factory=Counter)
     """Where times came from."""
     asked: int = 0
@@ -92,6 +103,7 @@ class Summary:
         problems = table.filter(pa.array(np.isin(np.array(table["gps"].to_pylist(), object).astype(str), UNTOLD)))
         room = MAX_PROBLEMS - len(self.gps_problems)
         self.gps_problems += problems.select(["uri", "gps", "gps_problem"]).slice(0, room).to_pylist()
+        self._add_context(table)
         lat, lon, true_lat, true_lon = (table[name].to_numpy() for name in ("lat", "lon", "true_lat", "true_lon"))
         judged = valid_coordinates(true_lat, true_lon) & (status != "kept")
         km = np.full(int(judged.sum()), np.inf)
@@ -101,6 +113,16 @@ class Summary:
         self.errors_km.append(km)
         for threshold in THRESHOLDS_KM:
             self.within[threshold] += int((km < threshold).sum())
+
+    def _add_context(self, table: pa.Table) -> None:
+        heard = table.filter(table["because"].is_valid())
+        names = ("estimate_lat", "estimate_lon", "alone_lat", "alone_lon")
+        self.heard += heard.num_rows
+        self.moved += int((geodesic_km(*(heard[name].to_numpy() for name in names)) > MOVED_KM).sum())
+        doubted = table.filter(pc.fill_null(pc.greater(table["gps_doubt"], DOUBTED), False))
+        self.doubted += doubted.num_rows
+        room = MAX_PROBLEMS - len(self.doubts)
+        self.doubts += doubted.select(["uri", "lat", "lon", "gps_doubt"]).slice(0, room).to_pylist()
 
     @property
     def rows(self) -> int:
@@ -152,6 +174,16 @@ class Summary:
                 f"{untold:,} photos carry a position that was not read ({states}); estimates are exported over it only with "
                 "--overwrite-unreadable-gps. "
                 f"For example: {examples}"
+            )
+        if self.heard:
+            lines.append(
+                f"Neighbours of the same camera had a say on {self.heard:,} photos, and moved {self.moved:,} of them more than "
+                f"{MOVED_KM} km"
+            )
+        if self.doubted:
+            names = ", ".join(one["uri"].rsplit("/", 1)[-1] for one in self.doubts[:3])
+            lines.append(
+                f"Own positions that neighbours contradict: {self.doubted:,} ({names} …); they stay as they are"
             )
         if self.asked:
             lines.append(f"Candidates of a model: {self.asked:,} photos asked about, {self.generation_text(prices)}")

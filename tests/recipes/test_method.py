@@ -57,7 +57,9 @@ def test_it_ranks_an_archive(run):
 
 
 def test_the_record_repeats_the_run(run, toy, tmp_path):
-    again = ArchiveOptions(str(toy / "archive"), str(tmp_path / "again"), RecipeOptions(recipe=str(run / "run.json")), context="off")
+    again = ArchiveOptions(
+        str(toy / "archive"), str(tmp_path / "again"), RecipeOptions(recipe=str(run / "run.json")), context="off"
+    )
     assert geotag_archive(again) == 0
     assert rows(tmp_path / "again") == rows(run)
     other = RecipeOptions(recipe=str(run / "run.json"), chooser="density")

@@ -1,0 +1,173 @@
+"""Photos of an archive locate each other, in a whole run."""
+
+import dataclasses
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from geoloc.context.archive import numbered, timed
+from geoloc.geo.distance import geodesic_km
+from geoloc.pipeline.archive import geotag_archive
+from geoloc.pipeline.job_options import ArchiveOptions
+from geoloc.recipes.options import RecipeOptions
+from geoloc.results.parts import Parts
+from geoloc.schema import JOINT, RESULT
+from geoloc.storage import Folder
+
+
+def rows_of(options: ArchiveOptions) -> pa.Table:
+    return pa.concat_tables(Parts(Folder(options.output) / "geotags").tables()).sort_by("uri")
+
+
+def stamps(options: ArchiveOptions) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in Path(options.output, "geotags").glob("*.parquet")}
+
+
+@pytest.fixture(scope="module")
+def options(toy, toy_index, tmp_path_factory, ray_cluster) -> ArchiveOptions:
+    output = tmp_path_factory.mktemp("together") / "out"
+    return ArchiveOptions(str(toy / "archive"), str(output), RecipeOptions(recipe="lite", index=str(toy_index)))
+
+
+@pytest.fixture(scope="module")
+def alone(options) -> pa.Table:
+    assert geotag_archive(dataclasses.replace(options, context="off")) == 0
+    return rows_of(options)
+
+
+@pytest.fixture(scope="module")
+def together(alone, options) -> pa.Table:
+    """Of the same run, gone on with."""
+    assert geotag_archive(options) == 0
+    return rows_of(options)
+
+
+def test_neighbours_leave_no_photo_in_another_city(alone, together, toy):
+    truth = {row["uri"]: row for row in pa.csv.read_csv(toy / "truth.csv").to_pylist()}
+    moved = [row for row in together.to_pylist() if row["because"]]
+    assert len(moved) > 20
+    true = np.array([[truth[row["uri"]][axis] for axis in ("lat", "lon")] for row in moved])
+    km = geodesic_km(*np.array([[row["lat"], row["lon"]] for row in moved]).T, *true.T)
+    km_alone = geodesic_km(*np.array([[row["alone_lat"], row["alone_lon"]] for row in moved]).T, *true.T)
+    assert np.mean(km < 200) >= np.mean(km_alone < 200)
+    assert np.mean(km < 25) > 0.9
+    assert np.mean(km <= np.array([row["radius_km"] for row in moved])) > 0.7
+
+
+def test_each_row_keeps_its_own_answer(alone, together):
+    before, after = alone.to_pylist(), together.to_pylist()
+    for one, other in zip(before, after, strict=True):
+        if other["because"]:
+            own = [one[name] for name in ("estimate_lat", "estimate_lon", "radius_km", "confidence")]
+            assert own == [other[f"alone_{name}"] for name in ("lat", "lon", "radius_km", "confidence")]
+            assert other["confidence"] == other["confidence_25km"]
+            assert other["confidence_1km"] <= other["confidence_25km"] <= other["confidence_2500km"]
+            assert other["geometry"] is not None
+        else:
+            assert {k: v for k, v in one.items() if k not in JOINT} == {
+                k: v for k, v in other.items() if k not in JOINT
+            }
+        assert one["candidates"] == other["candidates"]
+
+
+def test_what_a_camera_knew_stays_and_is_doubted_at_most(alone, together):
+    kept = together.filter(pa.compute.equal(together["status"], "kept"))
+    assert kept.num_rows > 3
+    assert kept.select(["lat", "lon"]).equals(
+        alone.filter(pa.compute.equal(alone["status"], "kept")).select(["lat", "lon"])
+    )
+    assert kept["because"].null_count == kept.num_rows
+    assert kept["gps_doubt"].null_count < kept.num_rows
+
+
+def test_it_is_told_why(together):
+    reasons = together["because"].drop_null().to_pylist()
+    assert any("known place of IMG_" in reason and "minutes" in reason for reason in reasons)
+
+
+def test_again_nothing_changes_and_off_takes_it_all_back(together, options, alone):
+    before = stamps(options)
+    assert geotag_archive(options) == 0
+    assert stamps(options) == before
+    assert geotag_archive(dataclasses.replace(options, context="off")) == 0
+    assert rows_of(options).equals(alone)
+    assert geotag_archive(options) == 0
+    assert rows_of(options).equals(together)
+
+
+def archive_rows(*rows: dict) -> pa.Table:
+    return pa.Table.from_pylist([{"id": number, "status": "located"} | row for number, row in enumerate(rows)], RESULT)
+
+
+NOON = datetime(2019, 7, 4, 12)
+
+
+def test_chains_are_cameras():
+    rows = archive_rows(
+        {"uri": "/a/1.jpg", "taken_at": NOON, "camera": "X", "camera_serial": "7"},
+        {"uri": "/b/2.jpg", "taken_at": NOON, "camera": "X", "camera_serial": "7"},
+        {"uri": "/a/3.jpg", "taken_at": NOON, "camera": "X"},
+        {"uri": "/b/4.jpg", "taken_at": NOON, "camera": "X"},
+        {"uri": "/b/5.jpg", "taken_at": NOON, "camera": "X", "owner": "Ada"},
+        {"uri": "/a/6.jpg", "taken_at": NOON},
+        {"uri": "/b/7.jpg", "taken_at": NOON},
+        {"uri": "/b/8.jpg", "taken_at": None},
+        {"uri": "/b/9.jpg", "taken_at": NOON, "status": "failed"},
+    )
+    used, collection = timed(rows, 1.0)
+    assert used.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    chains = collection.chain.tolist()
+    assert chains[0] == chains[1]
+    assert chains[2] == chains[3]
+    assert len({chains[0], chains[2], chains[4], chains[5], chains[6]}) == 5
+
+
+def test_clocks_are_utc_where_it_is_told_for_all_of_a_camera():
+    rows = archive_rows(
+        {"uri": "1", "taken_at": NOON, "camera": "X", "taken_utc_offset": 120},
+        {"uri": "2", "taken_at": NOON, "camera": "X", "taken_utc_offset": 60},
+        {"uri": "3", "taken_at": NOON, "camera": "Y", "taken_utc_offset": 120},
+        {"uri": "4", "taken_at": NOON, "camera": "Y"},
+    )
+    position = timed(rows, 1.0)[1].position
+    assert position[1] - position[0] == 60
+    assert position[3] - position[2] == 0
+
+
+@pytest.mark.parametrize(
+    "clock", [datetime(1970, 1, 1, 5), datetime(1980, 1, 1), datetime(2000, 1, 1) + timedelta(seconds=20)]
+)
+def test_clocks_that_were_never_set_tell_no_time(clock):
+    used, _ = timed(
+        archive_rows({"uri": "1", "taken_at": clock}, {"uri": "2", "taken_at": datetime(2000, 1, 1, 9)}), 1.0
+    )
+    assert used.tolist() == [1]
+
+
+def test_file_numbers_stand_for_times():
+    rows = archive_rows(
+        {"uri": "s3://b/trip/DSC_0412.JPG"},
+        {"uri": "s3://b/trip/DSC_0410.JPG"},
+        {"uri": "s3://b/other/DSC_0410.JPG"},
+        {"uri": "s3://b/trip/81017e90.jpg"},
+        {"uri": "s3://b/trip/IMG_0411.jpg", "taken_at": NOON},
+    )
+    used, collection = numbered(rows, 1.0)
+    assert used.tolist() == [0, 1, 2]
+    assert collection.position.tolist() == [412, 410, 410]
+    assert collection.chain[0] == collection.chain[1] != collection.chain[2]
+
+
+def test_candidates_weigh_as_in_the_rows():
+    lists = [{"lat": 1.0, "lon": 2.0, "score": 0.9}, {"lat": 3.0, "lon": 4.0, "score": 0.4}, {"lat": 5.0, "lon": 6.0}]
+    kept = {"status": "kept", "lat": 7.0, "lon": 8.0}
+    rows = archive_rows({"uri": "1", "taken_at": NOON, "candidates": lists}, {"uri": "2", "taken_at": NOON, **kept})
+    _, collection = timed(rows, 2.0)
+    weight = np.exp(2 * 0.9) / (np.exp(2 * 0.9) + np.exp(2 * 0.4))
+    np.testing.assert_allclose(collection.shares, [[weight, 1 - weight, 0], [0, 0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(collection.candidates[0], [[1, 2], [3, 4], [np.nan, np.nan]])
+    np.testing.assert_allclose(collection.known, [[np.nan, np.nan], [7, 8]])
