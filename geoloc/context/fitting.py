@@ -13,9 +13,10 @@ import numpy as np
 
 from geoloc.context.chains import Evidence
 from geoloc.context.emission import PRIOR_PHOTOS, Emission
-from geoloc.context.kernels import chords2, mass_within
-from geoloc.context.together import Model, locate_together
+from geoloc.context.kernels import chords2, kernel_densities, mass_within
+from geoloc.context.together import Model, locate_together, positions
 from geoloc.context.transition import Transition
+from geoloc.geo.distance import EARTH_RADIUS_KM
 
 NEAR_KM = 25
 SHARED_ERRORS = 0.12
@@ -24,6 +25,8 @@ CONNECTED = 0.3
 """p, from which on a pair is counted."""
 PAIRS = 20_000
 """That are looked at: the first ones."""
+FIX_PAIRS = 50
+"""That say more than estimates do."""
 SAMPLE = 4000
 """Photos that gaps are compared by: the first ones."""
 OFFSETS = np.arange(-3, 10)
@@ -34,24 +37,45 @@ share errors, which look like photos of one place."""
 
 
 def fitted(evidence: Evidence, model: Model, unit_known: bool) -> Model:
-    """The model for these photos. ``unit_known``: gaps are minutes, and are not compared."""
-    if not unit_known:
-        model = replace(model, transition=_placed(evidence, model))
+    """The model for these photos. ``unit_known``: gaps are what the model takes them for, unless many fixes say otherwise."""
+    offset = _by_fixes(evidence, model.transition)
+    if offset is None and not unit_known:
+        offset = _by_estimates(evidence, model)
+    model = replace(model, transition=model.transition.moved(offset or 0.0))
     share = near_share(evidence, model.transition, model.emission)
     return replace(model, emission=model.emission.with_near(share))
 
 
-def _placed(evidence: Evidence, model: Model) -> Transition:
-    """With the offset by which what is seen is likeliest."""
-    if np.isnan(evidence.log_gap).all():
-        return model.transition
-    chains = evidence.chain[np.minimum(SAMPLE, len(evidence) - 1)]
-    sample = evidence.part(
-        slice(0, max(int(np.searchsorted(evidence.chain, chains, "left")), min(SAMPLE, len(evidence))))
-    )
-    tried = [model.transition.moved(float(decades)) for decades in OFFSETS]
-    likelihoods = [locate_together(sample, replace(model, transition=one)).likelihood for one in tried]
-    return tried[int(np.argmax(likelihoods))].moved(SHARED_DECADES)
+def _by_fixes(evidence: Evidence, transition: Transition) -> float | None:
+    """The offset, in decades, by which the ways between fixes that follow each other are likeliest; None for fewer than
+    FIX_PAIRS."""
+    fixes = np.flatnonzero(evidence.fixed)[: 10 * PAIRS]
+    gap = np.diff(positions(evidence)[fixes])
+    pairs = np.flatnonzero((evidence.chain[fixes][1:] == evidence.chain[fixes][:-1]) & (gap > 0))
+    if len(pairs) < FIX_PAIRS:
+        return None
+    ways = evidence.fixes[fixes[pairs + 1]] - evidence.fixes[fixes[pairs]]
+    densities = kernel_densities((ways**2).sum(-1) * EARTH_RADIUS_KM**2)
+    logs = np.log10(gap[pairs])
+    tried = np.arange(OFFSETS[0], OFFSETS[-1], 0.25)
+    likelihoods = [np.log((transition.weights(logs + one) * densities).sum(-1)).sum() for one in tried]
+    return float(tried[int(np.argmax(likelihoods))])
+
+
+def _by_estimates(evidence: Evidence, model: Model) -> float:
+    """The offset by which chains of estimates are likeliest, if nothing is known of any place."""
+    sample = evidence.part(slice(0, SAMPLE))
+    if (sample.shares > 0).any(1).sum() > sample.fixed.sum():
+        sample = replace(sample, fixes=np.zeros_like(sample.fixes))
+    if np.isnan(sample.log_gap).all():
+        return 0.0
+    tried = [replace(model, transition=model.transition.moved(float(decades))) for decades in OFFSETS]
+    likelihoods = np.array([locate_together(sample, one).likelihood for one in tried])
+    best = int(np.clip(likelihoods.argmax(), 1, len(OFFSETS) - 2))
+    before, here, after = likelihoods[best - 1 : best + 2]
+    bend = before - 2 * here + after
+    between = float(np.clip((before - after) / (2 * bend), -1, 1)) if bend < 0 else 0.0  # the vertex of a parabola
+    return float(OFFSETS[best]) + between + SHARED_DECADES
 
 
 def near_share(evidence: Evidence, transition: Transition, prior: Emission) -> float:

@@ -24,8 +24,8 @@ class Model:
     emission: Emission
     blur_km: tuple[float, float] = (0.06, 2.0)
     """How far a fix, and a candidate, may lie from the place that it stands for."""
-    volume_power: float = 0.8
-    ground_gap: float = 8.5
+    volume_power: float = 0.83
+    ground_gap: float = 9.0
     """log10, with the offset, of the gap whose moves are the shape of the ground round a fix (States.volumes)."""
     smallest_gap: float = 1.0
     unknown_gap: float = 1e9
@@ -121,11 +121,16 @@ def _emission(evidence: Evidence, states: States, model: Model) -> np.ndarray:
 def _by_itself(evidence: Evidence, states: States, best: np.ndarray, model: Model) -> np.ndarray:
     photos = np.arange(len(best))
     source, kind = states.source[photos, best], states.kind[photos, best]
-    position = np.cumsum(10 ** np.nan_to_num(evidence.log_gap, nan=-np.inf))
+    position = positions(evidence)
     gap = np.log10(np.maximum(np.abs(position - position[source]), model.smallest_gap))
     shares = mass_within(np.array(RADII_KM)).T
     moves = np.where(source[:, None] == photos[:, None], 1, model.transition.weights(gap) @ shares)
     return moves * np.where(kind[:, None] == FIX, 1, np.array(model.emission.weights) @ shares)
+
+
+def positions(evidence: Evidence) -> np.ndarray:
+    """(n,) in the order of a chain, from an arbitrary beginning: the sum of the gaps."""
+    return np.cumsum(10 ** np.nan_to_num(evidence.log_gap, nan=-np.inf))
 
 
 def _answers(
