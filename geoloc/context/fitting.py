@@ -14,7 +14,7 @@ import numpy as np
 from geoloc.context.chains import Evidence
 from geoloc.context.emission import PRIOR_PHOTOS, Emission
 from geoloc.context.kernels import chords2, kernel_densities, mass_within
-from geoloc.context.together import Model, locate_together, positions
+from geoloc.context.together import Model, locate_together
 from geoloc.context.transition import Transition
 from geoloc.geo.distance import EARTH_RADIUS_KM
 
@@ -25,15 +25,16 @@ CONNECTED = 0.3
 """p, from which on a pair is counted."""
 PAIRS = 20_000
 """That are looked at: the first ones."""
-FIX_PAIRS = 50
+FIX_PAIRS = 200
 """That say more than estimates do."""
 SAMPLE = 4000
 """Photos that gaps are compared by: the first ones."""
 OFFSETS = np.arange(-3, 10)
 """Decades tried."""
-SHARED_DECADES = 1.5
-"""By so many the likeliest offset is too low, on public sequences in the order of their numbers and of their ranks alike: neighbours
-share errors, which look like photos of one place."""
+SHARED_DECADES, MOVING_DECADES = 1.0, -1.0
+"""From the likeliest offset, by estimates and by fixes, to the one that serves best, on public sequences in the order of their
+numbers and of their ranks alike. Neighbours share errors, which look like photos of one place; and who returns to
+where he was is nearer than chains believe."""
 
 
 def fitted(evidence: Evidence, model: Model, unit_known: bool) -> Model:
@@ -47,19 +48,17 @@ def fitted(evidence: Evidence, model: Model, unit_known: bool) -> Model:
 
 
 def _by_fixes(evidence: Evidence, transition: Transition) -> float | None:
-    """The offset, in decades, by which the ways between fixes that follow each other are likeliest; None for fewer than
+    """The offset, in decades, by which the ways between neighbours that are both fixed are likeliest; None for fewer than
     FIX_PAIRS."""
-    fixes = np.flatnonzero(evidence.fixed)[: 10 * PAIRS]
-    gap = np.diff(positions(evidence)[fixes])
-    pairs = np.flatnonzero((evidence.chain[fixes][1:] == evidence.chain[fixes][:-1]) & (gap > 0))
+    pairs = np.flatnonzero(~np.isnan(evidence.log_gap))
+    pairs = pairs[evidence.fixed[pairs] & evidence.fixed[pairs - 1]][:PAIRS]
     if len(pairs) < FIX_PAIRS:
         return None
-    ways = evidence.fixes[fixes[pairs + 1]] - evidence.fixes[fixes[pairs]]
-    densities = kernel_densities((ways**2).sum(-1) * EARTH_RADIUS_KM**2)
-    logs = np.log10(gap[pairs])
-    tried = np.arange(OFFSETS[0], OFFSETS[-1], 0.25)
-    likelihoods = [np.log((transition.weights(logs + one) * densities).sum(-1)).sum() for one in tried]
-    return float(tried[int(np.argmax(likelihoods))])
+    ways = ((evidence.fixes[pairs] - evidence.fixes[pairs - 1]) ** 2).sum(-1) * EARTH_RADIUS_KM**2
+    densities, tried = kernel_densities(ways), np.arange(OFFSETS[0], OFFSETS[-1], 0.25)
+    weights = (transition.weights(evidence.log_gap[pairs] + one) for one in tried)
+    likelihoods = [np.log((weight * densities).sum(-1)).sum() for weight in weights]
+    return float(tried[int(np.argmax(likelihoods))]) + MOVING_DECADES
 
 
 def _by_estimates(evidence: Evidence, model: Model) -> float:

@@ -121,7 +121,8 @@ def _candidates(table: pa.Table, where: str) -> tuple[np.ndarray, np.ndarray]:
             read = [(*own[row], np.nan)]
         if all(one[2] == one[2] for one in read):
             read.sort(key=lambda one: -one[2])
-        out[row, : len(read[:CANDIDATES])] = read[:CANDIDATES]
+        for place, one in enumerate(read[:CANDIDATES]):
+            out[row, place] = one
     most = max(1, int((~np.isnan(out[..., 0])).sum(1).max()))
     return out[:, :most, :2].copy(), out[:, :most, 2]
 

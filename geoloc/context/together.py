@@ -30,7 +30,7 @@ class Model:
     smallest_gap: float = 1.0
     unknown_gap: float = 1e9
     """Between photos of a chain of which one has no place in its order."""
-    worth: tuple[float, ...] = (0.5, 1, 1, 1, 1)
+    worth: tuple[float, ...] = (1, 1, 1, 1, 1)
     """Of an answer within 1, 25, 200, 750 and 2500 km: the answer is the place that is worth most on average."""
 
 
@@ -121,16 +121,11 @@ def _emission(evidence: Evidence, states: States, model: Model) -> np.ndarray:
 def _by_itself(evidence: Evidence, states: States, best: np.ndarray, model: Model) -> np.ndarray:
     photos = np.arange(len(best))
     source, kind = states.source[photos, best], states.kind[photos, best]
-    position = positions(evidence)
+    position = np.cumsum(10 ** np.nan_to_num(evidence.log_gap, nan=-np.inf))
     gap = np.log10(np.maximum(np.abs(position - position[source]), model.smallest_gap))
     shares = mass_within(np.array(RADII_KM)).T
     moves = np.where(source[:, None] == photos[:, None], 1, model.transition.weights(gap) @ shares)
     return moves * np.where(kind[:, None] == FIX, 1, np.array(model.emission.weights) @ shares)
-
-
-def positions(evidence: Evidence) -> np.ndarray:
-    """(n,) in the order of a chain, from an arbitrary beginning: the sum of the gaps."""
-    return np.cumsum(10 ** np.nan_to_num(evidence.log_gap, nan=-np.inf))
 
 
 def _answers(
