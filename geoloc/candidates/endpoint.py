@@ -1,6 +1,7 @@
 """Replies over HTTP, from any server that speaks OpenAI's protocol (chat completions with pictures)."""
 
 import asyncio
+import atexit
 import base64
 import queue
 import threading
@@ -24,6 +25,8 @@ FAILURES = 50
 """Requests in a row that fail, with all their retries, before it makes no sense to go on."""
 LONGEST = 16 << 20
 """Bytes of an answer."""
+_RETRY = "x-stainless-retry-count"
+"""Header of a request: how often the client has sent it before."""
 
 
 class Endpoint:
@@ -44,15 +47,16 @@ class Endpoint:
         self._client, self._places, self._pace = asyncio.run_coroutine_threadsafe(
             self._open(retries), self._loop
         ).result()
+        atexit.register(lambda: asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(5))
 
     async def _open(self, retries: int) -> tuple:
         options, most = self._options, self._options.concurrency
-        limits = httpx2.Limits(max_connections=most, max_keepalive_connections=most)
-        http = httpx2.AsyncClient(
-            transport=_Limited(limits=limits),
+        http = openai.DefaultAioHttpClient(  # which takes half of the other client's time
+            limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
             timeout=httpx2.Timeout(options.timeout_s, connect=15),
-            follow_redirects=False,
-        )  # photos go to the endpoint that was named and nowhere else
+            follow_redirects=False,  # photos go to the endpoint that was named and nowhere else
+            event_hooks={"response": [_bound]},
+        )
         client = openai.AsyncOpenAI(
             base_url=options.endpoint,
             api_key=self._key or "none",
@@ -118,11 +122,14 @@ class Endpoint:
                     if self._stopped:
                         raise self._stopped
                     limit = self._limit
-                    raw = await self._client.chat.completions.with_raw_response.create(
-                        messages=messages, n=samples, **self._common, **limit
+                    # chat.completions.create looks through every message for files: as long as all the rest takes
+                    response = await self._client.post(
+                        "/chat/completions",
+                        cast_to=httpx2.Response,
+                        body={"messages": messages, "n": samples, **self._common, **limit},
                     )
-                requests += 1 + raw.retries_taken
-                answer = _read(raw.http_response.json())
+                requests += 1 + int(response.request.headers.get(_RETRY, 0))
+                answer = _read(response.json())
             except openai.APIStatusError as error:
                 if "max_tokens" in limit and "max_completion_tokens" in str(error.message):
                     self._limit = {"max_completion_tokens": limit["max_tokens"]}
@@ -210,13 +217,9 @@ def _read(body: object) -> tuple[list[str], tuple[int, int]]:
     return texts, tuple(n if isinstance(n, int) and not isinstance(n, bool) and n >= 0 else 0 for n in tokens)
 
 
-class _Limited(httpx2.AsyncHTTPTransport):
-    """Whose answers end at LONGEST bytes."""
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        response = await super().handle_async_request(request)
-        response.stream = _LimitedStream(response.stream)
-        return response
+async def _bound(response: httpx2.Response) -> None:
+    """Its answer ends at LONGEST bytes."""
+    response.stream = _LimitedStream(response.stream)
 
 
 class _LimitedStream(httpx2.AsyncByteStream):
