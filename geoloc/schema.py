@@ -134,8 +134,8 @@ RESULT = pa.schema(
             dict.fromkeys(("xmin", "ymin", "xmax", "ymax"), pa.float64())
         ),  # of it, for readers to skip by
         "radius_km": pa.float32(),
-        "confidence": pa.float32(),  # confidence_25km, or, uncalibrated, the candidates' weight within 25 km
-        **dict.fromkeys(CONFIDENCES.values(), pa.float32()),  # null if uncalibrated
+        "confidence": pa.float32(),  # confidence_25km, or, uncalibrated and alone, the candidates' weight within 25 km
+        **dict.fromkeys(CONFIDENCES.values(), pa.float32()),  # null if uncalibrated and alone
         "estimate_lat": pa.float64(),  # what the models say, also where that is too uncertain for an answer
         "estimate_lon": pa.float64(),
         "method": pa.string(),  # exif, the chooser, or the ranker, or the chooser and why not the ranker

@@ -6,21 +6,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from geoloc.context.chains import CANDIDATES
-from geoloc.context.collection import Collection
+from geoloc.context.chains import CANDIDATES, in_one_clock
+from geoloc.context.collection import Collection, favouring_first
+from geoloc.context.transition import AIRLINER_KM_PER_MINUTE, SLACK_KM
+from geoloc.geo.distance import haversine_km
 from geoloc.ranking.candidates import padded
 
 ORDER = ["uri", "status", "taken_at", "taken_utc_offset", "camera", "camera_serial", "owner"]
 COLUMNS = ["id", "lat", "lon", "candidates", *ORDER]
 """Of RESULT, that are looked at."""
 
+WAYS = 5
+"""That a chain is judged by."""
 _MINUTE, _DAY = 60_000, 86_400_000
 """Milliseconds."""
 _CLOCK_STARTS = (0, 3652)
 """1970 and 1980, which clocks count from, in days since 1970."""
 _RESET = 946_684_800_000 // _MINUTE
 """2000-01-01 00:00, which cameras begin again at."""
-_DCF_NAME = re.compile(r"([A-Z_][A-Z0-9_]{3})(\d{4})(?=\.[^.]+$)")
+_DCF_NAME = re.compile(r"([A-Z_][A-Z0-9_]{3})(\d{4})\.[^.]+")
 """Design rule for Camera File system: four characters and a number."""
 
 
@@ -34,36 +38,42 @@ def timed(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
 def by_time(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The rows of ORDER that have a time, and the chain and the minute of each, all (m,).
 
-    A chain is all photos of one serial number, or else of one make, model and owner, or else of one folder. Their clock
-    is UTC where it is told for all of them, else local.
+    A chain is all photos of one serial number, or of one owner's model, or else of one model in one folder: another
+    folder's may be somebody else's. Their clock is UTC where it is told for all of them, else local.
     """
-    milliseconds = rows["taken_at"].cast(pa.int64()).fill_null(-1).to_numpy()
-    unset = np.isin(milliseconds // _DAY, _CLOCK_STARTS) | (milliseconds // _MINUTE == _RESET)
-    used = np.flatnonzero(_looked_at(rows) & rows["taken_at"].is_valid().to_numpy() & ~unset)
+    used = np.flatnonzero(_looked_at(rows) & _has_time(rows))
     if not len(used):
         return used, np.zeros(0, np.int64), np.zeros(0)
     rows = rows.take(pa.array(used))
     camera, owner, serial = (rows[name].fill_null("") for name in ("camera", "owner", "camera_serial"))
-    folder = pc.binary_join_element_wise("folder", pc.replace_substring_regex(rows["uri"], "[^/]*$", ""), "|")
-    model = pc.binary_join_element_wise("model", camera, owner, "|")
-    body = pc.binary_join_element_wise("body", camera, serial, "|")
-    is_told = pc.or_(rows["camera"].is_valid(), rows["owner"].is_valid())
-    chain = _codes(pc.if_else(rows["camera_serial"].is_valid(), body, pc.if_else(is_told, model, folder)))
-    offset = rows["taken_utc_offset"].cast(pa.float64()).to_numpy()
-    in_utc = np.bincount(chain, ~np.isnan(offset)) == np.bincount(chain)
-    return used, chain, milliseconds[used] / _MINUTE - np.where(in_utc[chain], np.nan_to_num(offset), 0)
+    folder = pc.replace_substring_regex(rows["uri"], "[^/]*$", "")
+    body, owned, other = (
+        pc.binary_join_element_wise(kind, camera, who, "|")
+        for kind, who in (("body", serial), ("owner", owner), ("folder", folder))
+    )
+    chain = _codes(
+        pc.if_else(rows["camera_serial"].is_valid(), body, pc.if_else(rows["owner"].is_valid(), owned, other))
+    )
+    minutes = rows["taken_at"].cast(pa.int64()).to_numpy() / _MINUTE
+    return used, chain, in_one_clock(chain, minutes, rows["taken_utc_offset"].cast(pa.float64()).to_numpy())
 
 
 def numbered(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
     """Likewise of photos without time that are called as cameras call their files: DSC_0412.JPG. A chain is a folder."""
     names = rows["uri"].to_pylist()
-    found = [_DCF_NAME.search(name.rsplit("/", 1)[-1]) for name in names]
+    found = [_DCF_NAME.fullmatch(name.rsplit("/", 1)[-1]) for name in names]
     is_numbered = np.array([match is not None for match in found], bool)
-    used = np.flatnonzero(_looked_at(rows) & is_numbered & rows["taken_at"].is_null().to_numpy())
+    used = np.flatnonzero(_looked_at(rows) & is_numbered & ~_has_time(rows))
     rows = rows.take(pa.array(used))
     series = [f"{names[row].rpartition('/')[0]}/{found[row][1]}" for row in used]
     number = np.array([float(found[row][2]) for row in used])
     return used, _collection(rows, _codes(pa.chunked_array([pa.array(series, pa.string())])), number, False, scale)
+
+
+def _has_time(rows: pa.Table) -> np.ndarray:
+    """(n,) and not what a clock shows that was never set (geoloc.photos.times.capture_time)."""
+    milliseconds = rows["taken_at"].cast(pa.int64()).fill_null(0).to_numpy()
+    return ~(np.isin(milliseconds // _DAY, _CLOCK_STARTS) | (milliseconds // _MINUTE == _RESET))
 
 
 def _looked_at(rows: pa.Table) -> np.ndarray:
@@ -86,6 +96,25 @@ def _collection(rows: pa.Table, chain: np.ndarray, position: np.ndarray, is_time
     some = np.isfinite(scores).any(1)
     shares = np.zeros(scores.shape)
     shares[some] = np.exp(scores[some] - scores[some].max(1, keepdims=True, initial=-np.inf))
-    shares[some] /= shares[some].sum(1, keepdims=True)
-    candidates[shares == 0] = np.nan
-    return Collection(chain, position, is_timed, np.where(kept[:, None], place, np.nan), candidates, shares)
+    shares = favouring_first(shares / np.maximum(shares.sum(1, keepdims=True), 1e-12))
+    candidates[~np.isfinite(scores)] = np.nan
+    known = np.where(kept[:, None], place, np.nan)
+    if is_timed:
+        several = of_several_people(chain, position, known)
+        chain = np.where(several, chain.max(initial=0) + 1 + np.arange(len(chain)), chain)
+    return Collection(chain, position, is_timed, known, candidates, shares)
+
+
+def of_several_people(chain: np.ndarray, minutes: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(n,) whether a photo's chain cannot be one person's: of its photos' own positions that follow each other within a day, at
+    least WAYS, one in five is further from the one before than an airliner flies."""
+    fixes = np.flatnonzero(~np.isnan(known[:, 0]))
+    fixes = fixes[np.lexsort((minutes[fixes], chain[fixes]))]
+    gap = np.diff(minutes[fixes])
+    close = (np.diff(chain[fixes]) == 0) & (gap <= 1440)
+    before, after = known[fixes][:-1][close], known[fixes][1:][close]
+    impossible = haversine_km(*before.T, *after.T) > SLACK_KM + AIRLINER_KM_PER_MINUTE * gap[close]
+    of = chain[fixes][1:][close]
+    size = int(chain.max(initial=0)) + 1
+    ways, wrong = np.bincount(of, minlength=size), np.bincount(of, impossible, minlength=size)
+    return ((ways >= WAYS) & (wrong > np.maximum(2, 0.2 * ways)))[chain]  # one wrong position makes two such ways

@@ -34,7 +34,7 @@ class Evidence:
         return len(self.chain)
 
     def part(self, rows: slice | np.ndarray) -> "Evidence":
-        """Of whole chains."""
+        """Of photos that follow each other."""
         return Evidence(*(value[rows] for value in vars(self).values()))
 
 
@@ -59,6 +59,17 @@ class Order:
         new = np.diff(groups, prepend=groups[:1] - 1) != 0
         log_gap[new] = np.nan
         return cls(rows, np.cumsum(new) - 1, log_gap)
+
+
+def in_one_clock(chain: np.ndarray, minutes: np.ndarray, utc_offset: np.ndarray) -> np.ndarray:
+    """(n,) minutes by the clock of each chain, integers (n,): UTC where the offset from it is told (not NaN) for all its photos, else
+    as the camera showed them.
+
+    >>> in_one_clock(np.array([0, 0, 1, 1]), np.zeros(4), np.array([60, 120, 60, np.nan]))
+    array([ -60., -120.,    0.,    0.])
+    """
+    told = np.bincount(chain, ~np.isnan(utc_offset) | np.isnan(minutes)) == np.bincount(chain)
+    return minutes - np.where(told[chain], np.nan_to_num(utc_offset), 0)
 
 
 def vectors_or_zeros(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from geoloc.context.archive import COLUMNS, timed
-from geoloc.context.chains import CANDIDATES
+from geoloc.context.chains import CANDIDATES, in_one_clock
 from geoloc.context.collection import Collection, shares_of
 from geoloc.errors import UsageError
 from geoloc.evaluation.table_file import TableFile
@@ -46,23 +46,31 @@ def read_collection(path: str, s3: S3Options | None = None) -> CollectionTable:
         _check(file.names, where)
         wanted = [column for column in (*_TEXT, *_COORDINATES, "sequence") if column in file.names]
         table = file.read(wanted, set(_TEXT))
-    except (OSError, pa.ArrowException, ValueError) as error:
+        if not table.num_rows:
+            raise UsageError(f"{where}: has no rows")
+        return _collection_table(table, where)
+    except UsageError:
+        raise
+    except (OSError, pa.ArrowException, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{where}: {describe(error)}") from error
-    if not table.num_rows:
-        raise UsageError(f"{where}: has no rows")
+
+
+def _collection_table(table: pa.Table, where: str) -> CollectionTable:
     notes: list[str] = []
     candidates, scores = _candidates(table, where)
-    candidates[~valid_coordinates(candidates[..., 0], candidates[..., 1])] = np.nan
     known = _pairs(table, "known_lat", "known_lon")
     impossible = ~np.isnan(known).any(1) & ~valid_coordinates(known[:, 0], known[:, 1])
     if impossible.any():
         notes.append(f"{int(impossible.sum()):,} known places are no place on the Earth, and are left out")
     known[impossible | np.isnan(known).any(1)] = np.nan
-    position, timed = _positions(table, notes)
+    chain = _chains(table, notes)
+    position, timed = _positions(table, chain, notes)
     present = ~np.isnan(candidates[..., 0])
     shares = shares_of(scores, present)
     return CollectionTable(
-        Collection(_chains(table, notes), position, timed, known, candidates, shares), table["uri"], notes
+        Collection(chain, position, timed, known, candidates, shares),
+        pc.fill_null(table["uri"].cast(pa.string()), ""),
+        notes,
     )
 
 
@@ -83,9 +91,8 @@ def read_known(path: str, s3: S3Options | None = None) -> tuple[Collection, pa.A
 
 
 def _check(names: list[str], where: str) -> None:
-    for column in ("uri",):
-        if column not in names:
-            raise UsageError(f"{where}: has no column {column!r}; it has {', '.join(names)}")
+    if "uri" not in names:
+        raise UsageError(f"{where}: has no column 'uri'; it has {', '.join(names)}")
     for one, other in (("lat", "lon"), ("known_lat", "known_lon")):
         if (one in names) != (other in names):
             raise UsageError(f"{where}: has {one if one in names else other} without {other if one in names else one}")
@@ -104,22 +111,23 @@ def _pairs(table: pa.Table, *names: str) -> np.ndarray:
 
 def _candidates(table: pa.Table, where: str) -> tuple[np.ndarray, np.ndarray]:
     """(n, c, 2) and (n, c) scores, NaN where there are none."""
-    if "candidates" not in table.column_names:
-        return _pairs(table, "lat", "lon")[:, None].copy(), np.full((table.num_rows, 1), np.nan)
     own = _pairs(table, "lat", "lon")
+    own[~valid_coordinates(*own.T)] = np.nan
+    if "candidates" not in table.column_names:
+        return own[:, None].copy(), np.full((table.num_rows, 1), np.nan)
     out = np.full((table.num_rows, CANDIDATES, 3), np.nan)
     for row, value in enumerate(table["candidates"].to_pylist()):
         try:
             listed = json.loads(value) if isinstance(value, str) else value or []
-            read = [_candidate(one) for one in listed]
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+            read = [one for one in map(_candidate, listed) if valid_coordinates(one[0], one[1])]
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise UsageError(
                 f"{where}: row {row + 1}: candidates are lists of [lat, lon, score], or of objects with lat, lon and score: "
                 f"{str(value)[:80]!r}"
             ) from error
         if not read and not np.isnan(own[row]).any():
             read = [(*own[row], np.nan)]
-        if all(one[2] == one[2] for one in read):
+        if all(np.isfinite(one[2]) for one in read):
             read.sort(key=lambda one: -one[2])
         for place, one in enumerate(read[:CANDIDATES]):
             out[row, place] = one
@@ -127,12 +135,13 @@ def _candidates(table: pa.Table, where: str) -> tuple[np.ndarray, np.ndarray]:
     return out[:, :most, :2].copy(), out[:, :most, 2]
 
 
-def _candidate(value: dict | list) -> tuple[float, float, float]:
-    if isinstance(value, dict):
-        score = value.get("score")
-        return float(value["lat"]), float(value["lon"]), np.nan if score is None else float(score)
-    lat, lon, *score = value
-    return float(lat), float(lon), float(score[0]) if score and score[0] is not None else np.nan
+def _candidate(value: object) -> tuple[float, float, float]:
+    """Latitude, longitude and score, NaN where there is none. Raises TypeError, ValueError, KeyError."""
+    parts = [value["lat"], value["lon"], value.get("score")] if isinstance(value, dict) else value
+    if not isinstance(parts, (list, tuple)) or any(isinstance(part, (str, bool)) for part in parts):
+        raise TypeError("no candidate")
+    lat, lon, score, *_ = (np.nan if part is None else float(part) for part in [*parts, None])
+    return lat, lon, score
 
 
 def _chains(table: pa.Table, notes: list[str]) -> np.ndarray:
@@ -148,11 +157,16 @@ def _chains(table: pa.Table, notes: list[str]) -> np.ndarray:
     return chain
 
 
-def _positions(table: pa.Table, notes: list[str]) -> tuple[np.ndarray, bool]:
-    """In minutes where most photos have a time, and then those of others from the numbers of their neighbours."""
+def _positions(table: pa.Table, chain: np.ndarray, notes: list[str]) -> tuple[np.ndarray, bool]:
+    """In minutes, where most photos have a time; else the numbers of the sequence."""
     n = table.num_rows
-    number = table["sequence"].cast(pa.float64()).to_numpy() if "sequence" in table.column_names else np.full(n, np.nan)
-    minutes = _minutes(table["taken_at"]) if "taken_at" in table.column_names else np.full(n, np.nan)
+    number = (
+        table["sequence"].cast(pa.float64(), safe=False).to_numpy()
+        if "sequence" in table.column_names
+        else np.full(n, np.nan)
+    )
+    number = np.where(np.isfinite(number), number, np.nan)
+    minutes = _minutes(table["taken_at"], chain) if "taken_at" in table.column_names else np.full(n, np.nan)
     timeless = np.isnan(minutes)
     if timeless.mean() < 0.5:
         if timeless.any():
@@ -167,15 +181,17 @@ def _positions(table: pa.Table, notes: list[str]) -> tuple[np.ndarray, bool]:
     return np.arange(n, dtype=float), False
 
 
-def _minutes(column: pa.ChunkedArray) -> np.ndarray:
-    """Of Parquet's timestamps, or of times as EXIF, XMP and ISO 8601 spell them; in UTC where a photo's offset is told."""
-    out = np.full(len(column), np.nan)
+def _minutes(column: pa.ChunkedArray, chain: np.ndarray) -> np.ndarray:
+    """Of Parquet's timestamps, or of times as EXIF, XMP and ISO 8601 spell them; each chain by one clock."""
+    minutes, offsets = np.full(len(column), np.nan), np.full(len(column), np.nan)
     for row, value in enumerate(column.to_pylist()):
         offset = None
         if isinstance(value, str):
             taken = read_time(value, "taken_at")
             value, offset = (taken.at, taken.utc_offset_minutes) if taken else (None, None)
+        elif isinstance(value, datetime) and value.tzinfo:
+            value, offset = value.astimezone(UTC), 0
         if isinstance(value, datetime) and capture_time(value):
-            seconds = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-            out[row] = seconds / _MINUTE - (offset or 0)
-    return out
+            minutes[row] = value.replace(tzinfo=UTC).timestamp() / _MINUTE
+            offsets[row] = np.nan if offset is None else offset
+    return in_one_clock(chain, minutes, offsets)

@@ -6,6 +6,7 @@ import pyarrow as pa
 from geoloc.context.collection import Collection, Together, alone
 from geoloc.geo.distance import haversine_km
 
+LONGEST_NAME = 100
 FAR_KM = 1.0
 """From a photo's own estimate: nearer, nothing is said of it."""
 
@@ -17,7 +18,7 @@ def reasons(collection: Collection, together: Together, uri: pa.ChunkedArray) ->
     names = uri.take(pa.array(np.maximum(together.source, 0))).to_pylist()
     gap = collection.position - collection.position[together.source]
     return [
-        _reason(row, collection.timed, together.source[row], known, name.rsplit("/", 1)[-1], gap[row], km[row])
+        _reason(row, collection.timed, together.source[row], known, _shown(name), gap[row], km[row])
         for row, name in enumerate(names)
     ]
 
@@ -29,6 +30,16 @@ def _reason(row: int, timed: bool, source: int, known: np.ndarray, name: str, ga
         return "its own known place" if known[row] else "its own estimate"
     text = f"{'known place' if known[source] else 'estimate'} of {name}{_when(gap, timed)}"
     return f"{text}; {km:,.0f} km from its own estimate" if km >= FAR_KM else text
+
+
+def _shown(uri: str | None) -> str:
+    """A file's name, as it can be shown anywhere.
+
+    >>> _shown("s3://bucket/trip/IMG_0412\x01.jpg")
+    'IMG_0412?.jpg'
+    """
+    name = (uri or "a photo").rsplit("/", 1)[-1]
+    return "".join(letter if letter.isprintable() else "?" for letter in name)[:LONGEST_NAME]
 
 
 def _when(gap: float, timed: bool) -> str:

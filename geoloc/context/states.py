@@ -17,7 +17,7 @@ import numpy as np
 from geoloc.context.chains import Evidence
 from geoloc.context.kernels import ANYWHERE, Table, chords2
 
-FIXES, PLACES = 3, 9
+FIXES, PLACES = 2, 7
 """Taken from before a photo, and from after it."""
 BLOCK = 128
 """Photos at a time whose states are compared: what that takes stays in a processor's cache."""
@@ -40,27 +40,19 @@ class States:
     @classmethod
     def of(cls, evidence: Evidence) -> "States":
         """Those of photos in the order of their chains."""
-        own = np.arange(len(evidence.chain))[:, None]
-        candidates = evidence.candidates.shape[1]
-        points = [evidence.candidates, evidence.fixes[:, None]]
-        present = [evidence.shares > 0, evidence.fixed[:, None]]
-        kinds = [np.full(candidates, CANDIDATE), [FIX]]
-        sources = [np.repeat(own, candidates, axis=1), own]
-        place = np.where(evidence.fixed[:, None], evidence.fixes, evidence.candidates[:, 0])
-        for has, most in ((evidence.fixed, FIXES), (evidence.fixed | (evidence.shares[:, 0] > 0), PLACES)):
-            near = _nearest(has, evidence.chain, most)
-            sources.append(np.maximum(near, 0))
-            points.append(place[sources[-1]])
-            present.append(near >= 0)
-            kinds.append(None)
-        source = np.concatenate(sources, axis=1)
-        own_kind = np.broadcast_to(np.concatenate(kinds[:2]), (len(own), candidates + 1))
-        kind = np.concatenate([own_kind, np.where(evidence.fixed, FIX, CANDIDATE)[source[:, candidates + 1 :]]], axis=1)
+        n, candidates = evidence.shares.shape
+        fixed, seen = evidence.fixed, evidence.shares[:, 0] > 0
+        place = np.where(fixed[:, None], evidence.fixes, evidence.candidates[:, 0]).astype(np.float32)
+        near = [_nearest(fixed, evidence.chain, FIXES), _nearest(fixed | seen, evidence.chain, PLACES)]
+        near = np.concatenate(near, axis=1).astype(np.int32)
+        others = np.maximum(near, 0)
+        own = np.broadcast_to(np.arange(n, dtype=np.int32)[:, None], (n, candidates + 1))
+        own_kind = np.broadcast_to(np.repeat([CANDIDATE, FIX], [candidates, 1]), own.shape)
         return cls(
-            np.concatenate(points, axis=1).astype(np.float32),
-            np.concatenate(present, axis=1),
-            kind.astype(np.int8),
-            source,
+            np.concatenate([evidence.candidates, evidence.fixes[:, None], place[others]], axis=1, dtype=np.float32),
+            np.concatenate([evidence.shares > 0, fixed[:, None], near >= 0], axis=1),
+            np.concatenate([own_kind, np.where(fixed, FIX, CANDIDATE)[others]], axis=1, dtype=np.int8),
+            np.concatenate([own, others], axis=1),
         )
 
     def volumes(self, shapes: Table, power: float) -> np.ndarray:

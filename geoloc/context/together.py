@@ -14,6 +14,9 @@ from geoloc.geo.distance import THRESHOLDS_KM
 
 TRUSTED = 0.98
 """Of a fix, before anything round it is known."""
+CONNECTED = 0.3
+PREFERRED = 1e-3
+"""By so much of its worth a fix is a better answer than a candidate beside it."""
 RADII_KM = (0.2, 1, 5, 25, 75, 200, 400, 750, 1500, 2500, 6000)
 """Within which the probability of an answer is told; the field's thresholds among them."""
 
@@ -30,8 +33,6 @@ class Model:
     smallest_gap: float = 1.0
     unknown_gap: float = 1e9
     """Between photos of a chain of which one has no place in its order."""
-    worth: tuple[float, ...] = (1, 1, 1, 1, 1)
-    """Of an answer within 1, 25, 200, 750 and 2500 km: the answer is the place that is worth most on average."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Joint:
     probability: np.ndarray
     """(n, s) of each state; all 0 where nothing in a photo's chain says anything."""
     heard: np.ndarray
-    """(n,) bool: another photo says something of it."""
+    """(n,) bool: another photo is so near in order that it was taken within 25 km with a probability of at least CONNECTED."""
     best: np.ndarray
     """(n,) the state that is the answer."""
     within: np.ndarray
@@ -82,9 +83,10 @@ def locate_together(evidence: Evidence, model: Model) -> Joint:
     blurs = (model.blur_km[FIX] * 2**0.5, float(np.hypot(*model.blur_km)), model.blur_km[CANDIDATE] * 2**0.5)
     probability, likelihood = posterior(states, emission, rows_of(evidence.log_gap), model.transition.table(blurs))
     probability[~some] = 0
-    heard = (states.present & (states.source != np.arange(len(evidence))[:, None])).any(1)
-    keeps_first = ~heard & evidence.shares.any(1) & ~evidence.fixed
-    best, within = _answers(states, probability, model, keeps_first)
+    others = states.present & (states.source != np.arange(len(evidence))[:, None])
+    keeps_first = ~others.any(1) & evidence.shares.any(1) & ~evidence.fixed
+    heard = _heard(evidence, states, others, model)
+    best, within = _answers(states, probability, keeps_first)
     return Joint(states, probability, heard, best, within, _by_itself(evidence, states, best, model), likelihood)
 
 
@@ -118,27 +120,41 @@ def _emission(evidence: Evidence, states: States, model: Model) -> np.ndarray:
     return out
 
 
+def _positions(evidence: Evidence) -> np.ndarray:
+    """(n,) from the beginning of each chain: the sum of the gaps."""
+    sums = np.cumsum(10 ** np.nan_to_num(evidence.log_gap, nan=-np.inf), dtype=np.longdouble)
+    begins = np.flatnonzero(np.diff(evidence.chain, prepend=evidence.chain[:1] - 1))
+    return (sums - np.repeat(sums[begins], np.diff(np.append(begins, len(sums))))).astype(np.float64)
+
+
+def _heard(evidence: Evidence, states: States, others: np.ndarray, model: Model) -> np.ndarray:
+    position = _positions(evidence)
+    gap = np.where(others, np.abs(position[states.source] - position[:, None]), np.inf).min(1)
+    near = model.transition.weights(np.log10(np.clip(gap, model.smallest_gap, 1e15))) @ mass_within(np.array(25.0))
+    return others.any(1) & (near >= CONNECTED)
+
+
 def _by_itself(evidence: Evidence, states: States, best: np.ndarray, model: Model) -> np.ndarray:
     photos = np.arange(len(best))
     source, kind = states.source[photos, best], states.kind[photos, best]
-    position = np.cumsum(10 ** np.nan_to_num(evidence.log_gap, nan=-np.inf))
+    position = _positions(evidence)
     gap = np.log10(np.maximum(np.abs(position - position[source]), model.smallest_gap))
     shares = mass_within(np.array(RADII_KM)).T
     moves = np.where(source[:, None] == photos[:, None], 1, model.transition.weights(gap) @ shares)
     return moves * np.where(kind[:, None] == FIX, 1, np.array(model.emission.weights) @ shares)
 
 
-def _answers(
-    states: States, probability: np.ndarray, model: Model, keeps_first: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The state that is worth most on average, and the probability within RADII_KM of it."""
+def _answers(states: States, probability: np.ndarray, keeps_first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The state that is worth most on average, an answer x km off being worth Σ_t 2^(-x/t) over the field's thresholds t, and the
+    probability within RADII_KM of it."""
     km = np.array(THRESHOLDS_KM, dtype=float)
-    worth = Table.of(lambda squared: (np.array(model.worth)[:, None] * 2 ** -(np.sqrt(squared) / km[:, None])).sum(0))
+    worth = Table.of(lambda squared: (2 ** -(np.sqrt(squared) / km[:, None])).sum(0))
     best, within = np.empty(len(probability), np.int64), np.empty((len(probability), len(RADII_KM)), np.float32)
     for start in range(0, len(probability), BLOCK):
         part = slice(start, start + BLOCK)
         squared = chords2(states.points[part], states.points[part])
         value = np.einsum("nst,nt->ns", worth.values[Table.steps(squared)], probability[part])
+        value *= np.where(states.kind[part] == FIX, 1 + PREFERRED, 1)
         best[part] = np.where(keeps_first[part], 0, np.where(states.present[part], value, -1).argmax(1))
         to_best = squared[np.arange(len(squared)), best[part]]
         inside = to_best[:, :, None] <= np.array(RADII_KM, np.float32) ** 2

@@ -67,7 +67,8 @@ class Carried:
         times = (block.taken for block in [*blocks, *takeouts])
         taken = first_time(times) or time_of_name(name)
         serial, owner = (
-            next(filter(None, (getattr(block, name) for block in blocks)), None) for name in ("camera_serial", "owner")
+            next(filter(None, (getattr(block, field) for block in blocks)), None)
+            for field in ("camera_serial", "owner")
         )
         return Metadata(agreed(positions), taken, self._exif.camera if self._exif else None, serial, owner)
 

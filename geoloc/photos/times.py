@@ -13,7 +13,9 @@ _OFFSET = re.compile(r"(Z)|([-+])(\d{1,2}):?(\d{2})$")
 _IN_NAMES = re.compile(
     r"(?<!\d)((?:19|20)\d{2})([-_.]?)(\d{2})\2(\d{2})[-_. T]+(?:at[-_. ])?(\d{2})[-_.:h]?(\d{2})[-_.:m]?(\d{2})(\d{3})?(?!\d)"
 )
-_SAME_MOMENT = 3
+_QUARTERS = (345, 525, 765, 825)
+"""Nepal, Eucla, Chatham in winter and in summer."""
+_SAME_MOMENT = 1.5
 """Minutes that a camera's clock may be wrong, or a fix old."""
 _UTC_NAMES = ("PXL_",)
 """Beginnings of names (Google Pixel's) whose time is UTC."""
@@ -30,7 +32,7 @@ class Taken:
 
 
 def offset_between(local: datetime, utc: datetime | None) -> int | None:
-    """Minutes that a clock is ahead of UTC, in quarters of an hour, as all zones are; None where the two are not of one moment.
+    """Minutes that a clock is ahead of UTC, where that is what some zone is; None where the two are not of one moment.
 
     >>> offset_between(datetime(2019, 7, 4, 15, 30, 20), datetime(2019, 7, 4, 13, 30))
     120
@@ -39,7 +41,8 @@ def offset_between(local: datetime, utc: datetime | None) -> int | None:
         return None
     minutes = (local - utc).total_seconds() / 60
     offset = 15 * round(minutes / 15)
-    return offset if abs(minutes - offset) <= _SAME_MOMENT and -12 * 60 <= offset <= 14 * 60 else None
+    is_zone = -12 * 60 <= offset <= 14 * 60 and (offset % 30 == 0 or offset in _QUARTERS)
+    return offset if is_zone and abs(minutes - offset) <= _SAME_MOMENT else None
 
 
 def first_time(readings: Iterable[Taken | None]) -> Taken | None:

@@ -26,9 +26,10 @@ VERSION = 1
 
 def locate_each_other(run: Run, confidence: Confidence, context: Context) -> None:
     """Bring the joint answers up to date with the photos' own: all of them, from their candidates, whatever was there before; only
-    files in which something changes are written. What is cut off is done again by any later run."""
+    files in which something changes are written. ``run.json`` says under ``context`` how they were told, and nothing from when
+    anything in the results changes (Run.no_success): what is cut off is done again by any later run."""
     settings = {"context": context, "version": VERSION, "confidence": confidence.state()}
-    if run.record().get("context") == settings | {"results": run.contents()}:
+    if run.record().get("context") == settings:
         return
     joint = _joint(run, confidence) if context != "off" else {}
     changed = 0
@@ -40,7 +41,7 @@ def locate_each_other(run: Run, confidence: Confidence, context: Context) -> Non
             run.parts.write(name, after)
             changed += 1
     log.info("Files of results that neighbours changed: %s of %s", changed, len(run.parts.names()))
-    run.write_record(context=settings | {"results": run.contents()})
+    run.write_record(context=settings)
 
 
 def _joint(run: Run, confidence: Confidence) -> dict[str, np.ndarray]:

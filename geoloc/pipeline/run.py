@@ -78,6 +78,8 @@ class Run:
             approve, self._approve = self._approve, None
             approve()
         self.folder.delete(SUCCESS)
+        if self.record().get("context"):
+            self.write_record(context=None)
 
     def _proof(self) -> dict:
         settings = json.dumps(self.record().get("settings"), sort_keys=True, default=str)
@@ -86,10 +88,6 @@ class Run:
             "photos": self.manifest.rows,
             "settings": hashlib.blake2b(settings.encode(), digest_size=8).hexdigest(),
         }
-
-    def contents(self) -> str:
-        """Which results there are: those of photos that are located anew have other names."""
-        return hashlib.blake2b(json.dumps(self.parts.names()).encode(), digest_size=8).hexdigest()
 
     def record(self) -> dict:
         """``run.json``; empty in a new folder."""

@@ -12,7 +12,7 @@ from bokeh.models import ColorBar, ColumnDataSource, HoverTool, LinearColorMappe
 from bokeh.plotting import figure
 
 from geoloc.candidates.options import Prices
-from geoloc.context.archive import ORDER, by_time
+from geoloc.context.archive import ORDER, by_time, of_several_people
 from geoloc.errors import PhotoError
 from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import place_text, places
@@ -103,6 +103,9 @@ class _Points:
 def _trips(rows: pa.Table) -> list[tuple[list[float], list[float]]]:
     rows = rows.filter(pc.or_(rows["because"].is_valid(), pc.equal(rows["status"], "kept")))
     used, chain, minutes = by_time(rows)
+    own = np.stack([rows[name].to_numpy()[used] for name in ("lat", "lon")], axis=1)
+    own[pc.not_equal(rows["status"], "kept").to_numpy()[used]] = np.nan
+    used, chain, minutes = (values[~of_several_people(chain, minutes, own)] for values in (used, chain, minutes))
     order = np.lexsort((minutes, chain))
     lat, lon = (rows[name].to_numpy()[used][order] for name in ("lat", "lon"))
     new = (np.diff(chain[order]) != 0) | (np.diff(minutes[order]) > TRIP_DAYS * 1440) | (np.abs(np.diff(lon)) > 180)

@@ -66,7 +66,7 @@ def write_archive(folder: Path, truth: Path, planet: Planet, count: int, seed: i
         random = np.random.default_rng([seed, number])
         city = int(np.random.default_rng([seed, 0, number // STAY]).integers(len(planet.cities)))
         lat, lon = planet.place(city, random)
-        path = folder / _FOLDERS[number % len(_FOLDERS)] / f"IMG_{number:06d}{random.choice(_SUFFIXES)}"
+        path = folder / _FOLDERS[number // STAY % len(_FOLDERS)] / f"IMG_{number:06d}{random.choice(_SUFFIXES)}"
         path.parent.mkdir(parents=True, exist_ok=True)
         broken = random.uniform() < BROKEN_SHARE
         located = random.uniform() < GPS_SHARE and not broken

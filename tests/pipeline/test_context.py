@@ -111,19 +111,34 @@ def test_chains_are_cameras():
         {"uri": "/a/1.jpg", "taken_at": NOON, "camera": "X", "camera_serial": "7"},
         {"uri": "/b/2.jpg", "taken_at": NOON, "camera": "X", "camera_serial": "7"},
         {"uri": "/a/3.jpg", "taken_at": NOON, "camera": "X"},
-        {"uri": "/b/4.jpg", "taken_at": NOON, "camera": "X"},
-        {"uri": "/b/5.jpg", "taken_at": NOON, "camera": "X", "owner": "Ada"},
-        {"uri": "/a/6.jpg", "taken_at": NOON},
-        {"uri": "/b/7.jpg", "taken_at": NOON},
-        {"uri": "/b/8.jpg", "taken_at": None},
-        {"uri": "/b/9.jpg", "taken_at": NOON, "status": "failed"},
+        {"uri": "/a/4.jpg", "taken_at": NOON, "camera": "X"},
+        {"uri": "/b/5.jpg", "taken_at": NOON, "camera": "X"},
+        {"uri": "/a/6.jpg", "taken_at": NOON, "camera": "X", "owner": "Ada"},
+        {"uri": "/b/7.jpg", "taken_at": NOON, "camera": "X", "owner": "Ada"},
+        {"uri": "/a/8.jpg", "taken_at": NOON},
+        {"uri": "/b/9.jpg", "taken_at": NOON},
+        {"uri": "/b/10.jpg", "taken_at": None},
+        {"uri": "/b/11.jpg", "taken_at": NOON, "status": "failed"},
     )
     used, collection = timed(rows, 1.0)
-    assert used.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert used.tolist() == list(range(9))
     chains = collection.chain.tolist()
     assert chains[0] == chains[1]
     assert chains[2] == chains[3]
-    assert len({chains[0], chains[2], chains[4], chains[5], chains[6]}) == 5
+    assert chains[5] == chains[6]
+    assert len({chains[number] for number in (0, 2, 4, 5, 7, 8)}) == 6
+
+
+@pytest.mark.parametrize(("other", "chains"), [((48.9, 2.4), 1), ((40.7, -74.0), 20)])
+def test_photos_of_several_people_are_left_alone(other, chains):
+    """Two phones of one model, in one folder, at the same hours: in one city, or in two."""
+    rows = [
+        {"uri": f"/a/{number}.jpg", "taken_at": NOON + timedelta(minutes=9 * number), "status": "kept"}
+        | dict(zip(("lat", "lon"), other if number % 2 else (48.85, 2.35), strict=True))
+        for number in range(20)
+    ]
+    _, collection = timed(archive_rows(*rows), 1.0)
+    assert len(set(collection.chain.tolist())) == chains
 
 
 def test_clocks_are_utc_where_it_is_told_for_all_of_a_camera():
