@@ -252,3 +252,31 @@ def test_what_was_no_time_is_null(text):
 
 def test_the_time_a_file_was_changed_is_never_the_time_it_was_taken():
     assert metadata_of(times(DateTime="2015:02:01 14:42:59")).taken is None
+
+
+@pytest.mark.parametrize(
+    ("clock", "offset"),
+    [
+        ((13, 30, 0), 120),
+        ((9, 45, 20), 345),
+        ((15, 29, 50), 0),
+        ((13, 20, 0), None),
+        ((15, 15, 0), None),
+        ((0, 10, 0), None),
+    ],
+)
+def test_the_time_of_a_fix_tells_the_offset_where_it_is_of_the_same_moment(clock, offset):
+    exif = _exif(48.0, 2.0, 0)
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2019:07:04 15:30:00"
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSDateStamp], gps[ExifTags.GPS.GPSTimeStamp] = "2019:07:04", tuple(map(float, clock))
+    assert metadata_of(exif).taken.utc_offset_minutes == offset
+
+
+def test_serial_number_and_owner():
+    exif = _exif(48.0, 2.0, 0)
+    exif[ExifTags.Base.Artist] = "Ada"
+    assert (metadata_of(exif).camera_serial, metadata_of(exif).owner) == (None, "Ada")
+    more = exif.get_ifd(ExifTags.IFD.Exif)
+    more[ExifTags.Base.BodySerialNumber], more[ExifTags.Base.CameraOwnerName] = "0042\0\0", "Grace"
+    assert (metadata_of(exif).camera_serial, metadata_of(exif).owner) == ("0042", "Grace")

@@ -183,6 +183,7 @@ def test_candidates_weigh_as_in_the_rows():
     rows = archive_rows({"uri": "1", "taken_at": NOON, "candidates": lists}, {"uri": "2", "taken_at": NOON, **kept})
     _, collection = timed(rows, 2.0)
     weight = np.exp(2 * 0.9) / (np.exp(2 * 0.9) + np.exp(2 * 0.4))
-    np.testing.assert_allclose(collection.shares, [[weight, 1 - weight, 0], [0, 0, 0]], rtol=1e-6)
+    first = 0.85 + 0.15 * weight  # besides its score's share, the first has 85 %
+    np.testing.assert_allclose(collection.shares, [[first, 1 - first, 0], [0, 0, 0]], rtol=1e-6)
     np.testing.assert_allclose(collection.candidates[0], [[1, 2], [3, 4], [np.nan, np.nan]])
     np.testing.assert_allclose(collection.known, [[np.nan, np.nan], [7, 8]])

@@ -25,6 +25,7 @@ PARIS = {"country_code": "FR", "country": "France", "region": "Ile-de-France", "
 def row(number: int, **values) -> dict:
     base = {"id": number, "uri": f"/photos/é #{number}.jpg", "status": "located", "lat": 48.85837, "lon": 2.294481}
     base |= {"radius_km": 12.5, "confidence": 0.75, "method": "top1", "place": PARIS, "candidates": [], "gps": "none"}
+    base |= {"because": None}
     return base | values
 
 

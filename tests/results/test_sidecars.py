@@ -35,6 +35,9 @@ def test_a_sidecar_holds_the_estimate_as_precisely_as_it_is_known():
     assert values["GPSLongitude"] == "151,13.2000000W"
     assert values["City"] == '<O\'Brien & "sons">'
     assert values["GPSHPositioningError"] == "12500/1"
+    said = 'known place of "a<b>&.jpg", 3 minutes later'
+    again = ET.fromstring(sidecar(row(1, because=said)).split(b"?>", 1)[1].rsplit(b"<?xpacket", 1)[0])[0][0]
+    assert any(value.endswith(f", not a measurement, {said}") for value in again.attrib.values())
     assert b"City" not in sidecar(row(1, radius_km=26.0))
     assert b"City" not in sidecar(row(1, place=PARIS | {"city_km": 20.0}))
     assert b"State" not in sidecar(row(1, radius_km=201.0))
