@@ -1,7 +1,6 @@
 """A collection of photos, in any order, and the places that they give each other."""
 
 import itertools
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,8 +12,6 @@ from geoloc.context.defaults import for_minutes, for_numbers, shipped_confidence
 from geoloc.context.fitting import fitted
 from geoloc.context.kernels import chords2
 from geoloc.context.together import RADII_KM, Joint, Model, locate_together
-
-log = logging.getLogger("geoloc")
 
 AT_ONCE = 200_000
 """Photos, of whole chains, whose states are held at a time: some 600 bytes each."""

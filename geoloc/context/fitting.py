@@ -20,7 +20,7 @@ from geoloc.geo.distance import EARTH_RADIUS_KM
 
 NEAR_KM = 25
 SHARED_ERRORS = 0.12
-"""c: with it, the accuracies of seven published systems are found to 0.02."""
+"""c: with it, the accuracies of seven published systems are found to 0.05."""
 CONNECTED = 0.6
 """p, from which on a pair is counted."""
 PAIRS = 20_000

@@ -14,7 +14,8 @@ from geoloc.geo.distance import THRESHOLDS_KM
 
 TRUSTED = 0.98
 """Of a fix, before anything round it is known."""
-CONNECTED = 0.3
+SAY = 0.3
+"""A photo has a say on another where they were taken within 25 km of each other with this probability, by the gap alone."""
 PREFERRED = 1e-3
 """By so much of its worth a fix is a better answer than a candidate beside it."""
 RADII_KM = (0.2, 1, 5, 25, 75, 200, 400, 750, 1500, 2500, 6000)
@@ -43,7 +44,7 @@ class Joint:
     probability: np.ndarray
     """(n, s) of each state; all 0 where nothing in a photo's chain says anything."""
     heard: np.ndarray
-    """(n,) bool: another photo is so near in order that it was taken within 25 km with a probability of at least CONNECTED."""
+    """(n,) bool: some other photo has a SAY."""
     best: np.ndarray
     """(n,) the state that is the answer."""
     within: np.ndarray
@@ -131,7 +132,7 @@ def _heard(evidence: Evidence, states: States, others: np.ndarray, model: Model)
     position = _positions(evidence)
     gap = np.where(others, np.abs(position[states.source] - position[:, None]), np.inf).min(1)
     near = model.transition.weights(np.log10(np.clip(gap, model.smallest_gap, 1e15))) @ mass_within(np.array(25.0))
-    return others.any(1) & (near >= CONNECTED)
+    return others.any(1) & (near >= SAY)
 
 
 def _by_itself(evidence: Evidence, states: States, best: np.ndarray, model: Model) -> np.ndarray:
