@@ -88,6 +88,46 @@ def test_without_order_neighbours_still_help(positions):
     assert km(together, 2, LYON) < 0.01
 
 
+def test_agreeing_with_a_fix_makes_no_photo_less_sure():
+    fix, unknown = (
+        collection([0, 3], [PARIS, UNKNOWN], [UNKNOWN, PARIS]),
+        collection([0, 3], [PARIS, UNKNOWN], [UNKNOWN] * 2),
+    )
+    both, by_fix = locate_collection(fix), locate_collection(unknown)
+    assert both.source[1] == by_fix.source[1] == 0
+    assert both.radius_km[1] <= 1.01 * by_fix.radius_km[1]
+
+
+def test_who_is_years_away_has_no_say():
+    together = locate_collection(collection([0, 3, 2e6], [PARIS, UNKNOWN, UNKNOWN], [UNKNOWN, LYON, LYON]))
+    assert together.heard.tolist() == [True, True, False]
+
+
+def test_other_chains_change_nothing():
+    one = _random(5, 30)
+    far = Collection(
+        np.array([-1, -1]),
+        np.array([0.0, 1e17]),
+        True,
+        np.array([LYON, LYON]),
+        np.full((2, 1, 2), np.nan),
+        np.zeros((2, 1)),
+    )
+    values = (
+        value if isinstance(value, bool) else np.concatenate([getattr(far, name), value])
+        for name, value in vars(one).items()
+    )
+    alone, beside = locate_collection(one), locate_collection(Collection(*values))
+    np.testing.assert_allclose(beside.within[2:], alone.within, atol=0.02, equal_nan=True)
+
+
+def test_scores_that_are_no_numbers_are_no_scores():
+    present = np.ones((2, 2), bool)
+    shares = shares_of(np.array([[0.4, -np.inf], [0.4, 0.1]]), present)
+    assert np.isfinite(shares).all()
+    np.testing.assert_allclose(shares.sum(1), 1)
+
+
 def test_no_photos_at_all():
     nothing = Collection(np.zeros(0, int), np.zeros(0), True, np.zeros((0, 2)), np.zeros((0, 1, 2)), np.zeros((0, 1)))
     assert locate_collection(nothing).lat.shape == (0,)

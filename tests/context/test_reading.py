@@ -72,6 +72,63 @@ def test_what_is_guessed_is_told(tmp_path):
     assert any("2 known places" in note for note in impossible.notes)
 
 
+def test_candidates_that_are_no_places_are_none(tmp_path):
+    rows = 'uri,album,lat,lon,candidates\na,x,7,8,"[[91, 2, 0.9], [48, 2, 0.5]]"\nb,x,7,8,"[[NaN, NaN, 1]]"\n'
+    found = read(tmp_path, rows).collection
+    np.testing.assert_array_equal(found.candidates[:, 0], [[48, 2], [7, 8]])
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["a", None]),
+        pa.array([1, 2]),
+        pa.array(["a", "b"]).dictionary_encode(),
+        pa.array(["a", "b"], pa.string_view()),
+        pa.array(["a", "b"], pa.large_string()),
+    ],
+)
+def test_names_of_any_type(tmp_path, column):
+    pq.write_table(pa.table({"uri": column, "lat": [1.0, 2.0], "lon": [1.0, 2.0]}), tmp_path / "t.parquet")
+    assert len(read_collection(str(tmp_path / "t.parquet")).uri) == 2
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"sequence": pa.array([2**62, 2**62 + 1])},
+        {"sequence": pa.array([np.inf, 1.0])},
+        {"taken_at": pa.array([None, None], pa.null())},
+        {"taken_at": pa.array([0, 10**15], pa.timestamp("us", "Europe/Paris"))},
+        {"album": pa.array([None, "x"])},
+    ],
+)
+def test_columns_of_any_type(tmp_path, columns):
+    names = pa.array(["a", "b"])
+    pq.write_table(pa.table({"uri": names, "lat": [1.0, 2.0], "lon": [1.0, 2.0]} | columns), tmp_path / "t.parquet")
+    position = read_collection(str(tmp_path / "t.parquet")).collection.position
+    assert not np.isinf(position).any()
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"sequence": pa.array(["first", "second"])},
+        {"lat": pa.array(["north", "south"])},
+        {"album": pa.array([["x"], ["y"]])},
+        {"uri": pa.array([b"\xff", b"a"])},
+        {"candidates": pa.array(["[[" + "9" * 400 + ", 2]]", ""])},
+        {"candidates": pa.array(["[" * 100_000, ""])},
+        {"candidates": pa.array(['["12"]', ""])},
+    ],
+)
+def test_columns_that_say_nothing(tmp_path, columns):
+    table = {"uri": pa.array(["a", "b"]), "lat": [1.0, 2.0], "lon": [1.0, 2.0]} | columns
+    pq.write_table(pa.table(table), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match=r"TABLE .*t\.parquet: "):
+        read_collection(str(tmp_path / "t.parquet"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

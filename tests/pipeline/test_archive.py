@@ -334,7 +334,9 @@ def test_confidences_are_calibrated_changed_and_taken_back(planet, toy_index, tm
     """On results that are there, without locating again."""
     caplog.set_level("INFO", "geoloc")
     write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 150, seed=5)
-    first = ArchiveOptions(str(tmp_path / "truth.csv"), str(tmp_path / "a"), method(toy_index), relocate=True)
+    first = ArchiveOptions(
+        str(tmp_path / "truth.csv"), str(tmp_path / "a"), method(toy_index), relocate=True, context="off"
+    )
     assert geotag_archive(first) == 0
     raw = results(first)
     assert all(row["confidence_25km"] is None for row in raw)

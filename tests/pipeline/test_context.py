@@ -99,6 +99,23 @@ def test_again_nothing_changes_and_off_takes_it_all_back(together, options, alon
     assert rows_of(options).equals(together)
 
 
+def test_what_is_cut_off_is_told_anew(together, options, monkeypatch):
+    """After the first file that "off" has changed."""
+    write = Parts.write
+
+    def once(self, name: str, table: pa.Table) -> None:
+        write(self, name, table)
+        raise InterruptedError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Parts, "write", once)
+        with pytest.raises(InterruptedError):
+            geotag_archive(dataclasses.replace(options, context="off"))
+    assert not rows_of(options).equals(together)
+    assert geotag_archive(options) == 0
+    assert rows_of(options).equals(together)
+
+
 def archive_rows(*rows: dict) -> pa.Table:
     return pa.Table.from_pylist([{"id": number, "status": "located"} | row for number, row in enumerate(rows)], RESULT)
 
