@@ -116,7 +116,8 @@ def test_from_bucket_to_bucket(bucket, s3, toy, toy_index, monkeypatch, tmp_path
         else:
             near += km < 60
             assert len(row["candidates"]) == 10
-            assert (row["candidates"][0]["lat"], row["candidates"][0]["lon"]) == (row["lat"], row["lon"])
+            own = ("alone_lat", "alone_lon") if row["because"] else ("lat", "lon")
+            assert (row["candidates"][0]["lat"], row["candidates"][0]["lon"]) == tuple(row[name] for name in own)
             assert row["candidates"][0]["score"] >= row["candidates"][9]["score"]
             assert 0 < row["confidence"] <= 1.0001
         assert row["camera"] == "Toy Camera 1"
@@ -146,7 +147,7 @@ def test_from_bucket_to_bucket(bucket, s3, toy, toy_index, monkeypatch, tmp_path
     assert [row["id"] for row in rows] == [*range(1, 40), 40, 41]
     by_uri = {row["uri"]: row for row in rows}
     assert by_uri[first]["error_kind"] == "not_an_image"
-    assert by_uri["s3://archive/photos/new.jpg"]["lat"] == by_uri[second]["lat"]
+    assert by_uri["s3://archive/photos/new.jpg"]["candidates"] == by_uri[second]["candidates"]
 
 
 def test_photos_that_vanish_or_change_after_the_listing(options, toy, tmp_path):
