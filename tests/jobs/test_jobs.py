@@ -24,7 +24,7 @@ def test_a_killed_driver_goes_on_where_it_was(toy_index, planet, tmp_path):
     write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 160)
     parts = tmp_path / "out" / "geotags"
     command = ["jobs/geotag_archive.py", tmp_path / "archive", tmp_path / "out"]
-    command += ["--recipe", "lite", "--index", toy_index, "--candidates", "5"]
+    command += ["--recipe", "lite", "--index", toy_index, "--candidates", "5", "--context", "off"]
     job = start(*command)
     while not list(parts.glob("*.parquet")):
         assert job.poll() is None, job.stderr.read()
