@@ -10,6 +10,7 @@ from geoloc.context.chains import CANDIDATES, in_one_clock
 from geoloc.context.collection import Collection, favouring_first
 from geoloc.context.transition import AIRLINER_KM_PER_MINUTE, SLACK_KM
 from geoloc.geo.distance import haversine_km
+from geoloc.photos.times import CLOCK_STARTS, RESETS
 from geoloc.ranking.candidates import padded
 
 ORDER = ["uri", "status", "taken_at", "taken_utc_offset", "camera", "camera_serial", "owner"]
@@ -20,10 +21,6 @@ WAYS = 5
 """That a chain is judged by."""
 _MINUTE, _DAY = 60_000, 86_400_000
 """Milliseconds."""
-_CLOCK_STARTS = (0, 3652)
-"""1970 and 1980, which clocks count from, in days since 1970."""
-_RESET = 946_684_800_000 // _MINUTE
-"""2000-01-01 00:00, which cameras begin again at."""
 _DCF_NAME = re.compile(r"([A-Z_][A-Z0-9_]{3})(\d{4})\.[^.]+")
 """Design rule for Camera File system: four characters and a number."""
 
@@ -73,7 +70,9 @@ def numbered(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
 def _has_time(rows: pa.Table) -> np.ndarray:
     """(n,) and not what a clock shows that was never set (geoloc.photos.times.capture_time)."""
     milliseconds = rows["taken_at"].cast(pa.int64()).fill_null(0).to_numpy()
-    return ~(np.isin(milliseconds // _DAY, _CLOCK_STARTS) | (milliseconds // _MINUTE == _RESET))
+    starts, resets = (np.array(times, "datetime64[ms]").astype(np.int64) for times in (CLOCK_STARTS, RESETS))
+    unset = np.isin(milliseconds // _DAY, starts // _DAY) | np.isin(milliseconds // _MINUTE, resets // _MINUTE)
+    return rows["taken_at"].is_valid().to_numpy() & ~unset
 
 
 def _looked_at(rows: pa.Table) -> np.ndarray:

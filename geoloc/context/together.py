@@ -140,9 +140,9 @@ def _by_itself(evidence: Evidence, states: States, best: np.ndarray, model: Mode
     source, kind = states.source[photos, best], states.kind[photos, best]
     position = _positions(evidence)
     gap = np.log10(np.maximum(np.abs(position - position[source]), model.smallest_gap))
-    shares = mass_within(np.array(RADII_KM)).T
-    moves = np.where(source[:, None] == photos[:, None], 1, model.transition.weights(gap) @ shares)
-    return moves * np.where(kind[:, None] == FIX, 1, np.array(model.emission.weights) @ shares)
+    radii = np.array(RADII_KM)
+    moves = np.where(source[:, None] == photos[:, None], 1, model.transition.weights(gap) @ mass_within(radii).T)
+    return moves * np.where(kind[:, None] == FIX, 1, model.emission.within(radii))
 
 
 def _answers(states: States, probability: np.ndarray, keeps_first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

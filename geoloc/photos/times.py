@@ -86,9 +86,9 @@ def time_of_epoch(seconds: object, source: str) -> Taken | None:
         return None
 
 
-_CLOCK_STARTS = (datetime(1970, 1, 1), datetime(1980, 1, 1))
+CLOCK_STARTS = (datetime(1970, 1, 1), datetime(1980, 1, 1))
 """Days that clocks count from: no photo has its time from them."""
-_RESETS = (datetime(2000, 1, 1),)
+RESETS = (datetime(2000, 1, 1),)
 """Midnights that cameras begin again at."""
 
 
@@ -100,7 +100,7 @@ def capture_time(at: datetime) -> bool:
     """
     at = at.replace(tzinfo=None)
     day = at.replace(hour=0, minute=0, second=0, microsecond=0)
-    return at.year > 1825 and day not in _CLOCK_STARTS and at.replace(second=0, microsecond=0) not in _RESETS
+    return at.year > 1825 and day not in CLOCK_STARTS and at.replace(second=0, microsecond=0) not in RESETS
 
 
 def _datetime(year, month, day, hour, minute, second, fraction: str) -> datetime | None:

@@ -13,6 +13,7 @@ from bokeh.plotting import figure
 
 from geoloc.candidates.options import Prices
 from geoloc.context.archive import ORDER, by_time, of_several_people
+from geoloc.context.hiding import TRIP_MINUTES
 from geoloc.errors import PhotoError
 from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import place_text, places
@@ -42,8 +43,6 @@ PALETTE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#b8de29"]
 KEPT_COLOUR = "#d1495b"
 COLUMNS = ["id", "uri", "status", "lat", "lon", "radius_km", "confidence", "method", "place"]
 COLUMNS += ["estimate_lat", "estimate_lon", "because"]
-TRIP_DAYS = 14
-"""Photos of a camera that are further apart are of two trips."""
 
 
 def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -> None:
@@ -108,7 +107,7 @@ def _trips(rows: pa.Table) -> list[tuple[list[float], list[float]]]:
     used, chain, minutes = (values[~of_several_people(chain, minutes, own)] for values in (used, chain, minutes))
     order = np.lexsort((minutes, chain))
     lat, lon = (rows[name].to_numpy()[used][order] for name in ("lat", "lon"))
-    new = (np.diff(chain[order]) != 0) | (np.diff(minutes[order]) > TRIP_DAYS * 1440) | (np.abs(np.diff(lon)) > 180)
+    new = (np.diff(chain[order]) != 0) | (np.diff(minutes[order]) > TRIP_MINUTES) | (np.abs(np.diff(lon)) > 180)
     pieces = np.split(np.arange(len(order)), np.flatnonzero(new) + 1)
     return [(lon[piece].tolist(), lat[piece].tolist()) for piece in pieces if len(piece) > 1]
 
