@@ -8,13 +8,14 @@ import pyarrow.compute as pc
 
 from geoloc.context.chains import CANDIDATES, in_one_clock
 from geoloc.context.collection import Collection, favouring_first
+from geoloc.context.company import Company, CompanyOptions
 from geoloc.context.transition import AIRLINER_KM_PER_MINUTE, SLACK_KM
 from geoloc.geo.distance import haversine_km
 from geoloc.photos.times import CLOCK_STARTS, RESETS
 from geoloc.ranking.candidates import padded
 
 ORDER = ["uri", "status", "taken_at", "taken_utc_offset", "camera", "camera_serial", "owner"]
-COLUMNS = ["id", "lat", "lon", "candidates", *ORDER]
+COLUMNS = ["id", "lat", "lon", *(f"candidates.list.element.{name}" for name in ("score", "lat", "lon")), *ORDER]
 """Of RESULT, that are looked at."""
 
 WAYS = 5
@@ -25,34 +26,58 @@ _DCF_NAME = re.compile(r"([A-Z_][A-Z0-9_]{3})(\d{4})\.[^.]+")
 """Design rule for Camera File system: four characters and a number."""
 
 
-def timed(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
-    """The rows (m,) of photos that have a time, and they as a collection; ``scale`` of their candidates' scores as
-    in geoloc.estimate.confidence."""
-    used, chain, position = by_time(rows)
-    return used, _collection(rows.take(pa.array(used)), chain, position, True, scale)
+def compact(rows: pa.Table) -> pa.Table:
+    """Rows of COLUMNS that are looked at, of which nothing is left but what is needed: of candidates, the first ones' scores and
+    places, -inf for none."""
+    rows = rows.filter(pa.array(_looked_at(rows)))
+    first = pc.list_slice(rows["candidates"].combine_chunks(), 0, CANDIDATES)
+    _, fields = padded(first, ["score", "lat", "lon"])
+    for name, values in fields.items():
+        whole = np.full((rows.num_rows, CANDIDATES), -np.inf)
+        whole[:, : values.shape[1]] = values
+        flat = pa.array(whole.ravel(), pa.float32() if name == "score" else pa.float64())
+        rows = rows.append_column(f"candidates_{name}", pa.FixedSizeListArray.from_arrays(flat, CANDIDATES))
+    return rows.drop_columns("candidates")
 
 
-def by_time(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The rows of ORDER that have a time, and the chain and the minute of each, all (m,).
+def timed(rows: pa.Table, scale: float, company: CompanyOptions | None = None) -> tuple[np.ndarray, Collection]:
+    """Of compact rows, those (m,) of photos that have a time, and they as a collection; ``scale`` of their candidates' scores as in
+    geoloc.estimate.confidence."""
+    used, chain, position, utc = by_time(rows)
+    rows = rows.take(pa.array(used))
+    known = _known(rows)
+    several = of_several_people(chain, position, known)
+    chain = np.where(several, chain.max(initial=0) + 1 + np.arange(len(chain)), chain)
+    position, told = (company or CompanyOptions()).by_told_clock(rows, position, _minutes(rows))
+    folder = _codes(pc.replace_substring_regex(rows["uri"], "[^/]*$", ""))
+    met = Company(folder, utc | told, told, company.tracks if company else ())
+    return used, _collection(rows, chain, position, True, known, scale, met)
+
+
+def by_time(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of ORDER that have a time, and the chain and the minute of each, and whether that is UTC's, all (m,).
 
     A chain is all photos of one serial number, or of one owner's model, or else of one model in one folder: another
     folder's may be somebody else's. Their clock is UTC where it is told for all of them, else local.
     """
     used = np.flatnonzero(_looked_at(rows) & _has_time(rows))
     if not len(used):
-        return used, np.zeros(0, np.int64), np.zeros(0)
+        return used, np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool)
     rows = rows.take(pa.array(used))
+    chain = _codes(cameras(rows))
+    offset = rows["taken_utc_offset"].cast(pa.float64()).to_numpy()
+    return used, chain, *in_one_clock(chain, _minutes(rows), offset)
+
+
+def cameras(rows: pa.Table) -> pa.ChunkedArray:
+    """Of rows of ORDER, which camera each photo is of: the chains of those that have a time."""
     camera, owner, serial = (rows[name].fill_null("") for name in ("camera", "owner", "camera_serial"))
     folder = pc.replace_substring_regex(rows["uri"], "[^/]*$", "")
     body, owned, other = (
         pc.binary_join_element_wise(kind, camera, who, "|")
         for kind, who in (("body", serial), ("owner", owner), ("folder", folder))
     )
-    chain = _codes(
-        pc.if_else(rows["camera_serial"].is_valid(), body, pc.if_else(rows["owner"].is_valid(), owned, other))
-    )
-    minutes = rows["taken_at"].cast(pa.int64()).to_numpy() / _MINUTE
-    return used, chain, in_one_clock(chain, minutes, rows["taken_utc_offset"].cast(pa.float64()).to_numpy())
+    return pc.if_else(rows["camera_serial"].is_valid(), body, pc.if_else(rows["owner"].is_valid(), owned, other))
 
 
 def numbered(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
@@ -64,7 +89,18 @@ def numbered(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
     rows = rows.take(pa.array(used))
     series = [f"{names[row].rpartition('/')[0]}/{found[row][1]}" for row in used]
     number = np.array([float(found[row][2]) for row in used])
-    return used, _collection(rows, _codes(pa.chunked_array([pa.array(series, pa.string())])), number, False, scale)
+    chain = _codes(pa.chunked_array([pa.array(series, pa.string())]))
+    return used, _collection(rows, chain, number, False, _known(rows), scale, None)
+
+
+def _minutes(rows: pa.Table) -> np.ndarray:
+    return rows["taken_at"].cast(pa.int64()).to_numpy() / _MINUTE
+
+
+def _known(rows: pa.Table) -> np.ndarray:
+    kept = pc.equal(rows["status"], "kept").to_numpy()
+    place = np.stack([rows[name].to_numpy() for name in ("lat", "lon")], axis=1).reshape(-1, 2)
+    return np.where(kept[:, None], place, np.nan)
 
 
 def _has_time(rows: pa.Table) -> np.ndarray:
@@ -83,25 +119,28 @@ def _codes(keys: pa.ChunkedArray) -> np.ndarray:
     return keys.combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
 
 
-def _collection(rows: pa.Table, chain: np.ndarray, position: np.ndarray, is_timed: bool, scale: float) -> Collection:
-    kept = pc.equal(rows["status"], "kept").to_numpy()
-    place = np.stack([rows[name].to_numpy() for name in ("lat", "lon")], axis=1).reshape(-1, 2)
-    first = pc.list_slice(rows["candidates"].combine_chunks(), 0, CANDIDATES)
-    _, fields = padded(first, ["score", "lat", "lon"])
-    if not fields["lat"].shape[1]:  # none has any
-        fields = dict.fromkeys(fields, np.full((len(chain), 1), -np.inf))
-    candidates = np.stack([fields["lat"], fields["lon"]], axis=-1)
-    scores = scale * fields["score"].astype(np.float64)
+def _collection(
+    rows: pa.Table,
+    chain: np.ndarray,
+    position: np.ndarray,
+    is_timed: bool,
+    known: np.ndarray,
+    scale: float,
+    company: Company | None,
+) -> Collection:
+    score, lat, lon = (
+        rows[f"candidates_{name}"].combine_chunks().flatten().to_numpy().reshape(-1, CANDIDATES)
+        for name in ("score", "lat", "lon")
+    )
+    most = max(1, int(np.isfinite(score).sum(1).max(initial=0)))
+    candidates = np.stack([lat, lon], axis=-1)[:, :most].astype(np.float64)
+    scores = scale * score[:, :most].astype(np.float64)
     some = np.isfinite(scores).any(1)
     shares = np.zeros(scores.shape)
     shares[some] = np.exp(scores[some] - scores[some].max(1, keepdims=True, initial=-np.inf))
     shares = favouring_first(shares / np.maximum(shares.sum(1, keepdims=True), 1e-12))
     candidates[~np.isfinite(scores)] = np.nan
-    known = np.where(kept[:, None], place, np.nan)
-    if is_timed:
-        several = of_several_people(chain, position, known)
-        chain = np.where(several, chain.max(initial=0) + 1 + np.arange(len(chain)), chain)
-    return Collection(chain, position, is_timed, known, candidates, shares)
+    return Collection(chain, position, is_timed, known, candidates, shares, company)
 
 
 def of_several_people(chain: np.ndarray, minutes: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -61,15 +61,18 @@ class Order:
         return cls(rows, np.cumsum(new) - 1, log_gap)
 
 
-def in_one_clock(chain: np.ndarray, minutes: np.ndarray, utc_offset: np.ndarray) -> np.ndarray:
+def in_one_clock(
+    chain: np.ndarray, minutes: np.ndarray, utc_offset: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(n,) minutes by the clock of each chain, integers (n,): UTC where the offset from it is told (not NaN) for all its photos, else
-    as the camera showed them.
+    as the camera showed them; and (n,) bool, whether they are UTC.
 
     >>> in_one_clock(np.array([0, 0, 1, 1]), np.zeros(4), np.array([60, 120, 60, np.nan]))
-    array([ -60., -120.,    0.,    0.])
+    (array([ -60., -120.,    0.,    0.]), array([ True,  True, False, False]))
     """
     told = np.bincount(chain, ~np.isnan(utc_offset) | np.isnan(minutes)) == np.bincount(chain)
-    return minutes - np.where(told[chain], np.nan_to_num(utc_offset), 0)
+    utc = told[chain]
+    return minutes - np.where(utc, np.nan_to_num(utc_offset), 0), utc
 
 
 def vectors_or_zeros(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:

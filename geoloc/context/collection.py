@@ -2,14 +2,15 @@
 
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from geoloc.context.chains import Evidence, Order, vectors_or_zeros
+from geoloc.context.company import Acquaintances, Company, Guests, Meeting
 from geoloc.context.defaults import for_minutes, for_numbers, shipped_confidence
-from geoloc.context.fitting import fitted
+from geoloc.context.fitting import NEAR_KM, fitted
 from geoloc.context.kernels import chords2
 from geoloc.context.together import RADII_KM, Joint, Model, locate_together
 
@@ -37,6 +38,8 @@ class Collection:
     """(n, c, 2) a photo's own, best first; NaN where there are fewer."""
     shares: np.ndarray
     """(n, c) how likely each is the nearest to the truth: they sum to 1, or to 0 without candidates."""
+    company: Company | None = None
+    """Who may have been with whom, of photos that are timed."""
 
     def __len__(self) -> int:
         return len(self.chain)
@@ -55,11 +58,22 @@ class Together:
     heard: np.ndarray
     """(n,) bool: another photo had a say."""
     source: np.ndarray
-    """(n,) the photo whose place, or candidate, the answer is; -1 without answer."""
+    """(n,) the photo whose place, or candidate, the answer is; -1 where it is a track's, or there is none."""
+    track: np.ndarray
+    """(n,) the track whose point it is, or lies between two of; -1 for others."""
+    gap: np.ndarray
+    """(n,) how much later than its source the photo was taken, by its clock: minutes, or numbers; NaN where that is not known."""
     doubt: np.ndarray
     """(n,) of known places: probability that the photo was elsewhere, by its neighbours; NaN for others."""
     model: Model
     """With what was learned of this collection."""
+    meetings: list[Meeting] = field(default_factory=list)
+    """Of its chains with each other, and with tracks."""
+
+    @property
+    def answered(self) -> np.ndarray:
+        """(n,) bool."""
+        return ~np.isnan(self.lat)
 
 
 def locate_collection(
@@ -79,16 +93,64 @@ def locate_collection(
     """
     unit_known = collection.timed or model is not None
     model = model or (for_minutes() if collection.timed else for_numbers())
+    if len(collection):
+        _, evidence = _in_order(collection, model)
+        model = fitted(evidence, model, unit_known)
+    apart = _located(collection, model, at_once)
+    if not collection.timed or collection.company is None:
+        return apart
+    places, known = np.stack([apart.lat, apart.lon], axis=1), ~np.isnan(collection.known[:, 0])
+    sure = apart.within[:, RADII_KM.index(NEAR_KM)]
+    known_to = Acquaintances(collection.company, collection.chain, collection.position, places, sure, known)
+    meetings = known_to.meetings(model.transition)
+    guests = known_to.guests(meetings)
+    together = _in_company(collection, guests, apart, at_once) if guests else apart
+    return replace(together, meetings=meetings)
+
+
+def _in_company(
+    collection: Collection, guests: Guests, apart: Together, at_once: Callable[..., Iterable[Joint]]
+) -> Together:
+    """Chains that have guests anew, with them."""
+    rows = np.flatnonzero(np.isin(collection.chain, guests.chain))
+    photo, n = guests.row >= 0, len(rows)
+    of_photos = collection.known[guests.row], collection.candidates[guests.row], collection.shares[guests.row]
+    known = np.where(photo[:, None], of_photos[0], guests.place)
+    candidates = np.where(photo[:, None, None], of_photos[1], np.nan)
+    shares = np.where(photo[:, None], of_photos[2], 0.0)
+    whole = Collection(
+        np.concatenate([collection.chain[rows], guests.chain]),
+        np.concatenate([collection.position[rows], guests.position]),
+        True,
+        np.concatenate([collection.known[rows], known]),
+        np.concatenate([collection.candidates[rows], candidates]),
+        np.concatenate([collection.shares[rows], shares]),
+    )
+    joint = _located(whole, apart.model, at_once)
+    source = np.concatenate([rows, guests.row, [-1]])[joint.source[:n]]
+    track = np.concatenate([np.full(n, -1), guests.track, [-1]])[joint.source[:n]]
+    changed = {name: getattr(apart, name).copy() for name in _OF_PHOTOS}
+    for name, values in changed.items():
+        values[rows] = {"source": source, "track": track}.get(name, getattr(joint, name)[:n])
+    return replace(apart, **changed)
+
+
+_OF_PHOTOS = ("lat", "lon", "within", "radius_km", "heard", "source", "track", "gap", "doubt")
+
+
+def _in_order(collection: Collection, model: Model) -> tuple[Order, Evidence]:
     order = Order.of(collection.chain, collection.position, model.smallest_gap, model.unknown_gap)
-    evidence = Evidence(
+    return order, Evidence(
         order.chain,
         order.log_gap,
         vectors_or_zeros(*np.moveaxis(collection.known[order.rows], -1, 0)),
         vectors_or_zeros(*np.moveaxis(collection.candidates[order.rows], -1, 0)),
         collection.shares[order.rows],
     )
-    if len(evidence):
-        model = fitted(evidence, model, unit_known)
+
+
+def _located(collection: Collection, model: Model, at_once: Callable[..., Iterable[Joint]]) -> Together:
+    order, evidence = _in_order(collection, model)
     n = len(collection)
     lat, lon, radius_km, doubt = (np.full(n, np.nan) for _ in range(4))
     within, source, heard = np.full((n, len(RADII_KM)), np.nan), np.full(n, -1), np.zeros(n, bool)
@@ -110,7 +172,8 @@ def locate_collection(
     source[is_known] = np.flatnonzero(is_known)
     own = (source == np.arange(n)) & ~is_known
     lat[own], lon[own] = _nearest_own(collection.candidates[own], lat[own], lon[own])
-    return Together(lat, lon, within, radius_km, heard, source, doubt, model)
+    gap = np.where(source >= 0, collection.position - collection.position[source], np.nan)
+    return Together(lat, lon, within, radius_km, heard, source, np.full(n, -1), gap, doubt, model)
 
 
 def _pieces(chain: np.ndarray) -> list[tuple[int, int]]:

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from geoloc.context.archive import COLUMNS, timed
+from geoloc.context.archive import COLUMNS, compact, timed
 from geoloc.context.chains import CANDIDATES, in_one_clock
 from geoloc.context.collection import Collection, shares_of
+from geoloc.context.company import Company, CompanyOptions
 from geoloc.errors import UsageError
 from geoloc.evaluation.table_file import TableFile
 from geoloc.geo.distance import valid_coordinates
@@ -33,7 +34,9 @@ class CollectionTable:
     """What was not as it should be, or has been guessed."""
 
 
-def read_collection(path: str, s3: S3Options | None = None) -> CollectionTable:
+def read_collection(
+    path: str, s3: S3Options | None = None, company: CompanyOptions | None = None
+) -> CollectionTable:
     """Columns: uri; album or camera, or both; taken_at or sequence, or both; lat and lon, or candidates; known_lat and
     known_lon. Others are left alone.
 
@@ -48,14 +51,14 @@ def read_collection(path: str, s3: S3Options | None = None) -> CollectionTable:
         table = file.read(wanted, set(_TEXT))
         if not table.num_rows:
             raise UsageError(f"{where}: has no rows")
-        return _collection_table(table, where)
+        return _collection_table(table, where, company or CompanyOptions())
     except UsageError:
         raise
     except (OSError, pa.ArrowException, ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UsageError(f"{where}: {describe(error)}") from error
 
 
-def _collection_table(table: pa.Table, where: str) -> CollectionTable:
+def _collection_table(table: pa.Table, where: str, company: CompanyOptions) -> CollectionTable:
     notes: list[str] = []
     candidates, scores = _candidates(table, where)
     known = _pairs(table, "known_lat", "known_lon")
@@ -64,11 +67,20 @@ def _collection_table(table: pa.Table, where: str) -> CollectionTable:
         notes.append(f"{int(impossible.sum()):,} known places are no place on the Earth, and are left out")
     known[impossible | np.isnan(known).any(1)] = np.nan
     chain = _chains(table, notes)
-    position, timed = _positions(table, chain, notes)
+    minutes, offsets = _minutes(table["taken_at"]) if "taken_at" in table.column_names else (np.full(table.num_rows, np.nan),) * 2
+    position, timed = _positions(table, minutes, notes)
+    met = None
+    if timed:
+        position, utc = in_one_clock(chain, minutes, offsets)
+        position, told = company.by_told_clock(table, position, minutes)
+        album = _codes(table["album"]) if "album" in table.column_names else np.zeros(table.num_rows, np.int64)
+        met = Company(album, utc | told, told, company.tracks)
+    elif company.tracks:
+        notes.append("--tracks: the photos have no times, so that they are not compared with any")
     present = ~np.isnan(candidates[..., 0])
     shares = shares_of(scores, present)
     return CollectionTable(
-        Collection(chain, position, timed, known, candidates, shares),
+        Collection(chain, position, timed, known, candidates, shares, met),
         pc.fill_null(table["uri"].cast(pa.string()), ""),
         notes,
     )
@@ -82,7 +94,7 @@ def read_known(path: str, s3: S3Options | None = None) -> tuple[Collection, pa.A
         table = read_collection(path, s3)
         return table.collection, table.uri.combine_chunks()
     columns = [*COLUMNS, "true_lat", "true_lon"]
-    rows = pa.concat_tables(Parts(folder / "geotags").tables(columns))
+    rows = pa.concat_tables(compact(part) for part in Parts(folder / "geotags").tables(columns))
     scale = float(json.loads(folder.read("run.json")).get("score_scale", 1.0))
     used, collection = timed(rows, scale)
     truth = np.stack([rows[f"true_{axis}"].to_numpy()[used] for axis in ("lat", "lon")], axis=1)
@@ -151,13 +163,16 @@ def _chains(table: pa.Table, notes: list[str]) -> np.ndarray:
     if not names:
         notes.append("no column album or camera: all photos are taken to be of one camera")
     for name in names:
-        column = pc.fill_null(table[name].cast(pa.string()), "").combine_chunks()
-        codes = column.dictionary_encode().indices.to_numpy().astype(np.int64)
-        chain = np.unique(np.stack([chain, codes]), axis=1, return_inverse=True)[1].ravel()
+        chain = np.unique(np.stack([chain, _codes(table[name])]), axis=1, return_inverse=True)[1].ravel()
     return chain
 
 
-def _positions(table: pa.Table, chain: np.ndarray, notes: list[str]) -> tuple[np.ndarray, bool]:
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    texts = pc.fill_null(column.cast(pa.string()), "").combine_chunks()
+    return texts.dictionary_encode().indices.to_numpy().astype(np.int64)
+
+
+def _positions(table: pa.Table, minutes: np.ndarray, notes: list[str]) -> tuple[np.ndarray, bool]:
     """In minutes, where most photos have a time; else the numbers of the sequence."""
     n = table.num_rows
     number = (
@@ -166,7 +181,6 @@ def _positions(table: pa.Table, chain: np.ndarray, notes: list[str]) -> tuple[np
         else np.full(n, np.nan)
     )
     number = np.where(np.isfinite(number), number, np.nan)
-    minutes = _minutes(table["taken_at"], chain) if "taken_at" in table.column_names else np.full(n, np.nan)
     timeless = np.isnan(minutes)
     if timeless.mean() < 0.5:
         if timeless.any():
@@ -181,8 +195,8 @@ def _positions(table: pa.Table, chain: np.ndarray, notes: list[str]) -> tuple[np
     return np.arange(n, dtype=float), False
 
 
-def _minutes(column: pa.ChunkedArray, chain: np.ndarray) -> np.ndarray:
-    """Of Parquet's timestamps, or of times as EXIF, XMP and ISO 8601 spell them; each chain by one clock."""
+def _minutes(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """Of Parquet's timestamps, or of times as EXIF, XMP and ISO 8601 spell them: what the clock showed, and its offset from UTC."""
     minutes, offsets = np.full(len(column), np.nan), np.full(len(column), np.nan)
     for row, value in enumerate(column.to_pylist()):
         offset = None
@@ -194,4 +208,4 @@ def _minutes(column: pa.ChunkedArray, chain: np.ndarray) -> np.ndarray:
         if isinstance(value, datetime) and capture_time(value):
             minutes[row] = value.replace(tzinfo=UTC).timestamp() / _MINUTE
             offsets[row] = np.nan if offset is None else offset
-    return in_one_clock(chain, minutes, offsets)
+    return minutes, offsets

@@ -11,25 +11,32 @@ FAR_KM = 1.0
 """From a photo's own estimate: nearer, nothing is said of it."""
 
 
-def reasons(collection: Collection, together: Together, uri: pa.ChunkedArray) -> list[str | None]:
-    """(n,) for each photo; None for one without answer."""
-    known, own = ~np.isnan(collection.known[:, 0]), alone(collection)
-    km = haversine_km(own[:, 0], own[:, 1], together.lat, together.lon)
-    names = uri.take(pa.array(np.maximum(together.source, 0))).to_pylist()
-    gap = collection.position - collection.position[together.source]
-    return [
-        _reason(row, collection.timed, together.source[row], known, _shown(name), gap[row], km[row])
-        for row, name in enumerate(names)
-    ]
-
-
-def _reason(row: int, timed: bool, source: int, known: np.ndarray, name: str, gap: float, km: float) -> str | None:
-    if source < 0:
-        return None
-    if source == row:
-        return "its own known place" if known[row] else "its own estimate"
-    text = f"{'known place' if known[source] else 'estimate'} of {name}{_when(gap, timed)}"
-    return f"{text}; {km:,.0f} km from its own estimate" if km >= FAR_KM else text
+def reasons(
+    collection: Collection, together: Together, uri: pa.ChunkedArray, rows: np.ndarray | None = None
+) -> list[str | None]:
+    """(n,) for each photo, or for ``rows`` alone; None for one without answer."""
+    rows = np.arange(len(collection)) if rows is None else rows
+    source, track = together.source[rows], together.track[rows]
+    known, own = ~np.isnan(collection.known[:, 0]), alone(collection)[rows]
+    km = haversine_km(own[:, 0], own[:, 1], together.lat[rows], together.lon[rows])
+    names = uri.take(pa.array(np.maximum(source, 0))).to_pylist()
+    tracks = collection.company.tracks if collection.company else ()
+    texts: list[str | None] = []
+    for place, row in enumerate(rows.tolist()):
+        when = _when(together.gap[row], collection.timed)
+        if track[place] >= 0:
+            text = f"track {_shown(tracks[track[place]].name)}{when}"
+        elif source[place] < 0:
+            texts.append(None)
+            continue
+        elif source[place] == row:
+            texts.append("its own known place" if known[row] else "its own estimate")
+            continue
+        else:
+            kind = "known place" if known[source[place]] else "estimate"
+            text = f"{kind} of {_shown(names[place])}{when}"
+        texts.append(f"{text}; {km[place]:,.0f} km from its own estimate" if km[place] >= FAR_KM else text)
+    return texts
 
 
 def _shown(uri: str | None) -> str:
@@ -54,6 +61,8 @@ def _when(gap: float, timed: bool) -> str:
     if not timed:
         return ", before it" if gap >= 0 else ", after it"
     minutes = abs(gap)
+    if minutes * 60 < 1:
+        return ", at that moment"
     for unit, size in (("days", 1440), ("hours", 60), ("minutes", 1)):
         if minutes >= 2 * size:
             return f", {minutes / size:.0f} {unit} {side}"

@@ -55,7 +55,7 @@ def _joint(run: Run, confidence: Confidence) -> dict[str, np.ndarray]:
         if not len(used):
             continue
         together = locate_collection(collection, model, _on_the_cluster)
-        heard = np.flatnonzero(together.heard & (together.source >= 0))
+        heard = np.flatnonzero(together.heard & together.answered)
         known = ~np.isnan(collection.known[heard, 0])
         _tell(len(used), collection.timed, len(np.unique(collection.chain)), int((~known).sum()), together)
         uri = rows["uri"].take(pa.array(used))
@@ -69,7 +69,7 @@ def _joint(run: Run, confidence: Confidence) -> dict[str, np.ndarray]:
                 "confidence": within[25],
                 **{name: within[threshold] for threshold, name in CONFIDENCES.items()},
                 "gps_doubt": together.doubt[heard],
-                "because": np.array(reasons(collection, together, uri), object)[heard],
+                "because": np.array(reasons(collection, together, uri, heard), object),
             }
         )
     if not found:

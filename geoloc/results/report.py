@@ -101,7 +101,7 @@ class _Points:
 
 def _trips(rows: pa.Table) -> list[tuple[list[float], list[float]]]:
     rows = rows.filter(pc.or_(rows["because"].is_valid(), pc.equal(rows["status"], "kept")))
-    used, chain, minutes = by_time(rows)
+    used, chain, minutes, _ = by_time(rows)
     own = np.stack([rows[name].to_numpy()[used] for name in ("lat", "lon")], axis=1)
     own[pc.not_equal(rows["status"], "kept").to_numpy()[used]] = np.nan
     used, chain, minutes = (values[~of_several_people(chain, minutes, own)] for values in (used, chain, minutes))

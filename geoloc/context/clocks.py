@@ -1,0 +1,314 @@
+"""Which cameras, and logs, were together, when, and what their clocks differed by.
+
+Two lists of sightings (when, by a clock, somebody was where) are compared. If the two were together and the clock of the
+first was ahead by δ, the place of a sighting at t lies from that of the other's nearest sighting to t - δ as one person's
+next place lies from the last (geoloc.context.transition); if not, as from any of the other's. Its evidence is
+
+    r(δ) = log (a (b T(d; g) + (1 - b) M) + (1 - a) / A) - log (a M + (1 - a) / A),   M = Σ_j b_j T(d_j; g) / Σ_j b_j
+
+with d the distance, g the gap in time, d_j those to all of the other's sightings, A the Earth's area, and a and b how
+likely the two places are right. M makes a home that both always come back to say nothing of when they were there.
+
+Beside it, moments at which both saw one place are counted: where more fall within a minute at δ than within any minute
+round it, as many as c for λ expected, that is evidence of c log(c/λ) - c + λ.
+
+Over the spells of the first (photos without a long pause) a hidden Markov chain holds (together or apart, δ): they may part
+and meet again, and a clock may be set, rarely.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from geoloc.context.kernels import ANYWHERE, chords2, kernel_densities
+from geoloc.context.transition import Transition
+from geoloc.geo.distance import EARTH_RADIUS_KM
+
+PAUSE = 480.0
+"""Minutes without a photo end a spell."""
+MOMENT, STAY = 3.0, 20.0
+"""Minutes: photos of one place that are closer are one sighting, for what happened at one moment, and for who was where."""
+REACH = 720.0
+"""Minutes: sightings further apart say nothing of each other."""
+MOST, COMPARED, SAMPLE = 20_000, 2_000, 300
+"""Sightings looked at: by time, by place with each other, and for where somebody is at any time; spread evenly."""
+SAME_PLACE_KM = 1.0
+AT_ONCE = 0.75
+"""Minutes between photos of one moment."""
+BLUR_KM = (0.1, 10.0)
+"""Between places of which both are known, and of which one is an estimate."""
+EVIDENCE, BOUND = 0.35, 5.0
+"""Power, and the most either way, of one sighting's: those beside each other are not independent."""
+TOGETHER, TOGETHER_IF_TOLD = 0.3, 0.93
+"""Before anything is known; and of a camera whose clock somebody has told, because it was."""
+PART, SET = 0.05, 0.0005
+"""From spell to spell: that they part, and that a clock is set. They meet as often as they part."""
+ZONES = np.arange(-14 * 60, 14 * 60 + 1, 15.0)
+_AS_EXPECTED, _ZONE, _DRIFT, _ANY = 0.85, 0.1, 0.045, 0.005
+"""That a clock is as it should be, is some zone's, is within half an hour of either, or was never set."""
+_DRIFTS, _EVER = 30.0, 50 * 365 * 1440.0
+"""Minutes."""
+_PEAKS, _ROUND = 10, np.arange(-8.0, 9.0)
+"""Looked at: differences that many pairs have, and minutes round each."""
+ABOUT = 15.0
+"""Minutes that an offset may be off by, for two to have been together."""
+
+
+@dataclass(frozen=True)
+class Sightings:
+    """Of one camera or log, in the order of their times."""
+
+    minutes: np.ndarray
+    """(m,) by its clock."""
+    places: np.ndarray
+    """(m, 3) unit vectors."""
+    sure: np.ndarray
+    """(m,) probability that the place is about right; 0 where there is none, and its vector is zeros."""
+    is_fix: np.ndarray
+    """(m,) bool: it is known, not estimated."""
+
+    def __len__(self) -> int:
+        return len(self.minutes)
+
+    def part(self, rows: np.ndarray) -> "Sightings":
+        return Sightings(*(value[rows] for value in vars(self).values()))
+
+    def thinned(self, apart: float, most: int) -> "Sightings":
+        """So many at most, one each ``apart`` minutes unless it is elsewhere."""
+        moved = ((np.diff(self.places, axis=0) ** 2).sum(1) * EARTH_RADIUS_KM**2) > SAME_PLACE_KM**2
+        bucket = np.floor(self.minutes / apart)
+        keep = np.flatnonzero(np.concatenate([[True], (np.diff(bucket) != 0) | moved])) if len(self) else np.zeros(0, int)
+        if len(keep) > most:
+            keep = keep[np.linspace(0, len(keep) - 1, most).astype(int)]
+        return self.part(keep)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What is known of how far one clock is ahead of another before anything is seen."""
+
+    expected: float = 0.0
+    """Minutes."""
+    zone_spread: float | None = None
+    """Hours, where all that is known is that the expected is about that of the place's zone."""
+    told: bool = False
+    """It is as expected for certain."""
+
+    def offsets(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(k,) offsets to be looked at, minutes, with those ``found``, and the logarithm of each's probability."""
+        if self.told:
+            return np.array([self.expected]), np.zeros(1)
+        usual = ZONES + (0.0 if self.zone_spread else self.expected)
+        whole = np.where(ZONES % 60 == 0, 1.0, np.where(ZONES % 30 == 0, 0.1, 0.02))
+        if self.zone_spread:
+            near = np.exp(-0.5 * ((usual - self.expected) / (60 * self.zone_spread)) ** 2)
+            probability = _AS_EXPECTED * _share(whole * near) + _ZONE * _share(whole)
+        else:
+            probability = _ZONE * _share(whole)
+            probability[np.abs(usual - self.expected).argmin()] += _AS_EXPECTED
+        found = np.unique(np.round((found[:, None] + _ROUND).ravel()))
+        found = found[np.abs(found[:, None] - usual).min(1) > 0.5]
+        drifts = (probability * (np.abs(found[:, None] - usual) <= _DRIFTS)).sum(1) / (2 * _DRIFTS)
+        rare = _DRIFT * drifts / (_AS_EXPECTED + _ZONE) + _ANY / _EVER
+        offsets = np.concatenate([usual, found])
+        return offsets, np.log(np.concatenate([probability, rare]))
+
+
+TOLD_MOMENTS = 4
+"""From which on an offset is found, and not only likely."""
+
+
+@dataclass(frozen=True)
+class Spell:
+    """A while in which two were together."""
+
+    start: float
+    """Minutes, by the first's clock."""
+    stop: float
+    offset: float
+    """Minutes that the first's clock was ahead."""
+    give_or_take: float
+    """Minutes, with a probability of nine in ten."""
+    probability: float
+    """That they were together, and their clocks differed by about that (ABOUT)."""
+    moments: int
+    """Of the first's photos, those that were taken where the other was at that moment, if the offset is right."""
+
+    @property
+    def told(self) -> bool:
+        """Whether the offset can be relied on to a minute."""
+        return self.give_or_take <= 1 and self.moments >= TOLD_MOMENTS
+
+
+def spells(first: Sightings, second: Sightings, transition: Transition, clock: Clock, sure: float = 0.9) -> list[Spell]:
+    """In the order of their times, those of at least a probability; those that follow each other with one offset are one.
+
+    ``transition`` is that of minutes.
+    """
+    if not len(first) or not len(second):
+        return []
+    differences, *pairs = _of_one_place(first.thinned(MOMENT, COMPARED), second.thinned(MOMENT, COMPARED))
+    first, second = first.thinned(STAY, MOST), second.thinned(MOMENT, MOST)
+    offsets, prior = clock.offsets(_peaks(differences))
+    prior = prior + _coincidences(differences, pairs, offsets)
+    evidence = _evidence(first, second, offsets, transition)
+    new = np.diff(first.minutes, prepend=-np.inf) > PAUSE
+    begins = np.flatnonzero(new)
+    by_spell = np.add.reduceat(evidence, begins, axis=0)
+    together = _together(
+        by_spell, prior - np.logaddexp.reduce(prior), TOGETHER_IF_TOLD if clock.told else TOGETHER
+    )
+    at_once = _count(differences, pairs, offsets, AT_ONCE)
+    return _spells(first.minutes, begins, offsets, together, at_once, sure)
+
+
+def _share(weights: np.ndarray) -> np.ndarray:
+    return weights / weights.sum()
+
+
+def _of_one_place(first: Sightings, second: Sightings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of pairs of sightings of one place: by how many minutes the first's was later, sorted, and the rows of both."""
+    first, second = (one.part(one.sure > 0) for one in (first, second))
+    near = np.zeros((len(first), len(second)), bool)
+    for start in range(0, len(first), 256):
+        part = slice(start, start + 256)
+        near[part] = chords2(first.places[part].astype(np.float32), second.places.astype(np.float32)) < SAME_PLACE_KM**2
+    rows, others = np.nonzero(near)
+    differences = first.minutes[rows] - second.minutes[others]
+    order = np.argsort(differences)
+    return differences[order], rows[order], others[order]
+
+
+def _peaks(differences: np.ndarray) -> np.ndarray:
+    """(p,) round which most differences lie."""
+    inside = np.searchsorted(differences, differences + 2 * AT_ONCE, "right") - np.arange(len(differences))
+    peaks: list[float] = []
+    for start in np.argsort(-inside, kind="stable"):
+        middle = float(np.median(differences[start : start + inside[start]]))
+        if all(abs(middle - peak) > _ROUND[-1] for peak in peaks):
+            peaks.append(middle)
+            if len(peaks) == _PEAKS:
+                break
+    return np.array(peaks)
+
+
+def _coincidences(differences: np.ndarray, pairs: list[np.ndarray], offsets: np.ndarray) -> np.ndarray:
+    """(k,) evidence of photos taken at one moment, each counted once."""
+    inside, around = (_count(differences, pairs, offsets, reach) for reach in (AT_ONCE, _DRIFTS))
+    expected = np.maximum(around * AT_ONCE / _DRIFTS, 0.5)
+    return np.where(inside > expected, inside * np.log(np.maximum(inside, 1) / expected) - inside + expected, 0.0)
+
+
+def _count(differences: np.ndarray, pairs: list[np.ndarray], offsets: np.ndarray, reach: float) -> np.ndarray:
+    ends = zip(*(np.searchsorted(differences, offsets + way * reach) for way in (-1, 1)), strict=True)
+    return np.array([min(len(np.unique(rows[low:high])) for rows in pairs) for low, high in ends])
+
+
+def _evidence(first: Sightings, second: Sightings, offsets: np.ndarray, transition: Transition) -> np.ndarray:
+    """(m, k)."""
+    anywhere = second.part(np.linspace(0, len(second) - 1, min(len(second), SAMPLE)).astype(int))
+    usual = np.empty((len(first), 8))
+    for start in range(0, len(first), 128):
+        part = slice(start, start + 128)
+        squared = chords2(first.places[part], anywhere.places)
+        densities = _kernels(squared, first.is_fix[part, None] & anywhere.is_fix)
+        usual[part] = np.einsum("msk,s->mk", densities, anywhere.sure / max(anywhere.sure.sum(), 1e-9))
+    out = np.zeros((len(first), len(offsets)))
+    for k, offset in enumerate(offsets):
+        near, gap = _nearest(second.minutes, first.minutes - offset)
+        rows = np.flatnonzero(gap <= REACH)
+        near, gap = near[rows], gap[rows]
+        squared = ((first.places[rows] - second.places[near]) ** 2).sum(1) * EARTH_RADIUS_KM**2
+        weights = transition.weights(np.log10(np.maximum(gap, 0.3)))
+        then = (_kernels(squared, first.is_fix[rows] & second.is_fix[near]) * weights).sum(1)
+        ever = (usual[rows] * weights).sum(1)
+        right, others_right = first.sure[rows], second.sure[near]
+        wrong = (1 - right) * ANYWHERE
+        ratio = np.log((right * (others_right * then + (1 - others_right) * ever) + wrong) / (right * ever + wrong))
+        out[rows, k] = EVIDENCE * np.clip(ratio, -BOUND, BOUND)
+    return out
+
+
+def _kernels(squared: np.ndarray, both_fixes: np.ndarray) -> np.ndarray:
+    exact, blurred = (kernel_densities(squared, blur) for blur in BLUR_KM)
+    return np.where(both_fixes[..., None], exact, blurred)
+
+
+def _nearest(times: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    after = np.clip(np.searchsorted(times, at), 0, len(times) - 1)
+    before = np.maximum(after - 1, 0)
+    near = np.where(np.abs(times[before] - at) <= np.abs(times[after] - at), before, after)
+    return near, np.abs(times[near] - at)
+
+
+def _together(evidence: np.ndarray, prior: np.ndarray, before: float) -> np.ndarray:
+    """(spells, k): probability that the two were together then, and their clocks so far apart. Forward-backward, in logarithms."""
+    n = len(evidence)
+    emission = np.stack([np.zeros_like(evidence), evidence], axis=1)  # apart, together
+    states = np.log([1 - before, before])[:, None] + prior
+    meet = PART * before / (1 - before)
+    change = np.log([[1 - meet, meet], [PART, 1 - PART]])
+
+    def step(values: np.ndarray, change: np.ndarray) -> np.ndarray:
+        """From (2, k) to the next spell's."""
+        mixed = np.logaddexp(values[0] + change[0][:, None], values[1] + change[1][:, None])
+        return np.logaddexp(np.log1p(-SET) + mixed, np.log(SET) + np.logaddexp.reduce(mixed, axis=1)[:, None] + prior)
+
+    forward = np.empty((n, *states.shape))
+    forward[0] = states + emission[0]
+    for i in range(1, n):
+        forward[i] = step(forward[i - 1], change) + emission[i]
+        forward[i] -= forward[i].max()
+    backward = np.zeros(states.shape)
+    out = np.empty(evidence.shape)
+    for i in range(n - 1, -1, -1):
+        both = forward[i] + backward
+        out[i] = np.exp(both[1] - np.logaddexp.reduce(both.ravel()))
+        ahead = emission[i] + backward
+        again = np.logaddexp.reduce(ahead + prior, axis=1)[:, None]
+        ahead = np.logaddexp(np.log1p(-SET) + ahead, np.log(SET) + again)
+        backward = np.logaddexp(change[:, 0][:, None] + ahead[0], change[:, 1][:, None] + ahead[1])
+        backward -= backward.max()
+    return out
+
+
+def _spells(
+    minutes: np.ndarray,
+    begins: np.ndarray,
+    offsets: np.ndarray,
+    together: np.ndarray,
+    at_once: np.ndarray,
+    sure: float,
+) -> list[Spell]:
+    found: list[Spell] = []
+    ends = np.append(begins[1:], len(minutes)) - 1
+    best = together.argmax(1)
+    off = np.abs(offsets[:, None] - offsets)
+    probability = np.minimum((together @ (off <= ABOUT))[np.arange(len(best)), best], 1.0)
+    open_ = False
+    for i, chosen in enumerate(best):
+        if probability[i] < sure:
+            open_ = False
+            continue
+        one = Spell(
+            float(minutes[begins[i]]),
+            float(minutes[ends[i]]),
+            float(offsets[chosen]),
+            _reach(off[chosen], together[i]),
+            float(probability[i]),
+            int(at_once[chosen]),
+        )
+        if open_ and found[-1].offset == one.offset:
+            last = found.pop()
+            one = replace(last, stop=one.stop, probability=min(last.probability, one.probability))
+        found.append(one)
+        open_ = True
+    return found
+
+
+def _reach(off: np.ndarray, probability: np.ndarray) -> float:
+    """Within which nine tenths of the probability about an offset lie."""
+    order = np.argsort(off)
+    order = order[off[order] <= ABOUT]
+    sums = np.cumsum(probability[order])
+    return float(off[order][np.searchsorted(sums, 0.9 * sums[-1])])
