@@ -161,6 +161,24 @@ RESULT = pa.schema(
 JOINT = ("because", "alone_lat", "alone_lon", "alone_radius_km", "alone_confidence", "gps_doubt")
 """Columns of RESULT that are told when all photos have their own answers, and locate each other."""
 
+CLOCKS = pa.schema(
+    {
+        "household": pa.uint64(),
+        "camera": pa.string(),
+        "camera_serial": pa.string(),
+        "seen_with": pa.string(),  # another camera, or "tracks"
+        "first": pa.timestamp("ms"),  # by the camera's clock
+        "last": pa.timestamp("ms"),
+        "photos": pa.int64(),
+        "ahead_minutes": pa.float64(),  # of what that one's clock showed, or of UTC
+        "of_utc": pa.bool_(),
+        "give_or_take_minutes": pa.float64(),
+        "probability": pa.float64(),
+        "moments": pa.int64(),  # photos taken where the other was then
+    }
+)
+"""What cameras' clocks differed by while they were together: nothing is changed by it but who has a say on whom."""
+
 SECONDS = ("fetch_s", "decode_s", "embed_s", "retrieve_s", "generate_s", "rank_s")
 """Per-photo timings that travel with the batches and end in the report."""
 

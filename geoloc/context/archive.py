@@ -14,8 +14,16 @@ from geoloc.geo.distance import haversine_km
 from geoloc.photos.times import CLOCK_STARTS, RESETS
 from geoloc.ranking.candidates import padded
 
-ORDER = ["uri", "status", "taken_at", "taken_utc_offset", "camera", "camera_serial", "owner"]
-COLUMNS = ["id", "lat", "lon", *(f"candidates.list.element.{name}" for name in ("score", "lat", "lon")), *ORDER]
+ORDER = ["uri", "taken_at", "taken_utc_offset", "camera", "camera_serial", "owner"]
+COLUMNS = [
+    "id",
+    "status",
+    "lat",
+    "lon",
+    *(f"candidates.list.element.{name}" for name in ("score", "lat", "lon")),
+    *ORDER,
+]
+COLUMNS += ["because", "gps_doubt"]
 """Of RESULT, that are looked at."""
 
 WAYS = 5
@@ -28,8 +36,8 @@ _DCF_NAME = re.compile(r"([A-Z_][A-Z0-9_]{3})(\d{4})\.[^.]+")
 
 def compact(rows: pa.Table) -> pa.Table:
     """Rows of COLUMNS that are looked at, of which nothing is left but what is needed: of candidates, the first ones' scores and
-    places, -inf for none."""
-    rows = rows.filter(pa.array(_looked_at(rows)))
+    places, -inf for none; and whether neighbours had a say when they were written."""
+    rows = rows.filter(pc.is_in(rows["status"], pa.array(["located", "uncertain", "kept"])))
     first = pc.list_slice(rows["candidates"].combine_chunks(), 0, CANDIDATES)
     _, fields = padded(first, ["score", "lat", "lon"])
     for name, values in fields.items():
@@ -37,7 +45,11 @@ def compact(rows: pa.Table) -> pa.Table:
         whole[:, : values.shape[1]] = values
         flat = pa.array(whole.ravel(), pa.float32() if name == "score" else pa.float64())
         rows = rows.append_column(f"candidates_{name}", pa.FixedSizeListArray.from_arrays(flat, CANDIDATES))
-    return rows.drop_columns("candidates")
+    told = pc.or_(rows["because"].is_valid(), rows["gps_doubt"].is_valid())
+    kept = pc.equal(rows["status"], "kept")
+    for axis in ("lat", "lon"):
+        rows = rows.append_column(f"known_{axis}", pc.if_else(kept, rows[axis], None))
+    return rows.drop_columns(["status", "lat", "lon", "candidates", "because", "gps_doubt"]).append_column("told", told)
 
 
 def timed(rows: pa.Table, scale: float, company: CompanyOptions | None = None) -> tuple[np.ndarray, Collection]:
@@ -49,7 +61,10 @@ def timed(rows: pa.Table, scale: float, company: CompanyOptions | None = None) -
     several = of_several_people(chain, position, known)
     chain = np.where(several, chain.max(initial=0) + 1 + np.arange(len(chain)), chain)
     position, told = (company or CompanyOptions()).by_told_clock(rows, position, _minutes(rows))
-    folder = _codes(pc.replace_substring_regex(rows["uri"], "[^/]*$", ""))
+    folder = _codes(folders(rows))
+    if "household" in rows.column_names:
+        both = np.stack([folder, np.unique(rows["household"].to_numpy(), return_inverse=True)[1]])
+        folder = np.unique(both, axis=1, return_inverse=True)[1].ravel()
     met = Company(folder, utc | told, told, company.tracks if company else ())
     return used, _collection(rows, chain, position, True, known, scale, met)
 
@@ -60,7 +75,7 @@ def by_time(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
     A chain is all photos of one serial number, or of one owner's model, or else of one model in one folder: another
     folder's may be somebody else's. Their clock is UTC where it is told for all of them, else local.
     """
-    used = np.flatnonzero(_looked_at(rows) & _has_time(rows))
+    used = np.flatnonzero(has_time(rows))
     if not len(used):
         return used, np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool)
     rows = rows.take(pa.array(used))
@@ -72,7 +87,7 @@ def by_time(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndar
 def cameras(rows: pa.Table) -> pa.ChunkedArray:
     """Of rows of ORDER, which camera each photo is of: the chains of those that have a time."""
     camera, owner, serial = (rows[name].fill_null("") for name in ("camera", "owner", "camera_serial"))
-    folder = pc.replace_substring_regex(rows["uri"], "[^/]*$", "")
+    folder = folders(rows)
     body, owned, other = (
         pc.binary_join_element_wise(kind, camera, who, "|")
         for kind, who in (("body", serial), ("owner", owner), ("folder", folder))
@@ -80,12 +95,16 @@ def cameras(rows: pa.Table) -> pa.ChunkedArray:
     return pc.if_else(rows["camera_serial"].is_valid(), body, pc.if_else(rows["owner"].is_valid(), owned, other))
 
 
+def folders(rows: pa.Table) -> pa.ChunkedArray:
+    return pc.replace_substring_regex(rows["uri"], "[^/]*$", "")
+
+
 def numbered(rows: pa.Table, scale: float) -> tuple[np.ndarray, Collection]:
     """Likewise of photos without time that are called as cameras call their files: DSC_0412.JPG. A chain is a folder."""
     names = rows["uri"].to_pylist()
     found = [_DCF_NAME.fullmatch(name.rsplit("/", 1)[-1]) for name in names]
     is_numbered = np.array([match is not None for match in found], bool)
-    used = np.flatnonzero(_looked_at(rows) & is_numbered & ~_has_time(rows))
+    used = np.flatnonzero(is_numbered & ~has_time(rows))
     rows = rows.take(pa.array(used))
     series = [f"{names[row].rpartition('/')[0]}/{found[row][1]}" for row in used]
     number = np.array([float(found[row][2]) for row in used])
@@ -98,21 +117,15 @@ def _minutes(rows: pa.Table) -> np.ndarray:
 
 
 def _known(rows: pa.Table) -> np.ndarray:
-    kept = pc.equal(rows["status"], "kept").to_numpy()
-    place = np.stack([rows[name].to_numpy() for name in ("lat", "lon")], axis=1).reshape(-1, 2)
-    return np.where(kept[:, None], place, np.nan)
+    return np.stack([rows[f"known_{axis}"].to_numpy() for axis in ("lat", "lon")], axis=1).reshape(-1, 2)
 
 
-def _has_time(rows: pa.Table) -> np.ndarray:
+def has_time(rows: pa.Table) -> np.ndarray:
     """(n,) and not what a clock shows that was never set (geoloc.photos.times.capture_time)."""
     milliseconds = rows["taken_at"].cast(pa.int64()).fill_null(0).to_numpy()
     starts, resets = (np.array(times, "datetime64[ms]").astype(np.int64) for times in (CLOCK_STARTS, RESETS))
     unset = np.isin(milliseconds // _DAY, starts // _DAY) | np.isin(milliseconds // _MINUTE, resets // _MINUTE)
     return rows["taken_at"].is_valid().to_numpy() & ~unset
-
-
-def _looked_at(rows: pa.Table) -> np.ndarray:
-    return pc.is_in(rows["status"], pa.array(["located", "uncertain", "kept"])).to_numpy()
 
 
 def _codes(keys: pa.ChunkedArray) -> np.ndarray:
@@ -132,7 +145,7 @@ def _collection(
         rows[f"candidates_{name}"].combine_chunks().flatten().to_numpy().reshape(-1, CANDIDATES)
         for name in ("score", "lat", "lon")
     )
-    most = max(1, int(np.isfinite(score).sum(1).max(initial=0)))
+    most = max(1, int(np.flatnonzero(np.isfinite(score).any(0)).max(initial=0)) + 1)
     candidates = np.stack([lat, lon], axis=-1)[:, :most].astype(np.float64)
     scores = scale * score[:, :most].astype(np.float64)
     some = np.isfinite(scores).any(1)

@@ -61,9 +61,7 @@ class Order:
         return cls(rows, np.cumsum(new) - 1, log_gap)
 
 
-def in_one_clock(
-    chain: np.ndarray, minutes: np.ndarray, utc_offset: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def in_one_clock(chain: np.ndarray, minutes: np.ndarray, utc_offset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(n,) minutes by the clock of each chain, integers (n,): UTC where the offset from it is told (not NaN) for all its photos, else
     as the camera showed them; and (n,) bool, whether they are UTC.
 

@@ -77,7 +77,9 @@ class Sightings:
         """So many at most, one each ``apart`` minutes unless it is elsewhere."""
         moved = ((np.diff(self.places, axis=0) ** 2).sum(1) * EARTH_RADIUS_KM**2) > SAME_PLACE_KM**2
         bucket = np.floor(self.minutes / apart)
-        keep = np.flatnonzero(np.concatenate([[True], (np.diff(bucket) != 0) | moved])) if len(self) else np.zeros(0, int)
+        keep = (
+            np.flatnonzero(np.concatenate([[True], (np.diff(bucket) != 0) | moved])) if len(self) else np.zeros(0, int)
+        )
         if len(keep) > most:
             keep = keep[np.linspace(0, len(keep) - 1, most).astype(int)]
         return self.part(keep)
@@ -155,9 +157,7 @@ def spells(first: Sightings, second: Sightings, transition: Transition, clock: C
     new = np.diff(first.minutes, prepend=-np.inf) > PAUSE
     begins = np.flatnonzero(new)
     by_spell = np.add.reduceat(evidence, begins, axis=0)
-    together = _together(
-        by_spell, prior - np.logaddexp.reduce(prior), TOGETHER_IF_TOLD if clock.told else TOGETHER
-    )
+    together = _together(by_spell, prior - np.logaddexp.reduce(prior), TOGETHER_IF_TOLD if clock.told else TOGETHER)
     at_once = _count(differences, pairs, offsets, AT_ONCE)
     return _spells(first.minutes, begins, offsets, together, at_once, sure)
 

@@ -1,16 +1,15 @@
 """A collection of photos, in any order, and the places that they give each other."""
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from geoloc.context.chains import Evidence, Order, vectors_or_zeros
-from geoloc.context.company import Acquaintances, Company, Guests, Meeting
-from geoloc.context.defaults import for_minutes, for_numbers, shipped_confidence
-from geoloc.context.fitting import NEAR_KM, fitted
+from geoloc.context.company import Company, Meeting
+from geoloc.context.confidence import Confidence
 from geoloc.context.kernels import chords2
 from geoloc.context.together import RADII_KM, Joint, Model, locate_together
 
@@ -44,6 +43,19 @@ class Collection:
     def __len__(self) -> int:
         return len(self.chain)
 
+    def part(self, rows: np.ndarray) -> "Collection":
+        """Of some photos, whoever they were with."""
+        names = ("chain", "position", "known", "candidates", "shares")
+        return replace(self, company=None, **{name: getattr(self, name)[rows] for name in names})
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What has been learned of a collection."""
+
+    model: Model
+    confidence: Confidence
+
 
 @dataclass(frozen=True)
 class Together:
@@ -65,8 +77,7 @@ class Together:
     """(n,) how much later than its source the photo was taken, by its clock: minutes, or numbers; NaN where that is not known."""
     doubt: np.ndarray
     """(n,) of known places: probability that the photo was elsewhere, by its neighbours; NaN for others."""
-    model: Model
-    """With what was learned of this collection."""
+    parameters: Parameters
     meetings: list[Meeting] = field(default_factory=list)
     """Of its chains with each other, and with tracks."""
 
@@ -76,69 +87,8 @@ class Together:
         return ~np.isnan(self.lat)
 
 
-def locate_collection(
-    collection: Collection, model: Model | None = None, at_once: Callable[..., Iterable[Joint]] = map
-) -> Together:
-    """Chain by chain, with the model (default: the shipped one) fitted to the collection. ``at_once`` is ``map``, or one that works
-    on pieces in several places.
-
-    >>> paris, unknown = [[48.86, 2.35]], [[np.nan, np.nan]]
-    >>> album = Collection(
-    ...     chain=np.zeros(2, int), position=np.array([0.0, 3.0]), timed=True, known=np.array(paris + unknown),
-    ...     candidates=np.full((2, 1, 2), np.nan), shares=np.zeros((2, 1)),
-    ... )
-    >>> together = locate_collection(album)
-    >>> together.lat.round(2), together.source
-    (array([48.86, 48.86]), array([0, 0]))
-    """
-    unit_known = collection.timed or model is not None
-    model = model or (for_minutes() if collection.timed else for_numbers())
-    if len(collection):
-        _, evidence = _in_order(collection, model)
-        model = fitted(evidence, model, unit_known)
-    apart = _located(collection, model, at_once)
-    if not collection.timed or collection.company is None:
-        return apart
-    places, known = np.stack([apart.lat, apart.lon], axis=1), ~np.isnan(collection.known[:, 0])
-    sure = apart.within[:, RADII_KM.index(NEAR_KM)]
-    known_to = Acquaintances(collection.company, collection.chain, collection.position, places, sure, known)
-    meetings = known_to.meetings(model.transition)
-    guests = known_to.guests(meetings)
-    together = _in_company(collection, guests, apart, at_once) if guests else apart
-    return replace(together, meetings=meetings)
-
-
-def _in_company(
-    collection: Collection, guests: Guests, apart: Together, at_once: Callable[..., Iterable[Joint]]
-) -> Together:
-    """Chains that have guests anew, with them."""
-    rows = np.flatnonzero(np.isin(collection.chain, guests.chain))
-    photo, n = guests.row >= 0, len(rows)
-    of_photos = collection.known[guests.row], collection.candidates[guests.row], collection.shares[guests.row]
-    known = np.where(photo[:, None], of_photos[0], guests.place)
-    candidates = np.where(photo[:, None, None], of_photos[1], np.nan)
-    shares = np.where(photo[:, None], of_photos[2], 0.0)
-    whole = Collection(
-        np.concatenate([collection.chain[rows], guests.chain]),
-        np.concatenate([collection.position[rows], guests.position]),
-        True,
-        np.concatenate([collection.known[rows], known]),
-        np.concatenate([collection.candidates[rows], candidates]),
-        np.concatenate([collection.shares[rows], shares]),
-    )
-    joint = _located(whole, apart.model, at_once)
-    source = np.concatenate([rows, guests.row, [-1]])[joint.source[:n]]
-    track = np.concatenate([np.full(n, -1), guests.track, [-1]])[joint.source[:n]]
-    changed = {name: getattr(apart, name).copy() for name in _OF_PHOTOS}
-    for name, values in changed.items():
-        values[rows] = {"source": source, "track": track}.get(name, getattr(joint, name)[:n])
-    return replace(apart, **changed)
-
-
-_OF_PHOTOS = ("lat", "lon", "within", "radius_km", "heard", "source", "track", "gap", "doubt")
-
-
-def _in_order(collection: Collection, model: Model) -> tuple[Order, Evidence]:
+def in_order(collection: Collection, model: Model) -> tuple[Order, Evidence]:
+    """Its photos by chains and positions, and what is known of them."""
     order = Order.of(collection.chain, collection.position, model.smallest_gap, model.unknown_gap)
     return order, Evidence(
         order.chain,
@@ -149,23 +99,20 @@ def _in_order(collection: Collection, model: Model) -> tuple[Order, Evidence]:
     )
 
 
-def _located(collection: Collection, model: Model, at_once: Callable[..., Iterable[Joint]]) -> Together:
-    order, evidence = _in_order(collection, model)
+def located(collection: Collection, parameters: Parameters, at_once: Callable[..., Iterable[Joint]] = map) -> Together:
+    """Chain by chain, whoever they were with. ``at_once`` is ``map``, or one that works on pieces in several places."""
     n = len(collection)
     lat, lon, radius_km, doubt = (np.full(n, np.nan) for _ in range(4))
     within, source, heard = np.full((n, len(RADII_KM)), np.nan), np.full(n, -1), np.zeros(n, bool)
-    pieces, confidence = [slice(*ends) for ends in _pieces(order.chain)], shipped_confidence()
-    evidences = [evidence.part(piece) for piece in pieces]
-    for piece, one, joint in zip(
-        pieces, evidences, at_once(partial(locate_together, model=model), evidences), strict=True
-    ):
-        rows, some, fixed = order.rows[piece], joint.located, one.fixed
+    confidence = parameters.confidence
+    for rows, one, joint in joints(collection, parameters.model, at_once):
+        some, fixed = joint.located, one.fixed
         heard[rows] = joint.heard
         source[rows[some]] = rows[joint.sources[some]]
         lat[rows[some]], lon[rows[some]] = _degrees(joint.places[some])
-        hidden = some & ~fixed
-        within[rows[hidden]] = confidence.of(joint.within[hidden], joint.by_itself[hidden], joint.kinds[hidden])
-        radius_km[rows[hidden]] = confidence.radius_km(within[rows[hidden]])
+        unknown = some & ~fixed
+        within[rows[unknown]] = confidence.of(joint.within[unknown], joint.by_itself[unknown], joint.kinds[unknown])
+        radius_km[rows[unknown]] = confidence.radius_km(within[rows[unknown]])
         doubt[rows[fixed]] = _doubt(joint, one, fixed)
     is_known = ~np.isnan(collection.known[:, 0])
     lat[is_known], lon[is_known] = collection.known[is_known].T
@@ -173,7 +120,19 @@ def _located(collection: Collection, model: Model, at_once: Callable[..., Iterab
     own = (source == np.arange(n)) & ~is_known
     lat[own], lon[own] = _nearest_own(collection.candidates[own], lat[own], lon[own])
     gap = np.where(source >= 0, collection.position - collection.position[source], np.nan)
-    return Together(lat, lon, within, radius_km, heard, source, np.full(n, -1), gap, doubt, model)
+    return Together(lat, lon, within, radius_km, heard, source, np.full(n, -1), gap, doubt, parameters)
+
+
+def joints(
+    collection: Collection, model: Model, at_once: Callable[..., Iterable[Joint]] = map
+) -> Iterator[tuple[np.ndarray, Evidence, Joint]]:
+    """Whole chains, some AT_ONCE photos at a time: which of the collection's they are, what is known of them, what they say together."""
+    order, evidence = in_order(collection, model)
+    pieces = [slice(*ends) for ends in _pieces(order.chain)]
+    evidences = [evidence.part(piece) for piece in pieces]
+    joined = at_once(partial(locate_together, model=model), evidences)
+    for piece, one, joint in zip(pieces, evidences, joined, strict=True):
+        yield order.rows[piece], one, joint
 
 
 def _pieces(chain: np.ndarray) -> list[tuple[int, int]]:

@@ -52,9 +52,7 @@ class CompanyOptions:
     clock_offsets: dict[str, float] = field(default_factory=dict)
     """Minutes that a camera's clock is ahead of UTC, by its name."""
 
-    def by_told_clock(
-        self, rows: pa.Table, position: np.ndarray, minutes: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def by_told_clock(self, rows: pa.Table, position: np.ndarray, minutes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions (n,), minutes of UTC where that is told of the camera (a column of ``rows``), from the ``minutes`` that it showed;
         and whether it is."""
         if not self.clock_offsets or "camera" not in rows.column_names:
@@ -86,7 +84,9 @@ def read_clock_offsets(texts: tuple[str, ...]) -> dict[str, float]:
         camera, _, offset = text.rpartition("=")
         found = _OFFSET.fullmatch(offset)
         if not camera or not found:
-            raise UsageError(f"--clock-offset {text}: must be a camera's name and its clock's lead over UTC: 'NIKON D80=+01:00:00'")
+            raise UsageError(
+                f"--clock-offset {text}: must be a camera's name and its clock's lead over UTC: 'NIKON D80=+01:00:00'"
+            )
         sign, hours, minutes, seconds = found.groups(default="0")
         offsets[camera] = float(f"{sign}1") * (60 * int(hours) + int(minutes) + int(seconds) / 60)
     return offsets
@@ -101,6 +101,10 @@ class Meeting:
     """Of another camera; -1 for a log."""
     spell: Spell
     """The offset is that of the chain's positions from the other's."""
+    from_utc: bool
+    """The other's positions are UTC."""
+    again: bool = False
+    """It has been told before, of the other."""
 
 
 @dataclass(frozen=True)
@@ -218,12 +222,13 @@ class Acquaintances:
             for spell in spells(self._sightings(one), self._sightings(other), transition, self._clock(one, other)):
                 start, stop = spell.start - spell.offset, spell.stop - spell.offset
                 mirrored = replace(spell, start=start, stop=stop, offset=-spell.offset)
-                found += [Meeting(one, other, spell), Meeting(other, one, mirrored)]
+                utc = [bool(self._company.utc[self._rows[chain][0]]) for chain in (one, other)]
+                found += [Meeting(one, other, spell, utc[1]), Meeting(other, one, mirrored, utc[0], again=True)]
         for log in self._logs:
             sightings = log.sightings
             for chain in self._rows:
                 for spell in spells(self._sightings(chain), sightings, transition, self._clock(chain, None)):
-                    found.append(Meeting(chain, -1, spell))
+                    found.append(Meeting(chain, -1, spell, from_utc=True))
                     self._of_logs.setdefault(chain, []).append((log, spell))
         return found
 

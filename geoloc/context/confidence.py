@@ -18,7 +18,7 @@ from geoloc.geo.distance import EARTH_RADIUS_KM
 COVERAGE = 0.9
 """Probability with which a radius holds the truth."""
 _LEAST = 1e-4
-_RIDGE = 1.0
+_RIDGE, _PRIOR_RIDGE = 1.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,29 @@ class Confidence:
         return np.exp(radii[before] + np.clip(share, 0, 1) * (radii[reached] - radii[before]))
 
     @classmethod
-    def fitted(cls, within: np.ndarray, by_itself: np.ndarray, kind: np.ndarray, km: np.ndarray) -> "Confidence":
-        """On answers (n,) whose errors, km, are known, with Joint's values of them."""
+    def fitted(
+        cls,
+        within: np.ndarray,
+        by_itself: np.ndarray,
+        kind: np.ndarray,
+        km: np.ndarray,
+        weights: np.ndarray | None = None,
+        prior: "Confidence | None" = None,
+    ) -> "Confidence":
+        """On answers (n,) whose errors, km, are known, with Joint's values of them, each counting so much (once), from a ``prior`` that
+        few answers do not move (none: everything is as likely as not)."""
         curves, features = [], _features(within, by_itself)
+        weights = np.ones(len(km)) if weights is None else weights
         for one in range(CANDIDATE + 1):
             rows = kind == one
-            curves.append([_curve(features[rows, r], km[rows] <= radius) for r, radius in enumerate(RADII_KM)])
+            before = np.zeros((len(RADII_KM), 3)) if prior is None else np.array(prior.coefficients[one])
+            pull = _RIDGE if prior is None else _PRIOR_RIDGE
+            curves.append(
+                [
+                    _curve(features[rows, r], km[rows] <= radius, weights[rows], before[r], pull)
+                    for r, radius in enumerate(RADII_KM)
+                ]
+            )
         return cls(tuple(tuple(curve) for curve in curves))
 
 
@@ -65,16 +82,20 @@ def _logit(probability: np.ndarray) -> np.ndarray:
     return np.log(bounded / (1 - bounded))
 
 
-def _curve(features: np.ndarray, right: np.ndarray) -> tuple[float, float, float]:
-    """By Newton's method, with a pull towards 0; what speaks for an answer cannot speak against it."""
-    used, curve = np.ones(features.shape[1], bool), np.zeros(features.shape[1])
+def _curve(
+    features: np.ndarray, right: np.ndarray, weights: np.ndarray, prior: np.ndarray, pull: float
+) -> tuple[float, float, float]:
+    """By Newton's method, with a pull towards the prior; what speaks for an answer cannot speak against it."""
+    used, curve = np.ones(features.shape[1], bool), prior.copy()
     while True:
-        curve[:] = 0
+        curve[:] = np.where(used, prior, 0)
         for _ in range(50):
-            p = 1 / (1 + np.exp(-features @ curve))
-            gradient = features[:, used].T @ (right - p) - _RIDGE * curve[used]
-            hessian = (features[:, used] * (p * (1 - p))[:, None]).T @ features[:, used] + _RIDGE * np.eye(used.sum())
-            curve[used] += np.linalg.solve(hessian, gradient)
+            p = 1 / (1 + np.exp(-np.clip(features @ curve, -30, 30)))
+            gradient = features[:, used].T @ (weights * (right - p)) - pull * (curve - prior)[used]
+            slope = weights * p * (1 - p)
+            hessian = (features[:, used] * slope[:, None]).T @ features[:, used] + pull * np.eye(used.sum())
+            step = np.linalg.solve(hessian, gradient)
+            curve[used] += step / max(1.0, np.abs(step).max())
         against = used & (curve < 0) & (np.arange(len(curve)) > 0)
         if not against.any():
             return tuple(curve.tolist())

@@ -34,9 +34,7 @@ class CollectionTable:
     """What was not as it should be, or has been guessed."""
 
 
-def read_collection(
-    path: str, s3: S3Options | None = None, company: CompanyOptions | None = None
-) -> CollectionTable:
+def read_collection(path: str, s3: S3Options | None = None, company: CompanyOptions | None = None) -> CollectionTable:
     """Columns: uri; album or camera, or both; taken_at or sequence, or both; lat and lon, or candidates; known_lat and
     known_lon. Others are left alone.
 
@@ -67,7 +65,9 @@ def _collection_table(table: pa.Table, where: str, company: CompanyOptions) -> C
         notes.append(f"{int(impossible.sum()):,} known places are no place on the Earth, and are left out")
     known[impossible | np.isnan(known).any(1)] = np.nan
     chain = _chains(table, notes)
-    minutes, offsets = _minutes(table["taken_at"]) if "taken_at" in table.column_names else (np.full(table.num_rows, np.nan),) * 2
+    minutes, offsets = (
+        _minutes(table["taken_at"]) if "taken_at" in table.column_names else (np.full(table.num_rows, np.nan),) * 2
+    )
     position, timed = _positions(table, minutes, notes)
     met = None
     if timed:

@@ -1,111 +1,405 @@
-"""The last stage of the archive job: photos that have their own answers locate each other."""
+"""The last stage of the archive job: photos that have their own answers locate each other.
 
+Whole households (geoloc.context.households) are worked on at once: the rows of the results' files are dealt out to them, and
+their joint answers dealt back to the files. An archive of up to AT_ONCE photos is worked on here; a larger one by Ray's
+tasks, none of which holds more than about so many photos, but for a longer chain.
+"""
+
+import hashlib
+import io
+import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from geoloc.context.archive import COLUMNS, numbered, timed
-from geoloc.context.collection import Together, locate_collection
+from geoloc.context.archive import COLUMNS, ORDER, compact, numbered, timed
+from geoloc.context.collection import Collection, Together
+from geoloc.context.company import CompanyOptions
+from geoloc.context.corrections import corrections
 from geoloc.context.defaults import for_file_numbers
+from geoloc.context.households import HOUSEHOLDS, Households, chain_of, fingerprints, members
+from geoloc.context.learning import learned
+from geoloc.context.locating import locate_collection
+from geoloc.context.parameters import of_json, to_json
 from geoloc.context.reasons import reasons
 from geoloc.context.together import RADII_KM
 from geoloc.estimate.confidence import ANSWERED, Confidence
 from geoloc.geo.places import places
 from geoloc.pipeline.job_options import Context
-from geoloc.pipeline.run import Run
+from geoloc.pipeline.progress import Progress
+from geoloc.pipeline.run import HOUSEHOLDS_FILE, Run
 from geoloc.results.geoparquet import with_geometry
-from geoloc.schema import CONFIDENCES, JOINT, RESULT
+from geoloc.results.parts import Parts
+from geoloc.schema import CLOCKS, CONFIDENCES, JOINT, RESULT
+from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
 
-VERSION = 1
+VERSION = 2
 """Of the joint answers: results of another are told anew."""
+AT_ONCE = 1_000_000
+"""Photos, of some files or of some households, that one process holds: some 300 bytes each, and twice as much at work."""
+GROWTH = 1.25
+"""What was learned of an archive serves until it has grown by this."""
+CLOCKS_FILE, STATE_FILE = "context/clocks.parquet", "context/state.json"
+"""In the run's folder: CLOCKS, and what was learned. HOUSEHOLDS_FILE: a fingerprint of each household whose answers are in the
+results."""
+
+_TOLD = pa.schema(
+    {
+        "id": pa.int64(),
+        "same": pa.bool_(),  # nothing of its household has changed: the row stays as it is
+        **{name: pa.float64() for name in ("estimate_lat", "estimate_lon", "radius_km", "confidence", "gps_doubt")},
+        **dict.fromkeys(CONFIDENCES.values(), pa.float64()),
+        "because": pa.string(),
+    }
+)
 
 
-def locate_each_other(run: Run, confidence: Confidence, context: Context) -> None:
-    """Bring the joint answers up to date with the photos' own: all of them, from their candidates, whatever was there before; only
-    files in which something changes are written. ``run.json`` says under ``context`` how they were told, and nothing from when
-    anything in the results changes (Run.no_success): what is cut off is done again by any later run."""
-    settings = {"context": context, "version": VERSION, "confidence": confidence.state()}
+def locate_each_other(run: Run, confidence: Confidence, context: Context, company: CompanyOptions) -> None:
+    """Bring the joint answers up to date with the photos' own: of households of which anything has changed, from their candidates,
+    whatever was there before; only files in which something changes are written. ``run.json`` says under ``context`` how they
+    were told, and nothing from when anything in the results changes (Run.no_success): what is cut off is done again by any
+    later run."""
+    settings = {"context": context, "version": VERSION, "confidence": confidence.state(), **company.state()}
     if run.record().get("context") == settings:
         return
-    joint = _joint(run, confidence) if context != "off" else {}
-    changed = 0
-    for name in run.parts.names():
-        before = run.parts.read(name)
-        after = with_geometry(_told(_alone(before, confidence), joint, confidence))
-        if not after.equals(before):
-            run.no_success()
-            run.parts.write(name, after)
-            changed += 1
-    log.info("Files of results that neighbours changed: %s of %s", changed, len(run.parts.names()))
+    run.no_success()
+    names, memory = run.parts.names(), Memory(run.folder)
+    if context == "off":
+        memory.forget()
+        changed = sum(_take_back(run.parts, confidence, name) for name in names)
+    else:
+        changed = _Work(run.parts, confidence, company, memory, run.manifest.rows, settings).done(names)
+    log.info("Files of results that neighbours changed: %s of %s", changed, len(names))
     run.write_record(context=settings)
 
 
-def _joint(run: Run, confidence: Confidence) -> dict[str, np.ndarray]:
-    """By column, with the ids of photos that others have a say on, in order."""
-    rows = pa.concat_tables(
-        [pa.table({name: pa.nulls(0, RESULT.field(name).type) for name in COLUMNS}), *run.parts.tables(COLUMNS)]
-    )
-    found: list[dict] = []
-    for collections, model in ((timed, None), (numbered, for_file_numbers())):
-        used, collection = collections(rows, confidence.scale)
-        if not len(used):
-            continue
-        together = locate_collection(collection, model, _on_the_cluster)
-        heard = np.flatnonzero(together.heard & together.answered)
-        known = ~np.isnan(collection.known[heard, 0])
-        _tell(len(used), collection.timed, len(np.unique(collection.chain)), int((~known).sum()), together)
-        uri = rows["uri"].take(pa.array(used))
-        within = dict(zip(RADII_KM, together.within[heard].T, strict=True))
-        found.append(
-            {
-                "id": rows["id"].to_numpy()[used][heard],
-                "estimate_lat": together.lat[heard],
-                "estimate_lon": together.lon[heard],
-                "radius_km": together.radius_km[heard],
-                "confidence": within[25],
-                **{name: within[threshold] for threshold, name in CONFIDENCES.items()},
-                "gps_doubt": together.doubt[heard],
-                "because": np.array(reasons(collection, together, uri, heard), object),
-            }
-        )
-    if not found:
-        return {}
-    columns = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
-    order = np.argsort(columns["id"])
-    return {name: values[order] for name, values in columns.items()}
+@dataclass(frozen=True)
+class Memory:
+    """What is known of a run's joint answers."""
+
+    folder: Folder
+
+    def forget(self) -> None:
+        for name in (HOUSEHOLDS_FILE, STATE_FILE, CLOCKS_FILE):
+            self.folder.delete(name)
+
+    def state(self) -> dict:
+        try:
+            return json.loads(self.folder.read(STATE_FILE))
+        except FileNotFoundError:
+            return {}
+
+    def table(self, name: str, schema: pa.Schema) -> pa.Table:
+        try:
+            return pq.read_table(io.BytesIO(self.folder.read(name)))
+        except FileNotFoundError:
+            return schema.empty_table()
+
+    def write(self, state: dict, clocks: pa.Table, households: pa.Table) -> None:
+        """The households last: they vouch for the rest."""
+        self.folder.write(STATE_FILE, json.dumps(state).encode())
+        for name, table in ((CLOCKS_FILE, clocks), (HOUSEHOLDS_FILE, households)):
+            sink = pa.BufferOutputStream()
+            pq.write_table(table, sink, compression="zstd")
+            self.folder.write(name, sink.getvalue().to_pybytes())
 
 
-def _tell(photos: int, by_time: bool, chains: int, answered: int, together: Together) -> None:
-    log.info(
-        "Photos with %s: %s in %s chains; estimates within 25 km of the truth, by how far neighbours agree: %.0f %%; "
-        "neighbours have a say on %s",
-        "a time" if by_time else "a number",
-        f"{photos:,}",
-        f"{chains:,}",
-        100 * together.model.emission.near,
-        f"{answered:,}",
-    )
+class _Work:
+    """Of one run, from its files and back."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        confidence: Confidence,
+        company: CompanyOptions,
+        memory: Memory,
+        photos: int,
+        settings: dict,
+    ) -> None:
+        self._memory, self._photos, self._settings = memory, photos, settings
+        self._parts, self._confidence, self._company = parts, confidence, company
+
+    def done(self, names: list[str]) -> int:
+        """The number of files that were written."""
+        groups = [list(group) for group in np.array_split(names, min(len(names), -(-self._photos // AT_ONCE)) or 1)]
+        run = _here if len(groups) == 1 else _Cluster()
+        counts = [run(_members, self._parts, group) for group in groups]
+        households = Households.of(pa.concat_tables(map(_value, counts)), AT_ONCE)
+        if households.buckets > 1 and run is _here:
+            run = _Cluster()
+        dealt = [run(_deal, self._parts, group, households, returns=households.buckets) for group in groups]
+        state = self._state(run, [one[0] for one in dealt])
+        salt = hashlib.blake2b(json.dumps([self._settings, state], sort_keys=True, default=str).encode()).hexdigest()
+        before = self._memory.table(HOUSEHOLDS_FILE, HOUSEHOLDS)
+        located = [
+            run(
+                _locate,
+                (self._company, self._confidence.scale, state["learned"], salt, before, len(groups)),
+                *(one[bucket] for one in dealt),
+                returns=len(groups) + 1,
+            )
+            for bucket in range(households.buckets)
+        ]
+        sums = self._summed(located)
+        changed = [
+            run(_change, self._parts, self._confidence, group, *(one[number] for one in located))
+            for number, group in enumerate(groups)
+        ]
+        written = sum(map(_value, changed))
+        clocks = self._memory.table(CLOCKS_FILE, CLOCKS)
+        clocks = clocks.filter(pc.is_in(clocks["household"], pc.unique(sums.same["household"])))
+        self._memory.write(state, pa.concat_tables([clocks, sums.clocks]), pa.concat_tables([sums.same, sums.new]))
+        return written
+
+    def _state(self, run: Callable, first: list) -> dict:
+        """What is learned of the first bucket's households, which are as good as drawn: as before, unless the archive has grown."""
+        settings = json.loads(json.dumps(self._settings, default=str))
+        state = self._memory.state()
+        if state.get("settings") != settings or not state["photos"] <= self._photos <= GROWTH * state["photos"]:
+            told = _value(run(_learn, self._company, self._confidence.scale, *first))
+            state = {"settings": settings, "photos": self._photos, "learned": told}
+        return state
+
+    def _summed(self, located: list[list]) -> "_Sums":
+        progress, sums = Progress(self._photos), []
+        for one in located:
+            sums.append(_value(one[-1]))
+            if len(located) > 1:
+                progress.add({"looked at": sums[-1].photos})
+        progress.close()
+        total = _Sums.joined(sums)
+        for line in total.lines():
+            log.info("%s", line)
+        return total
 
 
-def _on_the_cluster(function: Callable, evidences: Iterable) -> Iterator:
-    """``map`` over pieces of the archive: here where there is one, else by Ray's tasks."""
-    evidences = list(evidences)
-    if len(evidences) < 2:
-        yield from map(function, evidences)
-        return
+@dataclass(frozen=True)
+class _Sums:
+    """Of some households."""
+
+    photos: int
+    same: pa.Table
+    """HOUSEHOLDS of which nothing has changed."""
+    new: pa.Table
+    clocks: pa.Table
+    told: dict[str, dict[str, float]]
+    """Of the others' photos with a time, and with a number: photos, chains, those that neighbours have a say on, in company."""
+
+    @classmethod
+    def joined(cls, sums: list["_Sums"]) -> "_Sums":
+        told = {
+            kind: {name: sum(one.told[kind][name] for one in sums) for name in one_kind}
+            for kind, one_kind in sums[0].told.items()
+        }
+        tables = (pa.concat_tables([getattr(one, name) for one in sums]) for name in ("same", "new", "clocks"))
+        return cls(sum(one.photos for one in sums), *tables, told)
+
+    def lines(self) -> list[str]:
+        lines = [
+            f"Photos with a {kind}: {one['photos']:,} in {one['chains']:,} chains; estimates within 25 km of the truth, by how far "
+            f"neighbours agree: {one['near'] / one['photos']:.0%}; neighbours have a say on {one['heard']:,}"
+            for kind, one in self.told.items()
+            if one["photos"]
+        ]
+        if met := self.told["time"]["met"]:
+            lines.append(f"Chains that were in company of others, or of tracks, at times: {met:,}")
+        if self.same.num_rows:
+            lines.append(
+                f"Households of which nothing has changed: {self.same.num_rows:,}; of others: {self.new.num_rows:,}"
+            )
+        if self.clocks.num_rows:
+            lines.append(
+                f"Clocks that differ, told to a minute: {self.clocks.num_rows:,} ({CLOCKS_FILE}, and in the report)"
+            )
+        return lines
+
+
+def _here(function: Callable, *args: Any, returns: int = 0) -> Any:
+    return function(*args)
+
+
+class _Cluster:
+    """Ray's tasks, spread over its nodes; their values are references until ``_value`` has them, or another task."""
+
+    def __init__(self) -> None:
+        from geoloc.pipeline.cluster import connect
+
+        connect()
+
+    def __call__(self, function: Callable, *args: Any, returns: int = 0) -> Any:
+        import ray
+
+        task = ray.remote(function).options(num_cpus=1, num_returns=max(returns, 1), scheduling_strategy="SPREAD")
+        if returns == 1:
+            task = ray.remote(lambda *args: function(*args)[0]).options(num_cpus=1, scheduling_strategy="SPREAD")
+            return [task.remote(*args)]
+        return task.remote(*args)
+
+
+def _value(value: Any) -> Any:
     import ray
 
-    from geoloc.pipeline.cluster import connect
+    return ray.get(value) if isinstance(value, ray.ObjectRef) else value
 
-    connect()
-    task = ray.remote(num_cpus=1)(function.func)
-    waiting = [task.remote(evidence, **function.keywords) for evidence in evidences]
-    for one in waiting:
-        yield ray.get(one)
+
+def _members(parts: Parts, names: list[str]) -> pa.Table:
+    counts = [members(parts.read(name, ORDER)) for name in names]
+    empty = pa.schema({"chain": pa.uint64(), "folder": pa.uint64(), "photos": pa.int64()}).empty_table()
+    return pa.concat_tables([empty, *counts])
+
+
+def _deal(parts: Parts, names: list[str], households: Households) -> list[pa.Table]:
+    """The rows of some files by buckets, compact, with their households."""
+    names_read = dict.fromkeys(name.split(".")[0] for name in COLUMNS)
+    empty = pa.schema([RESULT.field(name) for name in names_read]).empty_table()
+    dealt: list[list[pa.Table]] = [[] for _ in range(households.buckets)]
+    for rows in (empty, *(parts.read(name, COLUMNS) for name in names)):
+        rows = compact(rows)
+        household, bucket = households.at(chain_of(rows)) if rows.num_rows else np.zeros((2, 0), np.uint64)
+        rows = rows.append_column("household", pa.array(household, pa.uint64()))
+        for number, tables in enumerate(dealt):
+            tables.append(rows.filter(pa.array(bucket == number)))
+    return [pa.concat_tables(tables) for tables in dealt]
+
+
+_KINDS = {"time": None, "number": for_file_numbers}
+"""What photos are in the order of, and the model of it."""
+
+
+def _collections(rows: pa.Table, company: CompanyOptions, scale: float) -> dict[str, tuple[np.ndarray, Collection]]:
+    return {"time": timed(rows, scale, company), "number": numbered(rows, scale)}
+
+
+def _learn(company: CompanyOptions, scale: float, *tables: pa.Table) -> dict[str, str]:
+    found = {}
+    for kind, (_, collection) in _collections(pa.concat_tables(tables), company, scale).items():
+        model = _KINDS[kind]
+        found[kind] = to_json(learned(collection, model and model()))
+    return found
+
+
+def _locate(shared: tuple, *tables: pa.Table) -> list:
+    """The rows of some households, from each group of files: _TOLD for each group, and _Sums."""
+    company, scale, parameters, salt, before, groups = shared
+    rows = pa.concat_tables(tables)
+    group = np.repeat(np.arange(groups), [table.num_rows for table in tables])
+    now = fingerprints(rows, salt)
+    same = _unchanged(before, now)
+    is_same = np.isin(rows["household"].to_numpy(), now["household"].to_numpy()[same])
+    told = [
+        pa.table({"id": rows["id"].filter(pa.array(is_same))}).append_column(
+            "same", pa.array(np.ones(is_same.sum(), bool))
+        )
+    ]
+    ids, changed = rows["id"].to_numpy(), rows.filter(pa.array(~is_same))
+    sums, clocks = {}, [CLOCKS.empty_table()]
+    for kind, (used, collection) in _collections(changed, company, scale).items():
+        one = of_json(parameters[kind])
+        sums[kind] = dict.fromkeys(("photos", "chains", "near", "heard", "met"), 0)
+        if not len(used):
+            continue
+        together = locate_collection(collection, one)
+        heard = np.flatnonzero(together.heard & together.answered)
+        photos = changed.take(pa.array(used))
+        told.append(_told(collection, together, heard, photos))
+        clocks.append(corrections(collection, together, photos))
+        sums[kind] = {
+            "photos": len(used),
+            "chains": len(np.unique(collection.chain)),
+            "near": one.model.emission.near * len(used),
+            "heard": int(np.isnan(collection.known[heard, 0]).sum()),
+            "met": len({meeting.chain for meeting in together.meetings}),
+        }
+    everything = pa.concat_tables([_TOLD.empty_table(), *told], promote_options="default")
+    at = group[np.argsort(ids)][np.searchsorted(np.sort(ids), everything["id"].to_numpy())]
+    new = _with_told(now.filter(pa.array(~same)), rows, everything)
+    summed = _Sums(rows.num_rows, now.filter(pa.array(same)), new, pa.concat_tables(clocks), sums)
+    return [*(everything.filter(pa.array(at == number)) for number in range(groups)), summed]
+
+
+def _unchanged(before: pa.Table, now: pa.Table) -> np.ndarray:
+    """(h,) households that are as they were, and whose rows are as they were written then."""
+    keys = [(before[name].to_numpy(), now[name].to_numpy()) for name in HOUSEHOLDS.names]
+    at, there = _rows_of(keys[0][1], np.sort(keys[0][0]))
+    order = np.argsort(keys[0][0])
+    return there & np.all([was[order][at] == value for was, value in keys[1:]], axis=0) if len(order) else there
+
+
+def _with_told(households: pa.Table, rows: pa.Table, told: pa.Table) -> pa.Table:
+    """With the number of their rows that are told of neighbours now."""
+    changed = told.filter(pc.invert(told["same"]))
+    ids = changed.filter(pc.or_(changed["because"].is_valid(), pc.is_finite(changed["gps_doubt"]).fill_null(False)))[
+        "id"
+    ]
+    of = rows["household"].filter(pc.is_in(rows["id"], ids)).to_numpy()
+    keys = households["household"].to_numpy()
+    counts = np.bincount(np.searchsorted(keys, of), minlength=len(keys)) if len(keys) else np.zeros(0, np.int64)
+    return households.set_column(2, "told", pa.array(counts, pa.int64()))
+
+
+def _told(collection: Collection, together: Together, heard: np.ndarray, photos: pa.Table) -> pa.Table:
+    within = dict(zip(RADII_KM, together.within[heard].T, strict=True))
+    columns = {
+        "id": photos["id"].to_numpy()[heard],
+        "same": np.zeros(len(heard), bool),
+        "estimate_lat": together.lat[heard],
+        "estimate_lon": together.lon[heard],
+        "radius_km": together.radius_km[heard],
+        "confidence": within[25],
+        "gps_doubt": together.doubt[heard],
+        **{name: within[threshold] for threshold, name in CONFIDENCES.items()},
+        "because": pa.array(reasons(collection, together, photos["uri"], heard), pa.string()),
+    }
+    return pa.table(columns).select(_TOLD.names).cast(_TOLD)
+
+
+def _change(parts: Parts, confidence: Confidence, names: list[str], *told: pa.Table) -> int:
+    """Bring files up to date with what households said of their photos; the number of those that were written."""
+    joint = pa.concat_tables(told).sort_by("id")
+    written = 0
+    for name in names:
+        before = parts.read(name)
+        after = _up_to_date(before, joint, confidence)
+        if not after.equals(before):
+            parts.write(name, after)
+            written += 1
+    return written
+
+
+def _take_back(parts: Parts, confidence: Confidence, name: str) -> bool:
+    before = parts.read(name)
+    after = with_geometry(_alone(before, confidence))
+    if after.equals(before):
+        return False
+    parts.write(name, after)
+    return True
+
+
+def _up_to_date(before: pa.Table, joint: pa.Table, confidence: Confidence) -> pa.Table:
+    at, said = _rows_of(before["id"].to_numpy(), joint["id"].to_numpy())
+    same = said & joint["same"].to_numpy()[at] if len(joint) else said
+    after = with_geometry(_with_joint(_alone(before, confidence), joint, at, said & ~same, confidence))
+    if not same.any():
+        return after
+    both = pa.concat_tables([after, before.select(after.column_names).cast(after.schema)])
+    rows = np.arange(before.num_rows)
+    return both.take(pa.array(np.where(same, rows + before.num_rows, rows)))
+
+
+def _rows_of(ids: np.ndarray, sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each is, and whether it is there."""
+    if not len(sorted_ids):
+        return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
+    at = np.minimum(np.searchsorted(sorted_ids, ids), len(sorted_ids) - 1)
+    return at, sorted_ids[at] == ids
 
 
 def _alone(table: pa.Table, confidence: Confidence) -> pa.Table:
@@ -117,28 +411,30 @@ def _alone(table: pa.Table, confidence: Confidence) -> pa.Table:
     return confidence.renew(table) if told else table
 
 
-def _told(table: pa.Table, joint: dict[str, np.ndarray], confidence: Confidence) -> pa.Table:
-    """Rows of RESULT with the joint answers, by their ids."""
-    ids = table["id"].to_numpy()
-    if not joint or not len(joint["id"]):
+def _with_joint(table: pa.Table, joint: pa.Table, at: np.ndarray, said: np.ndarray, confidence: Confidence) -> pa.Table:
+    """Rows of RESULT, those of which something is ``said`` with it."""
+    if not said.any():
         return table
-    at = np.minimum(np.searchsorted(joint["id"], ids), len(joint["id"]) - 1)
-    said = joint["id"][at] == ids
+    values = {
+        name: joint[name].to_numpy(zero_copy_only=False)[at]
+        for name in joint.column_names
+        if name not in ("id", "same")
+    }
     status = np.array(table["status"].to_pylist(), object)
     moved, kept = said & np.isin(status, ANSWERED), said & (status == "kept")
     new = {name: table[name].to_numpy(zero_copy_only=False).copy() for name in _CHANGED}
     for name, before in _ALONE.items():
         new[name] = np.where(moved, table[before].to_numpy(zero_copy_only=False), np.nan)
     for name in ("estimate_lat", "estimate_lon", "radius_km", "confidence", *CONFIDENCES.values()):
-        new[name] = np.where(moved, joint[name][at], new[name])
+        new[name] = np.where(moved, values[name], new[name])
     status[moved] = np.where(
-        confidence.is_sure({name: joint[name][at[moved]] for name in CONFIDENCES.values()}), "located", "uncertain"
+        confidence.is_sure({name: values[name][moved] for name in CONFIDENCES.values()}), "located", "uncertain"
     )
     answered = moved & (status == "located")
     for axis in ("lat", "lon"):
         new[axis] = np.where(answered, new[f"estimate_{axis}"], np.where(moved, np.nan, new[axis]))
-    new |= {"status": status, "because": np.where(moved, joint["because"][at], None)}
-    new["gps_doubt"] = np.where(kept, joint["gps_doubt"][at], np.nan)
+    new |= {"status": status, "because": np.where(moved, values["because"], None)}
+    new["gps_doubt"] = np.where(kept, values["gps_doubt"], np.nan)
     columns = {name: table[name] for name in table.column_names}
     columns |= {name: pa.array(values, RESULT.field(name).type, from_pandas=True) for name, values in new.items()}
     columns["place"] = places().lookup(new["lat"], new["lon"])

@@ -1,11 +1,13 @@
 """Options of each job. Reading them, and telling what is wrong with them, needs neither Ray nor a model."""
 
 import dataclasses
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 import tyro
 
+from geoloc.context.company import CompanyOptions, read_clock_offsets
 from geoloc.errors import UsageError
 from geoloc.evaluation.protocol import Protocol
 from geoloc.evaluation.recognition import Columns
@@ -27,6 +29,9 @@ from geoloc.recipes.reading import read_recipe
 from geoloc.recipes.recipe import Recipe
 from geoloc.results.options import ExportOptions
 from geoloc.storage import S3Options
+from geoloc.tracks.reading import read_tracks
+
+log = logging.getLogger("geoloc")
 
 METHOD = (
     *("recipe", "index", "encoder", "model", "candidates", "chooser", "ranker_model", "ranker_adapter"),
@@ -37,8 +42,29 @@ Context = Literal["auto", "off"]
 HideBy = Literal["photo", "burst", "day", "trip", "album"]
 NEIGHBOURS = "photos that locate each other"
 GEORANKING = ("references", "ranked", "picture_px", "twin_cosine")
+COMPANY = ("tracks", "clock_offset")
 LOCATE = ("images", "recipes", "choosers", "candidates", "parts", "ten_crop")
 """What most runs need of these options."""
+
+
+@dataclass(frozen=True)
+class TrackOptions:
+    tracks: str | None = None
+    """Folder of GPS logs (.gpx, .nmea, .kml) and Google Timelines (.json) of who took the photos, s3:// or local: photos between their
+    points lie there, if what they show agrees."""
+    clock_offset: tuple[str, ...] = ()
+    """How far a camera's clock is ahead of UTC, by the camera's name in the results, where you know it: 'NIKON D80=+01:00:00'. Else
+    it is found by what cameras and tracks saw at one time, and told."""
+
+    def read(self, s3: S3Options) -> CompanyOptions:
+        """Raises UsageError."""
+        offsets = read_clock_offsets(self.clock_offset)
+        tracks, notes = read_tracks(self.tracks, s3) if self.tracks else ([], [])
+        for note in notes:
+            log.warning("note: %s", note)
+        if tracks:
+            log.info("Tracks: %s, with %s points", f"{len(tracks):,}", f"{sum(map(len, tracks)):,}")
+        return CompanyOptions(tuple(tracks), offsets)
 
 
 @dataclass(frozen=True)
@@ -55,6 +81,9 @@ class ArchiveOptions:
     context: Annotated[Context, Group("method")] = "auto"
     """auto: photos of one camera, in the order of their times or file numbers, locate each other once each has an answer of its own;
     off: they do not."""
+    tracks: Annotated[TrackOptions, tyro.conf.OmitArgPrefixes, Group("method", COMPANY)] = field(
+        default_factory=TrackOptions
+    )
     dry_run: Annotated[bool, Group("options")] = False
     """Say how many photos there are, where they would go and what that would cost, and do nothing: nothing is read but the listing,
     nothing is written, and nobody is asked."""
@@ -155,6 +184,9 @@ class TogetherOptions:
     (lists of lat, lon and score, in CSV as JSON), empty where it has none; known_lat, known_lon, empty where unknown."""
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """Folder for together.parquet, s3:// or local."""
+    tracks: Annotated[TrackOptions, tyro.conf.OmitArgPrefixes, Group("options", COMPANY)] = field(
+        default_factory=TrackOptions
+    )
     s3: S3Options = field(default_factory=S3Options)
 
 

@@ -29,6 +29,8 @@ from geoloc.storage import Folder
 log = logging.getLogger("geoloc")
 
 SUCCESS = "_SUCCESS"
+HOUSEHOLDS_FILE = "context/households.parquet"
+"""Vouches for what photos said together (geoloc.pipeline.context)."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Run:
         if self.record().get(name, None if names else state) != state:
             log.info("Bringing the results up to date: %s", name)
             self.no_success()
+            self.folder.delete(HOUSEHOLDS_FILE)
             self.write_record(**{name: None})
             for part in names:
                 self.parts.write(part, change(self.parts.read(part)))

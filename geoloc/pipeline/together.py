@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from geoloc.context.collection import Collection, Together, alone, locate_collection
+from geoloc.context.collection import Collection, Together, alone
+from geoloc.context.locating import locate_collection
 from geoloc.context.reading import CollectionTable, read_collection
 from geoloc.context.reasons import reasons
 from geoloc.context.together import RADII_KM
@@ -25,7 +26,8 @@ def locate_table(options: TogetherOptions) -> int:
     """Read, locate, write; returns the process's exit status. Raises UsageError where something is to be put right."""
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
-    table = read_collection(options.table, options.s3)
+    company = options.tracks.read(options.s3)
+    table = read_collection(options.table, options.s3, company)
     for note in table.notes:
         log.warning("note: %s", note)
     together = locate_collection(table.collection)
@@ -70,7 +72,7 @@ def _lines(collection: Collection, together: Together) -> list[str]:
         f"{len(collection):,} photos in {len(np.unique(collection.chain)):,} chains, in the order of "
         f"{'their times' if collection.timed else 'their numbers'}: {int(known.sum()):,} with a known place, "
         f"{int((~np.isnan(own[:, 0])).sum()):,} with an estimate",
-        f"Estimates within 25 km of the truth, by how far neighbours agree: {together.model.emission.near:.0%}",
+        f"Estimates within 25 km of the truth, by how far neighbours agree: {together.parameters.model.emission.near:.0%}",
         f"Answers: {int(answered.sum()):,}, of which {int((answered & (km > MOVED_KM)).sum()):,} more than {MOVED_KM} km from "
         f"the photo's own estimate, and {int((answered & np.isnan(km)).sum()):,} without one",
     ]

@@ -36,8 +36,10 @@ class Parts:
         self.folder.write(name, sink.getvalue().to_pybytes())
 
     def read(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """``columns``: in this order; ``candidates.list.element.lat`` is that field of lists alone."""
         with self.folder.filesystem.open(self.folder.path(name), "rb") as file:
-            return pq.read_table(file, columns=columns)
+            table = pq.ParquetFile(file).read(columns)
+        return table.select(list(dict.fromkeys(name.split(".")[0] for name in columns))) if columns else table
 
     def tables(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """All rows, a file at a time."""

@@ -13,7 +13,7 @@ from bokeh.plotting import figure
 
 from geoloc.candidates.options import Prices
 from geoloc.context.archive import ORDER, by_time, of_several_people
-from geoloc.context.hiding import TRIP_MINUTES
+from geoloc.context.units import TRIP_MINUTES
 from geoloc.errors import PhotoError
 from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import place_text, places

@@ -119,7 +119,9 @@ def household(random: np.random.Generator, cities: np.ndarray, trips: int = 4, s
 
 def _clocks(random: np.random.Generator, lon: float) -> Clocks:
     home = 60.0 * round(lon / 15)
-    wrong = [0.0, 60.0, -60.0, 120.0, 330.0, float(random.integers(2, 25))][random.choice(6, p=[0.4, 0.1, 0.1, 0.1, 0.1, 0.2])]
+    wrong = [0.0, 60.0, -60.0, 120.0, 330.0, float(random.integers(2, 25))][
+        random.choice(6, p=[0.4, 0.1, 0.1, 0.1, 0.1, 0.2])
+    ]
     reset = _START + random.uniform(60, 150) * _DAY if random.random() < 0.2 else None
     return Clocks(home, home + wrong, home + float(random.choice([0, 0, 60, -60])), reset)
 
@@ -180,9 +182,13 @@ def _near(random: np.random.Generator, place: np.ndarray, km: float) -> tuple[fl
 def _both(random: np.random.Generator, visits: list[Visit], clocks: Clocks, shared: int | None) -> list[Shots]:
     """The telephone's, and the camera's."""
     away = [number for number, visit in enumerate(visits) if visit.away]
-    of_both = set(range(len(visits)) if shared is None else random.choice(away, min(shared, len(away)), replace=False).tolist())
+    of_both = set(
+        range(len(visits)) if shared is None else random.choice(away, min(shared, len(away)), replace=False).tolist()
+    )
     mine = [visit for number, visit in enumerate(visits) if number in of_both or (shared is not None and number % 2)]
-    others = [visit for number, visit in enumerate(visits) if number in of_both or (shared is not None and not number % 2)]
+    others = [
+        visit for number, visit in enumerate(visits) if number in of_both or (shared is not None and not number % 2)
+    ]
     camera = _shots(random, Device.CAMERA, mine, 4, clocks)
     phone = _shots(random, Device.PHONE, others, 2, clocks)
     starts = np.array([visit.start for visit in mine])

@@ -101,7 +101,9 @@ def _pair(value: object) -> tuple[float, float]:
 
 def _e7(entry: dict) -> tuple[float, float]:
     """The names are those of three editions."""
-    values = (entry.get(f"{long}E7", entry.get(f"{short}E7")) for long, short in (("latitude", "lat"), ("longitude", "lng")))
+    values = (
+        entry.get(f"{long}E7", entry.get(f"{short}E7")) for long, short in (("latitude", "lat"), ("longitude", "lng"))
+    )
     return tuple(value / _E7 if isinstance(value, (int, float)) else float("nan") for value in values)
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from geoloc.context.collection import Collection, alone, hidden, locate_collection
+from geoloc.context.collection import Collection, alone, hidden
+from geoloc.context.locating import locate_collection
 from geoloc.geo.distance import THRESHOLDS_KM, haversine_km
 
 KNOWN = (0.0, 0.02, 0.05, 0.1, 0.5)

@@ -10,8 +10,9 @@ import sys
 
 import numpy as np
 
-from geoloc.context.collection import Collection, Together, locate_collection
+from geoloc.context.collection import Collection, Together
 from geoloc.context.company import Company
+from geoloc.context.locating import locate_collection
 from geoloc.geo.distance import haversine_km
 from geoloc.toy.trips import Device, Household, household, somewhere
 
@@ -22,7 +23,9 @@ SHARED = 5
 
 
 def estimates(random: np.random.Generator, places: np.ndarray) -> np.ndarray:
-    km = np.array([0.3, 8, 300, 4000])[random.choice(4, len(places), p=[0.4 * NEAR, 0.6 * NEAR, 0.4 * (1 - NEAR), 0.6 * (1 - NEAR)])]
+    km = np.array([0.3, 8, 300, 4000])[
+        random.choice(4, len(places), p=[0.4 * NEAR, 0.6 * NEAR, 0.4 * (1 - NEAR), 0.6 * (1 - NEAR)])
+    ]
     off = random.normal(0, 1, places.shape) * km[:, None] / 111.2
     lat = np.clip(places[:, 0] + off[:, 0], -89, 89)
     return np.stack([lat, (places[:, 1] + off[:, 1] / np.cos(np.radians(lat)) + 180) % 360 - 180], axis=1)
@@ -44,7 +47,9 @@ def collection(random: np.random.Generator, one: Household, gps: float, company:
 
 
 def main(households: int = 100) -> None:
-    worlds = [household(np.random.default_rng(seed), somewhere(np.random.default_rng(seed))) for seed in range(households)]
+    worlds = [
+        household(np.random.default_rng(seed), somewhere(np.random.default_rng(seed))) for seed in range(households)
+    ]
     for gps in GPS:
         km = {"alone": [], "by their own camera": [], "in company": []}
         clocks, moved, at_home, covered = [], 0, 0, []
@@ -61,11 +66,18 @@ def main(households: int = 100) -> None:
             moved += int((partner & (off[2] > 25) & (off[1] <= 25)).sum())
             at_home += int(partner.sum())
             clocks.append(_clocks(one, joint))
-        print(f"\nGPS in {gps:.0%} of the telephone's photos; km of {sum(map(len, km['alone'])):,} photos without, {households} households")
+        print(
+            f"\nGPS in {gps:.0%} of the telephone's photos; km of {sum(map(len, km['alone'])):,} photos without, {households} households"
+        )
         for name, values in km.items():
             values = np.concatenate(values)
-            print(f"  {name:20} median {np.median(values):8.1f}; within 1/25/200 km " + "/".join(f"{100 * np.mean(values < t):.1f}" for t in (1, 25, 200)))
-        print(f"  radius holds {np.concatenate(covered).mean():.1%}; partner at home moved away: {moved} of {at_home:,} photos")
+            print(
+                f"  {name:20} median {np.median(values):8.1f}; within 1/25/200 km "
+                + "/".join(f"{100 * np.mean(values < t):.1f}" for t in (1, 25, 200))
+            )
+        print(
+            f"  radius holds {np.concatenate(covered).mean():.1%}; partner at home moved away: {moved} of {at_home:,} photos"
+        )
         sums = np.sum(clocks, axis=0)
         print(
             f"  cameras with {SHARED} shared visits: {sums[0]}; in company {sums[1]}; clocks told {sums[2]}, right to a minute {sums[3]}\n"
@@ -74,7 +86,10 @@ def main(households: int = 100) -> None:
 
 
 def _clocks(one: Household, joint: Together) -> list[int]:
-    of = {device: [m for m in joint.meetings if m.chain == device.value and m.with_chain == Device.PHONE.value] for device in Device}
+    of = {
+        device: [m for m in joint.meetings if m.chain == device.value and m.with_chain == Device.PHONE.value]
+        for device in Device
+    }
     camera = of[Device.CAMERA]
     told = [m.spell for m in camera if m.spell.told]
     right = bool(told) and all(abs(spell.offset - one.clocks.camera) <= 1.01 for spell in told)

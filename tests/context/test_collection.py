@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoloc.context.chains import Evidence, Order, vectors_or_zeros
-from geoloc.context.collection import Collection, hidden, locate_collection, shares_of
+from geoloc.context.collection import Collection, hidden, shares_of
 from geoloc.context.defaults import for_minutes
 from geoloc.context.fitting import near_share
+from geoloc.context.locating import locate_collection
 from geoloc.geo.distance import haversine_km
 
 PARIS, LYON, SYDNEY, UNKNOWN = (48.86, 2.35), (45.76, 4.84), (-33.87, 151.21), (np.nan, np.nan)
@@ -114,7 +115,7 @@ def test_other_chains_change_nothing():
         np.zeros((2, 1)),
     )
     values = (
-        value if isinstance(value, bool) else np.concatenate([getattr(far, name), value])
+        np.concatenate([getattr(far, name), value]) if isinstance(value, np.ndarray) else value
         for name, value in vars(one).items()
     )
     alone, beside = locate_collection(one), locate_collection(Collection(*values))

@@ -3,7 +3,8 @@ import pyarrow as pa
 import pytest
 
 from geoloc.context.collection import Collection
-from geoloc.context.hiding import compare, units
+from geoloc.context.hiding import compare
+from geoloc.context.units import units
 from geoloc.errors import UsageError
 
 

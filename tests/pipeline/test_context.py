@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from geoloc.context.archive import numbered, timed
+from geoloc.context.archive import compact, numbered, timed
 from geoloc.geo.distance import geodesic_km
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.job_options import ArchiveOptions
@@ -117,7 +117,9 @@ def test_what_is_cut_off_is_told_anew(together, options, monkeypatch):
 
 
 def archive_rows(*rows: dict) -> pa.Table:
-    return pa.Table.from_pylist([{"id": number, "status": "located"} | row for number, row in enumerate(rows)], RESULT)
+    return compact(
+        pa.Table.from_pylist([{"id": number, "status": "located"} | row for number, row in enumerate(rows)], RESULT)
+    )
 
 
 NOON = datetime(2019, 7, 4, 12)
@@ -201,6 +203,6 @@ def test_candidates_weigh_as_in_the_rows():
     _, collection = timed(rows, 2.0)
     weight = np.exp(2 * 0.9) / (np.exp(2 * 0.9) + np.exp(2 * 0.4))
     first = 0.85 + 0.15 * weight  # besides its score's share, the first has 85 %
-    np.testing.assert_allclose(collection.shares, [[first, 1 - first, 0], [0, 0, 0]], rtol=1e-6)
-    np.testing.assert_allclose(collection.candidates[0], [[1, 2], [3, 4], [np.nan, np.nan]])
+    np.testing.assert_allclose(collection.shares, [[first, 1 - first], [0, 0]], rtol=1e-6)
+    np.testing.assert_allclose(collection.candidates[0], [[1, 2], [3, 4]])
     np.testing.assert_allclose(collection.known, [[np.nan, np.nan], [7, 8]])
