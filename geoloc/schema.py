@@ -179,6 +179,9 @@ CLOCKS = pa.schema(
 )
 """What cameras' clocks differed by while they were together: nothing is changed by it but who has a say on whom."""
 
+CLOCKS_FILE = "context/clocks.parquet"
+"""Of a run's folder."""
+
 SECONDS = ("fetch_s", "decode_s", "embed_s", "retrieve_s", "generate_s", "rank_s")
 """Per-photo timings that travel with the batches and end in the report."""
 

@@ -58,8 +58,9 @@ def timed(rows: pa.Table, scale: float, company: CompanyOptions | None = None) -
     used, chain, position, utc = by_time(rows)
     rows = rows.take(pa.array(used))
     known = _known(rows)
-    several = of_several_people(chain, position, known)
-    chain = np.where(several, chain.max(initial=0) + 1 + np.arange(len(chain)), chain)
+    for finer in (_codes(cameras(rows)), np.arange(len(chain))):
+        several = of_several_people(chain, position, known)
+        chain = np.unique(np.where(several, chain.max(initial=0) + 1 + finer, chain), return_inverse=True)[1]
     position, told = (company or CompanyOptions()).by_told_clock(rows, position, _minutes(rows))
     folder = _codes(folders(rows))
     if "household" in rows.column_names:
@@ -72,16 +73,46 @@ def timed(rows: pa.Table, scale: float, company: CompanyOptions | None = None) -
 def by_time(rows: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The rows of ORDER that have a time, and the chain and the minute of each, and whether that is UTC's, all (m,).
 
-    A chain is all photos of one serial number, or of one owner's model, or else of one model in one folder: another
-    folder's may be somebody else's. Their clock is UTC where it is told for all of them, else local.
+    A chain is all photos of one serial number, or of one owner's model, or else of one model in one folder, and in folders beside
+    it that were filled before or after it, as by somebody who files by date; in one that was filled at the same time they may
+    be somebody else's. Their clock is UTC where it is told for all of them, else local.
     """
     used = np.flatnonzero(has_time(rows))
     if not len(used):
         return used, np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool)
     rows = rows.take(pa.array(used))
-    chain = _codes(cameras(rows))
+    chain = _filed_by_date(rows, _codes(cameras(rows)), _minutes(rows))
     offset = rows["taken_utc_offset"].cast(pa.float64()).to_numpy()
     return used, chain, *in_one_clock(chain, _minutes(rows), offset)
+
+
+def _filed_by_date(rows: pa.Table, chain: np.ndarray, minutes: np.ndarray) -> np.ndarray:
+    """(n,) with chains as one that are of a model without serial number and owner, in folders of one folder, one after the other."""
+    nameless = pc.and_(rows["camera_serial"].is_null(), pc.and_(rows["owner"].is_null(), rows["camera"].is_valid()))
+    which = np.flatnonzero(nameless.to_numpy())
+    if not len(which):
+        return chain
+    rows = rows.select(["uri", "camera", "camera_serial", "owner"]).take(pa.array(which))
+    beside = pc.replace_substring_regex(folders(rows), "[^/]*/$", "")
+    model = _codes(pc.binary_join_element_wise(beside, rows["camera"], "|"))
+    chains, at = np.unique(chain[which], return_inverse=True)
+    first, last = np.full(len(chains), np.inf), np.full(len(chains), -np.inf)
+    np.minimum.at(first, at, minutes[which])
+    np.maximum.at(last, at, minutes[which])
+    model_of = np.zeros(len(chains), np.int64)
+    model_of[at] = model
+    ends: dict[int, list[list[float]]] = {}  # of each model: when what is taken for one camera's ends, and its chain
+    found = chains.copy()
+    for one in np.lexsort((first, model_of)).tolist():
+        lanes = ends.setdefault(int(model_of[one]), [])
+        free = max((lane for lane in lanes if lane[0] < first[one]), default=None)
+        if free is None:
+            lanes.append([last[one], chains[one]])
+        else:
+            free[0], found[one] = last[one], free[1]
+    out = chain.copy()
+    out[which] = found[at]
+    return out
 
 
 def cameras(rows: pa.Table) -> pa.ChunkedArray:

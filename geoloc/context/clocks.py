@@ -30,7 +30,7 @@ MOMENT, STAY = 3.0, 20.0
 """Minutes: photos of one place that are closer are one sighting, for what happened at one moment, and for who was where."""
 REACH = 720.0
 """Minutes: sightings further apart say nothing of each other."""
-MOST, COMPARED, SAMPLE = 20_000, 2_000, 300
+MOST, COMPARED, SAMPLE = 20_000, 6_000, 300
 """Sightings looked at: by time, by place with each other, and for where somebody is at any time; spread evenly."""
 SAME_PLACE_KM = 1.0
 AT_ONCE = 0.75
@@ -50,6 +50,8 @@ _DRIFTS, _EVER = 30.0, 50 * 365 * 1440.0
 """Minutes."""
 _PEAKS, _ROUND = 10, np.arange(-8.0, 9.0)
 """Looked at: differences that many pairs have, and minutes round each."""
+ABOUT_LOGS = 5.0
+"""Minutes that an offset from a log can be off by."""
 ABOUT = 15.0
 """Minutes that an offset may be off by, for two to have been together."""
 
@@ -138,28 +140,38 @@ class Spell:
 
     @property
     def told(self) -> bool:
-        """Whether the offset can be relied on to a minute."""
-        return self.give_or_take <= 1 and self.moments >= TOLD_MOMENTS
+        """Whether the offset can be relied on."""
+        return self.give_or_take <= ABOUT_LOGS and self.moments >= TOLD_MOMENTS
 
 
-def spells(first: Sightings, second: Sightings, transition: Transition, clock: Clock, sure: float = 0.9) -> list[Spell]:
+def spells(
+    first: Sightings,
+    second: Sightings,
+    transition: Transition,
+    clock: Clock,
+    of_log: bool = False,
+    sure: float = 0.9,
+) -> list[Spell]:
     """In the order of their times, those of at least a probability; those that follow each other with one offset are one.
 
-    ``transition`` is that of minutes.
+    ``transition`` is that of minutes. ``of_log``: the second was looked at all the time, so that what both saw at one moment says
+    nothing of their clocks to a few minutes.
     """
     if not len(first) or not len(second):
         return []
     differences, *pairs = _of_one_place(first.thinned(MOMENT, COMPARED), second.thinned(MOMENT, COMPARED))
     first, second = first.thinned(STAY, MOST), second.thinned(MOMENT, MOST)
     offsets, prior = clock.offsets(_peaks(differences))
-    prior = prior + _coincidences(differences, pairs, offsets)
+    if not of_log:
+        prior = prior + _coincidences(differences, pairs, offsets)
     evidence = _evidence(first, second, offsets, transition)
     new = np.diff(first.minutes, prepend=-np.inf) > PAUSE
     begins = np.flatnonzero(new)
     by_spell = np.add.reduceat(evidence, begins, axis=0)
     together = _together(by_spell, prior - np.logaddexp.reduce(prior), TOGETHER_IF_TOLD if clock.told else TOGETHER)
     at_once = _count(differences, pairs, offsets, AT_ONCE)
-    return _spells(first.minutes, begins, offsets, together, at_once, sure)
+    found = _spells(first.minutes, begins, offsets, together, at_once, sure)
+    return [replace(one, give_or_take=max(one.give_or_take, ABOUT_LOGS)) for one in found] if of_log else found
 
 
 def _share(weights: np.ndarray) -> np.ndarray:

@@ -227,7 +227,8 @@ class Acquaintances:
         for log in self._logs:
             sightings = log.sightings
             for chain in self._rows:
-                for spell in spells(self._sightings(chain), sightings, transition, self._clock(chain, None)):
+                clock = self._clock(chain, None)
+                for spell in spells(self._sightings(chain), sightings, transition, clock, of_log=True):
                     found.append(Meeting(chain, -1, spell, from_utc=True))
                     self._of_logs.setdefault(chain, []).append((log, spell))
         return found

@@ -7,14 +7,10 @@ from geoloc.context.collection import Collection, Together
 from geoloc.context.company import Meeting
 from geoloc.schema import CLOCKS
 
-_LEAST = 1.0
-"""Minutes: less is no difference."""
-
-
 def corrections(collection: Collection, together: Together, rows: pa.Table) -> pa.Table:
-    """Of meetings by which a clock is told to a minute; ``rows`` of geoloc.context.archive, a photo each."""
+    """Of meetings by which a clock is found to differ; ``rows`` of geoloc.context.archive, a photo each."""
     told = [one for one in together.meetings if one.spell.told and not one.again]
-    told = [one for one in told if abs(one.spell.offset) >= _LEAST]
+    told = [one for one in told if abs(one.spell.offset) > one.spell.give_or_take]
     first = {}
     for row, chain in enumerate(collection.chain.tolist()):
         first.setdefault(chain, row)

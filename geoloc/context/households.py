@@ -15,8 +15,9 @@ HOUSEHOLDS = pa.schema({"household": pa.uint64(), "fingerprint": pa.uint64(), "t
 
 
 def members(rows: pa.Table) -> pa.Table:
-    """Of rows of archive.ORDER: chain, folder (hashes), and how many photos there are of both."""
-    both = pa.table({"chain": chain_of(rows), "folder": _hashes(folders(rows))})
+    """Of rows of archive.ORDER: chain, the folder that its folder is in (hashes), and how many photos there are of both."""
+    beside = pc.replace_substring_regex(folders(rows), "[^/]*/$", "")
+    both = pa.table({"chain": chain_of(rows), "folder": _hashes(beside)})
     return (
         both.group_by(["chain", "folder"]).aggregate([([], "count_all")]).rename_columns(["chain", "folder", "photos"])
     )
@@ -29,7 +30,7 @@ def chain_of(rows: pa.Table) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Households:
-    """Chains that share folders, or share them with chains that do."""
+    """Chains that share a folder of folders, or share them with chains that do."""
 
     chain: np.ndarray
     """(c,) sorted hashes."""

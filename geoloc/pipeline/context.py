@@ -36,7 +36,7 @@ from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import HOUSEHOLDS_FILE, Run
 from geoloc.results.geoparquet import with_geometry
 from geoloc.results.parts import Parts
-from geoloc.schema import CLOCKS, CONFIDENCES, JOINT, RESULT
+from geoloc.schema import CLOCKS, CLOCKS_FILE, CONFIDENCES, JOINT, RESULT
 from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
@@ -47,9 +47,8 @@ AT_ONCE = 1_000_000
 """Photos, of some files or of some households, that one process holds: some 300 bytes each, and twice as much at work."""
 GROWTH = 1.25
 """What was learned of an archive serves until it has grown by this."""
-CLOCKS_FILE, STATE_FILE = "context/clocks.parquet", "context/state.json"
-"""In the run's folder: CLOCKS, and what was learned. HOUSEHOLDS_FILE: a fingerprint of each household whose answers are in the
-results."""
+STATE_FILE = "context/state.json"
+"""In the run's folder: what was learned. HOUSEHOLDS_FILE: a fingerprint of each household whose answers are in the results."""
 
 _TOLD = pa.schema(
     {
@@ -217,7 +216,7 @@ class _Sums:
             )
         if self.clocks.num_rows:
             lines.append(
-                f"Clocks that differ, told to a minute: {self.clocks.num_rows:,} ({CLOCKS_FILE}, and in the report)"
+                f"Clocks that differ: {self.clocks.num_rows:,} ({CLOCKS_FILE}, and in the report)"
             )
         return lines
 

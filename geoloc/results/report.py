@@ -1,6 +1,7 @@
 """``report.html``: one file that opens anywhere, without network: a map, the counts, what failed and why."""
 
 import base64
+import io
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -8,12 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from bokeh.models import ColorBar, ColumnDataSource, HoverTool, LinearColorMapper
 from bokeh.plotting import figure
 
 from geoloc.candidates.options import Prices
-from geoloc.context.archive import ORDER, by_time, of_several_people
-from geoloc.context.units import TRIP_MINUTES
 from geoloc.errors import PhotoError
 from geoloc.geo.distance import THRESHOLDS_KM
 from geoloc.geo.places import place_text, places
@@ -23,9 +23,11 @@ from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.fetch import Fetcher, FetchOptions
 from geoloc.photos.sources import Found
 from geoloc.photos.views import View
+from geoloc.results import trips
 from geoloc.results.page import grid_cells, render, with_finer, world_map
 from geoloc.results.parts import Parts
 from geoloc.results.summary import Summary
+from geoloc.schema import CLOCKS_FILE
 from geoloc.settings import flattened
 from geoloc.storage import Folder, split_s3
 
@@ -41,6 +43,7 @@ GALLERY = 300
 THUMBNAIL_PX, THUMBNAIL_SECONDS = 200, 5
 PALETTE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#b8de29"]
 KEPT_COLOUR = "#d1495b"
+MOST_CLOCKS = 200
 COLUMNS = ["id", "uri", "status", "lat", "lon", "radius_km", "confidence", "method", "place"]
 COLUMNS += ["estimate_lat", "estimate_lon", "because"]
 
@@ -60,6 +63,9 @@ def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -
         aggregated=points.many,
         found=_found(record.get("listing")),
         asked=summary.generation_text(_prices(record)),
+        days=points.days[: trips.MOST_DAYS],
+        more_days=max(0, len(points.days) - trips.MOST_DAYS),
+        clocks=_clocks(folder),
         restore=_restore(parts) if summary.error_kinds["archived"] else None,
     )
     folder.write("report.html", page)
@@ -73,14 +79,15 @@ class _Points:
     """NaN for a photo that was kept."""
     labels: list[dict]
     """What hovering shows; empty where there are too many to show singly."""
-    trips: list[tuple[list[float], list[float]]]
-    """Longitudes and latitudes of photos that neighbours have a say on, and of those that have their own position, camera by
-    camera, in the order of time; likewise."""
+    lines: list[tuple[list[float], list[float]]]
+    """Longitudes and latitudes of trips; likewise."""
+    days: list[dict]
+    """Where cameras were on them; likewise."""
 
     @classmethod
     def of(cls, parts: Parts) -> "_Points":
         lat, lon, confidence, labels, ordered = [], [], [], [], []
-        for table in parts.tables([*COLUMNS, *(name for name in ORDER if name not in COLUMNS)]):
+        for table in parts.tables(list(dict.fromkeys([*COLUMNS, *trips.COLUMNS]))):
             table = table.filter(table["lat"].is_valid())
             if len(labels) <= SINGLE_POINTS:
                 ordered.append(table)
@@ -91,7 +98,8 @@ class _Points:
                 labels += [_label(row) for row in table.to_pylist()]
         arrays = (np.concatenate([np.zeros(0), *column]) for column in (lat, lon, confidence))
         many = len(labels) > SINGLE_POINTS
-        return cls(*arrays, labels, [] if many or not ordered else _trips(pa.concat_tables(ordered)))
+        rows = None if many or not ordered else pa.concat_tables(ordered)
+        return cls(*arrays, labels, trips.lines(rows) if rows else [], trips.days(rows) if rows else [])
 
     @property
     def many(self) -> bool:
@@ -99,17 +107,28 @@ class _Points:
         return len(self.lat) > SINGLE_POINTS
 
 
-def _trips(rows: pa.Table) -> list[tuple[list[float], list[float]]]:
-    rows = rows.filter(pc.or_(rows["because"].is_valid(), pc.equal(rows["status"], "kept")))
-    used, chain, minutes, _ = by_time(rows)
-    own = np.stack([rows[name].to_numpy()[used] for name in ("lat", "lon")], axis=1)
-    own[pc.not_equal(rows["status"], "kept").to_numpy()[used]] = np.nan
-    used, chain, minutes = (values[~of_several_people(chain, minutes, own)] for values in (used, chain, minutes))
-    order = np.lexsort((minutes, chain))
-    lat, lon = (rows[name].to_numpy()[used][order] for name in ("lat", "lon"))
-    new = (np.diff(chain[order]) != 0) | (np.diff(minutes[order]) > TRIP_MINUTES) | (np.abs(np.diff(lon)) > 180)
-    pieces = np.split(np.arange(len(order)), np.flatnonzero(new) + 1)
-    return [(lon[piece].tolist(), lat[piece].tolist()) for piece in pieces if len(piece) > 1]
+def _clocks(folder: Folder) -> list[dict]:
+    """Clocks that differ, in words, those of most photos first."""
+    try:
+        rows = pq.read_table(io.BytesIO(folder.read(CLOCKS_FILE))).to_pylist()
+    except FileNotFoundError:
+        return []
+    for row in rows:
+        row["name"] = " ".join(text for text in (row["camera"], row["camera_serial"]) if text) or "a camera without name"
+        row["ahead"] = _ahead(row["ahead_minutes"])
+        row["of"] = "UTC" if row["of_utc"] else f"the clock of {row['seen_with']}"
+    return sorted(rows, key=lambda row: -row["photos"])[:MOST_CLOCKS]
+
+
+def _ahead(minutes: float) -> str:
+    """
+    >>> _ahead(330.0), _ahead(-61.5), _ahead(-11666088.0)
+    ('5:30 h ahead', '1:02 h behind', '8,101 days 10:48 h behind')
+    """
+    total = round(abs(minutes))
+    days, rest = divmod(total, 1440)
+    text = f"{rest // 60}:{rest % 60:02d} h {'ahead' if minutes > 0 else 'behind'}"
+    return f"{days:,} days {text}" if days else text
 
 
 def _prices(record: dict) -> Prices:
@@ -160,8 +179,8 @@ def _label(row: dict) -> dict:
 def _map(points: _Points) -> figure:
     plot = world_map()
     mapper = LinearColorMapper(PALETTE, low=0, high=1, nan_color=KEPT_COLOUR)
-    if points.trips:
-        plot.multi_line(*map(list, zip(*points.trips, strict=True)), color="#5b6770", alpha=0.45, line_width=1.2)
+    if points.lines:
+        plot.multi_line(*map(list, zip(*points.lines, strict=True)), color="#5b6770", alpha=0.45, line_width=1.2)
     levels = [_cells(points, CELL_DEGREES), _finest(points)] if points.many else [_singles(points)]
     dots = [
         plot.scatter(
