@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(DEMO)/planet/truth.csv
 	$(BIN)/python jobs/build_index.py $(DEMO)/planet/references $(DEMO)/index --encoder lite
@@ -16,6 +16,10 @@ $(DEMO)/planet/truth.csv: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest
+
+# With killed drivers, nodes that come and go, machines with disks of their own: as long again.
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest --slow
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -21,6 +21,26 @@ REPOSITORY = Path(__file__).parent.parent
 SHARED = REPOSITORY.parent / "shared"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--slow", action="store_true", help="with the tests marked slow, and workers killed in every training"
+    )
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "slow: a minute or more, of a fault that a quicker test, or a benchmark, meets too"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
 @pytest.fixture(scope="session")
 def ray_cluster(s3):
     """After the S3 server, whose environment its workers inherit."""

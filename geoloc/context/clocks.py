@@ -48,6 +48,8 @@ _AS_EXPECTED, _ZONE, _DRIFT, _ANY = 0.85, 0.1, 0.045, 0.005
 """That a clock is as it should be, is some zone's, is within half an hour of either, or was never set."""
 _DRIFTS, _EVER = 30.0, 50 * 365 * 1440.0
 """Minutes."""
+_LEAST_EXPECTED = 0.25
+"""Moments a spell, at an offset that is wrong."""
 _PEAKS, _ROUND = 10, np.arange(-8.0, 9.0)
 """Looked at: differences that many pairs have, and minutes round each."""
 ABOUT_LOGS = 5.0
@@ -159,36 +161,64 @@ def spells(
     """
     if not len(first) or not len(second):
         return []
-    differences, *pairs = _of_one_place(first.thinned(MOMENT, COMPARED), second.thinned(MOMENT, COMPARED))
+    new = np.flatnonzero(np.diff(first.minutes, prepend=-np.inf) > PAUSE)
+    ends = list(zip(first.minutes[new], first.minutes[np.append(new[1:], len(first)) - 1], strict=True))
+    pairs = _Pairs.of(first.thinned(MOMENT, COMPARED), second.thinned(MOMENT, COMPARED), [start for start, _ in ends])
     first, second = first.thinned(STAY, MOST), second.thinned(MOMENT, MOST)
-    offsets, prior = clock.offsets(_peaks(differences))
+    offsets, prior = clock.offsets(_peaks(pairs.difference))
+    of_spell = np.searchsorted([start for start, _ in ends], first.minutes, "right") - 1
+    by_spell, compared = np.zeros((2, len(new), len(offsets)))
+    evidence, near = _evidence(first, second, offsets, transition)
+    np.add.at(by_spell, of_spell, evidence)
+    np.add.at(compared, of_spell, near)
+    moments = pairs.count(offsets, AT_ONCE, len(new))
     if not of_log:
-        prior = prior + _coincidences(differences, pairs, offsets)
-    evidence = _evidence(first, second, offsets, transition)
-    new = np.diff(first.minutes, prepend=-np.inf) > PAUSE
-    begins = np.flatnonzero(new)
-    by_spell = np.add.reduceat(evidence, begins, axis=0)
+        by_spell += _coincidences(moments, pairs.count(offsets, _DRIFTS, len(new)))
     together = _together(by_spell, prior - np.logaddexp.reduce(prior), TOGETHER_IF_TOLD if clock.told else TOGETHER)
-    at_once = _count(differences, pairs, offsets, AT_ONCE)
-    found = _spells(first.minutes, begins, offsets, together, at_once, sure)
+    found = _spells(ends, offsets, together, compared > 0, moments, sure)
     return [replace(one, give_or_take=max(one.give_or_take, ABOUT_LOGS)) for one in found] if of_log else found
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Sightings of one place, by both."""
+
+    difference: np.ndarray
+    """(p,) by how many minutes the first's was later, by its clock; sorted."""
+    row: np.ndarray
+    other: np.ndarray
+    spell: np.ndarray
+    """(p,) of the first's."""
+
+    @classmethod
+    def of(cls, first: Sightings, second: Sightings, starts: list[float]) -> "_Pairs":
+        first, second = (one.part(one.sure > 0) for one in (first, second))
+        near = np.zeros((len(first), len(second)), bool)
+        for start in range(0, len(first), 256):
+            part = slice(start, start + 256)
+            squared = chords2(first.places[part].astype(np.float32), second.places.astype(np.float32))
+            near[part] = squared < SAME_PLACE_KM**2
+        rows, others = np.nonzero(near)
+        differences = first.minutes[rows] - second.minutes[others]
+        order = np.argsort(differences)
+        spell = np.searchsorted(starts, first.minutes[rows], "right") - 1
+        return cls(differences[order], rows[order], others[order], spell[order])
+
+    def count(self, offsets: np.ndarray, reach: float, spells: int) -> np.ndarray:
+        """(spells, k): pairs within so many minutes of each offset, no sighting in two of them."""
+        out = np.zeros((spells, len(offsets)), np.int64)
+        ends = zip(*(np.searchsorted(self.difference, offsets + way * reach) for way in (-1, 1)), strict=True)
+        for k, (low, high) in enumerate(ends):
+            counts = []
+            for one in (self.row, self.other):
+                spell, _ = np.unique(np.stack([self.spell[low:high], one[low:high]]), axis=1)
+                counts.append(np.bincount(spell, minlength=spells))
+            out[:, k] = np.minimum(*counts)
+        return out
 
 
 def _share(weights: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
-
-
-def _of_one_place(first: Sightings, second: Sightings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of pairs of sightings of one place: by how many minutes the first's was later, sorted, and the rows of both."""
-    first, second = (one.part(one.sure > 0) for one in (first, second))
-    near = np.zeros((len(first), len(second)), bool)
-    for start in range(0, len(first), 256):
-        part = slice(start, start + 256)
-        near[part] = chords2(first.places[part].astype(np.float32), second.places.astype(np.float32)) < SAME_PLACE_KM**2
-    rows, others = np.nonzero(near)
-    differences = first.minutes[rows] - second.minutes[others]
-    order = np.argsort(differences)
-    return differences[order], rows[order], others[order]
 
 
 def _peaks(differences: np.ndarray) -> np.ndarray:
@@ -204,20 +234,16 @@ def _peaks(differences: np.ndarray) -> np.ndarray:
     return np.array(peaks)
 
 
-def _coincidences(differences: np.ndarray, pairs: list[np.ndarray], offsets: np.ndarray) -> np.ndarray:
-    """(k,) evidence of photos taken at one moment, each counted once."""
-    inside, around = (_count(differences, pairs, offsets, reach) for reach in (AT_ONCE, _DRIFTS))
-    expected = np.maximum(around * AT_ONCE / _DRIFTS, 0.5)
+def _coincidences(inside: np.ndarray, around: np.ndarray) -> np.ndarray:
+    """(spells, k) evidence of photos taken at one moment, by how many there are, and round it."""
+    expected = np.maximum(around * AT_ONCE / _DRIFTS, _LEAST_EXPECTED)
     return np.where(inside > expected, inside * np.log(np.maximum(inside, 1) / expected) - inside + expected, 0.0)
 
 
-def _count(differences: np.ndarray, pairs: list[np.ndarray], offsets: np.ndarray, reach: float) -> np.ndarray:
-    ends = zip(*(np.searchsorted(differences, offsets + way * reach) for way in (-1, 1)), strict=True)
-    return np.array([min(len(np.unique(rows[low:high])) for rows in pairs) for low, high in ends])
-
-
-def _evidence(first: Sightings, second: Sightings, offsets: np.ndarray, transition: Transition) -> np.ndarray:
-    """(m, k)."""
+def _evidence(
+    first: Sightings, second: Sightings, offsets: np.ndarray, transition: Transition
+) -> tuple[np.ndarray, np.ndarray]:
+    """(m, k), and whether there is another sighting near enough in time to tell."""
     anywhere = second.part(np.linspace(0, len(second) - 1, min(len(second), SAMPLE)).astype(int))
     usual = np.empty((len(first), 8))
     for start in range(0, len(first), 128):
@@ -225,7 +251,7 @@ def _evidence(first: Sightings, second: Sightings, offsets: np.ndarray, transiti
         squared = chords2(first.places[part], anywhere.places)
         densities = _kernels(squared, first.is_fix[part, None] & anywhere.is_fix)
         usual[part] = np.einsum("msk,s->mk", densities, anywhere.sure / max(anywhere.sure.sum(), 1e-9))
-    out = np.zeros((len(first), len(offsets)))
+    out, told = np.zeros((len(first), len(offsets))), np.zeros((len(first), len(offsets)), bool)
     for k, offset in enumerate(offsets):
         near, gap = _nearest(second.minutes, first.minutes - offset)
         rows = np.flatnonzero(gap <= REACH)
@@ -237,8 +263,9 @@ def _evidence(first: Sightings, second: Sightings, offsets: np.ndarray, transiti
         right, others_right = first.sure[rows], second.sure[near]
         wrong = (1 - right) * ANYWHERE
         ratio = np.log((right * (others_right * then + (1 - others_right) * ever) + wrong) / (right * ever + wrong))
+        told[rows, k] = True
         out[rows, k] = EVIDENCE * np.clip(ratio, -BOUND, BOUND)
-    return out
+    return out, told
 
 
 def _kernels(squared: np.ndarray, both_fixes: np.ndarray) -> np.ndarray:
@@ -285,34 +312,34 @@ def _together(evidence: np.ndarray, prior: np.ndarray, before: float) -> np.ndar
 
 
 def _spells(
-    minutes: np.ndarray,
-    begins: np.ndarray,
+    ends: list[tuple[float, float]],
     offsets: np.ndarray,
     together: np.ndarray,
-    at_once: np.ndarray,
+    compared: np.ndarray,
+    moments: np.ndarray,
     sure: float,
 ) -> list[Spell]:
     found: list[Spell] = []
-    ends = np.append(begins[1:], len(minutes)) - 1
     best = together.argmax(1)
     off = np.abs(offsets[:, None] - offsets)
     probability = np.minimum((together @ (off <= ABOUT))[np.arange(len(best)), best], 1.0)
     open_ = False
-    for i, chosen in enumerate(best):
-        if probability[i] < sure:
+    for i, ((start, stop), chosen) in enumerate(zip(ends, best, strict=True)):
+        if probability[i] < sure or not compared[i, chosen]:
             open_ = False
             continue
         one = Spell(
-            float(minutes[begins[i]]),
-            float(minutes[ends[i]]),
+            float(start),
+            float(stop),
             float(offsets[chosen]),
             _reach(off[chosen], together[i]),
             float(probability[i]),
-            int(at_once[chosen]),
+            int(moments[i, chosen]),
         )
         if open_ and found[-1].offset == one.offset:
             last = found.pop()
-            one = replace(last, stop=one.stop, probability=min(last.probability, one.probability))
+            probable, seen = min(last.probability, one.probability), last.moments + one.moments
+            one = replace(last, stop=one.stop, probability=probable, moments=seen)
         found.append(one)
         open_ = True
     return found

@@ -7,6 +7,7 @@ from geoloc.context.collection import Collection, Together
 from geoloc.context.company import Meeting
 from geoloc.schema import CLOCKS
 
+
 def corrections(collection: Collection, together: Together, rows: pa.Table) -> pa.Table:
     """Of meetings by which a clock is found to differ; ``rows`` of geoloc.context.archive, a photo each."""
     told = [one for one in together.meetings if one.spell.told and not one.again]

@@ -215,9 +215,7 @@ class _Sums:
                 f"Households of which nothing has changed: {self.same.num_rows:,}; of others: {self.new.num_rows:,}"
             )
         if self.clocks.num_rows:
-            lines.append(
-                f"Clocks that differ: {self.clocks.num_rows:,} ({CLOCKS_FILE}, and in the report)"
-            )
+            lines.append(f"Clocks that differ: {self.clocks.num_rows:,} ({CLOCKS_FILE}, and in the report)")
         return lines
 
 

@@ -114,7 +114,9 @@ def _clocks(folder: Folder) -> list[dict]:
     except FileNotFoundError:
         return []
     for row in rows:
-        row["name"] = " ".join(text for text in (row["camera"], row["camera_serial"]) if text) or "a camera without name"
+        row["name"] = (
+            " ".join(text for text in (row["camera"], row["camera_serial"]) if text) or "a camera without name"
+        )
         row["ahead"] = _ahead(row["ahead_minutes"])
         row["of"] = "UTC" if row["of_utc"] else f"the clock of {row['seen_with']}"
     return sorted(rows, key=lambda row: -row["photos"])[:MOST_CLOCKS]

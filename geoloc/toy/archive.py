@@ -115,7 +115,9 @@ def write_household(folder: Path, planet: Planet, count: int, seed: int = 3) -> 
         exif = Image.Exif()
         if not scanned:
             gps = shots.gps[number] if random.random() < PHONE_GPS_SHARE else (None, None)
-            exif = _taken(_MODELS[device], shown, *(None if value is None or np.isnan(value) else value for value in gps))
+            exif = _taken(
+                _MODELS[device], shown, *(None if value is None or np.isnan(value) else value for value in gps)
+            )
         planet.photo(city, *place, random).save(path, quality=88, exif=exif.tobytes())
         at = datetime(1970, 1, 1) + timedelta(minutes=float(shots.at[number]))
         rows.append((str(path.resolve()), *place.round(6).tolist(), at.isoformat(timespec="seconds")))

@@ -8,6 +8,7 @@ import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from geoloc.toy.archive import write_archive
 from tests.conftest import REPOSITORY
@@ -20,6 +21,7 @@ def start(*arguments, **options) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_a_killed_driver_goes_on_where_it_was(toy_index, planet, tmp_path):
     write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 160)
     parts = tmp_path / "out" / "geotags"

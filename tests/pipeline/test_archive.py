@@ -178,6 +178,7 @@ def test_relocating_reports_its_own_accuracy(options, caplog, toy):
     assert duckdb.sql(query).fetchall()[0][0] == sum(row["status"] == "located" for row in rows)
 
 
+@pytest.mark.slow
 def test_an_actor_killed_twice_costs_no_photo(ray_cluster, planet, toy_index, tmp_path):
     write_archive(tmp_path / "archive", tmp_path / "truth.csv", planet, 250)
     options = ArchiveOptions(str(tmp_path / "archive"), str(tmp_path / "out"), method(toy_index), context="off")

@@ -137,6 +137,7 @@ def test_actors_share_gpus_as_planned_and_none_is_on_the_head(tmp_path):
     assert found["head"] not in everyone
 
 
+@pytest.mark.slow
 def test_nodes_that_join_are_used_and_those_that_are_lost_are_not_waited_for(tmp_path):
     assert scenario("change", tmp_path / "scene") == {"status": 0, "rows": 600}
 
@@ -151,6 +152,7 @@ def namespaces() -> None:
     subprocess.run(["ip", "netns", "del", "geoloc-try"], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("namespaces")
 def test_machines_with_disks_of_their_own(tmp_path):
     """Two of them, over a network: what only one sees is refused, and each copies the index once."""

@@ -65,6 +65,7 @@ def test_georanker_ranks_retrieved_and_generated_candidates(options, toy_base, t
     assert (settings["prompts"], settings["candidates"], settings["model"]) == (["zero-shot"], 3, "some-model")
 
 
+@pytest.mark.slow
 def test_cut_off_again_and_again_no_reply_is_paid_twice(options):
     """One call in five fails. The key is refused amid the work, then the budget is used up, then one photo is refused: the same
     command goes on, and that photo is asked about again where that is wanted."""

@@ -36,6 +36,7 @@ def dies_at_once(deaths: Path) -> None:
     os._exit(1)
 
 
+@pytest.mark.slow
 def test_failures_are_borne_from_checkpoint_to_checkpoint(s3, tmp_path):
     """As many of them as end a training that has none (below)."""
     s3.create_bucket(Bucket="training")
