@@ -26,6 +26,9 @@ COLUMNS = [
 COLUMNS += ["because", "gps_doubt"]
 """Of RESULT, that are looked at."""
 
+DECIDING = ["id", *ORDER, "known_lat", "known_lon", "candidates_score", "candidates_lat", "candidates_lon"]
+"""Of compact rows, what joint answers follow from."""
+
 WAYS = 5
 """That a chain is judged by."""
 _MINUTE, _DAY = 60_000, 86_400_000

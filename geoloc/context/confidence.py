@@ -7,7 +7,7 @@ q_r that what the answer is of would be so near by itself, to the share of answe
     P(error <= r) = σ(a_r + b_r · logit(p_r) + c_r · logit(q_r))
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,9 @@ _RIDGE, _PRIOR_RIDGE = 1.0, 20.0
 class Confidence:
     coefficients: tuple[tuple[tuple[float, float, float], ...], ...]
     """By kind of the answer (FIX, CANDIDATE) and radius (RADII_KM): a, b, c."""
+    reached: float = COVERAGE
+    """Of such probabilities, the one at whose radius COVERAGE of the truth lies within: curves are fitted one by one, and radii lie
+    between them."""
 
     def of(self, within: np.ndarray, by_itself: np.ndarray, kind: np.ndarray) -> np.ndarray:
         """(n, radii) probabilities that the truth is within RADII_KM of the answer, which grow with the radius; of Joint's values
@@ -33,16 +36,14 @@ class Confidence:
         logits = np.einsum("nrf,nrf->nr", curves, _features(within, by_itself))
         return np.maximum.accumulate(1 / (1 + np.exp(-logits)), axis=1)
 
-    @staticmethod
-    def radius_km(within: np.ndarray) -> np.ndarray:
-        """(n,) where such probabilities reach COVERAGE, between radii by the logarithm; half way round the Earth where they do
-        not."""
+    def radius_km(self, within: np.ndarray) -> np.ndarray:
+        """(n,) where such probabilities are reached, between radii by the logarithm; half way round the Earth where they are not."""
         radii = np.log(np.append(RADII_KM, np.pi * EARTH_RADIUS_KM))
         within = np.concatenate([within, np.ones((len(within), 1))], axis=1)
-        reached = (within >= COVERAGE).argmax(1)
+        reached = (within >= self.reached).argmax(1)
         rows, before = np.arange(len(within)), np.maximum(reached - 1, 0)
         low, high = within[rows, before], within[rows, reached]
-        share = np.where(reached > 0, (COVERAGE - low) / np.maximum(high - low, 1e-9), 1)
+        share = np.where(reached > 0, (self.reached - low) / np.maximum(high - low, 1e-9), 1)
         return np.exp(radii[before] + np.clip(share, 0, 1) * (radii[reached] - radii[before]))
 
     @classmethod
@@ -69,7 +70,16 @@ class Confidence:
                     for r, radius in enumerate(RADII_KM)
                 ]
             )
-        return cls(tuple(tuple(curve) for curve in curves))
+        found = cls(tuple(tuple(curve) for curve in curves))
+        return found if prior is None else found._covering(found.of(within, by_itself, kind), km, weights)
+
+    def _covering(self, within: np.ndarray, km: np.ndarray, weights: np.ndarray) -> "Confidence":
+        low, high = 0.5, 0.99
+        for _ in range(12):
+            middle = replace(self, reached=(low + high) / 2)
+            covered = np.average(km <= middle.radius_km(within), weights=weights)
+            low, high = (middle.reached, high) if covered < COVERAGE else (low, middle.reached)
+        return replace(self, reached=high)
 
 
 def _features(within: np.ndarray, by_itself: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from geoloc.context.archive import cameras, folders, has_time
+from geoloc.context.archive import DECIDING, cameras, folders, has_time
 
 HOUSEHOLDS = pa.schema({"household": pa.uint64(), "fingerprint": pa.uint64(), "told": pa.int64()})
 
@@ -75,10 +75,10 @@ def fingerprints(rows: pa.Table, salt: str) -> pa.Table:
     """Of compact rows with a column ``household``: each of these with what changes with anything that decides its places, and with
     the salt, and how many of its rows have been told of neighbours."""
     own = np.full(rows.num_rows, _hash_text(salt), np.uint64)
-    for name in sorted({*rows.column_names} - {"told", "household"}):
+    for name in DECIDING:
         column = rows[name].combine_chunks()
         if pa.types.is_fixed_size_list(column.type):
-            values = column.flatten().to_numpy().reshape(rows.num_rows, -1).astype(np.float64)
+            values = column.flatten().to_numpy().reshape(-1, column.type.list_size).astype(np.float64)
             hashed = [pd.util.hash_array(np.ascontiguousarray(one)) for one in values.T]
         elif pa.types.is_string(column.type):
             hashed = [_hashes(column)]

@@ -21,4 +21,7 @@ def of_json(text: str) -> Parameters:
     transition = Transition(**{name: tuples(value) for name, value in model.pop("transition").items()})
     emission = Emission(tuples(model.pop("emission")["weights"]))
     rest = {name: tuples(value) for name, value in model.items()}
-    return Parameters(Model(transition, emission, **rest), Confidence(tuples(record["confidence"]["coefficients"])))
+    return Parameters(
+        Model(transition, emission, **rest),
+        Confidence(tuples(record["confidence"]["coefficients"]), record["confidence"]["reached"]),
+    )

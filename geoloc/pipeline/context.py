@@ -45,6 +45,8 @@ VERSION = 2
 """Of the joint answers: results of another are told anew."""
 AT_ONCE = 1_000_000
 """Photos, of some files or of some households, that one process holds: some 300 bytes each, and twice as much at work."""
+LEARNED_OF = 200_000
+"""Photos, or one household's if those are more."""
 GROWTH = 1.25
 """What was learned of an archive serves until it has grown by this."""
 STATE_FILE = "context/state.json"
@@ -159,7 +161,7 @@ class _Work:
         return written
 
     def _state(self, run: Callable, first: list) -> dict:
-        """What is learned of the first bucket's households, which are as good as drawn: as before, unless the archive has grown."""
+        """What is learned of the first households, which are as good as drawn: as before, unless the archive has grown."""
         settings = json.loads(json.dumps(self._settings, default=str))
         state = self._memory.state()
         if state.get("settings") != settings or not state["photos"] <= self._photos <= GROWTH * state["photos"]:
@@ -277,7 +279,10 @@ def _collections(rows: pa.Table, company: CompanyOptions, scale: float) -> dict[
 
 def _learn(company: CompanyOptions, scale: float, *tables: pa.Table) -> dict[str, str]:
     found = {}
-    for kind, (_, collection) in _collections(pa.concat_tables(tables), company, scale).items():
+    rows = pa.concat_tables(tables).sort_by([("household", "ascending"), ("id", "ascending")])
+    households = rows["household"].to_numpy()
+    rows = rows.filter(pa.array(households <= households[:LEARNED_OF][-1])) if len(households) else rows
+    for kind, (_, collection) in _collections(rows, company, scale).items():
         model = _KINDS[kind]
         found[kind] = to_json(learned(collection, model and model()))
     return found

@@ -1,6 +1,7 @@
 """Photos of an archive locate each other, in a whole run."""
 
 import dataclasses
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import pyarrow.csv
 import pytest
 
 from geoloc.context.archive import compact, numbered, timed
+from geoloc.context.company import CompanyOptions
+from geoloc.estimate.confidence import Confidence
 from geoloc.geo.distance import geodesic_km
+from geoloc.pipeline import context as stage
 from geoloc.pipeline.archive import geotag_archive
-from geoloc.pipeline.job_options import ArchiveOptions
+from geoloc.pipeline.context import Memory, _Work
+from geoloc.pipeline.job_options import ArchiveOptions, TrackOptions
 from geoloc.recipes.options import RecipeOptions
 from geoloc.results.parts import Parts
 from geoloc.schema import JOINT, RESULT
@@ -114,6 +119,119 @@ def test_what_is_cut_off_is_told_anew(together, options, monkeypatch):
     assert not rows_of(options).equals(together)
     assert geotag_archive(options) == 0
     assert rows_of(options).equals(together)
+
+
+def test_a_track_locates_what_was_taken_on_the_way(together, options, toy, tmp_path):
+    truth = pa.csv.read_csv(toy / "truth.csv").to_pylist()
+    of = {row["uri"]: row for row in truth}
+    points = "".join(
+        f'<trkpt lat="{of[row["uri"]]["lat"]}" lon="{of[row["uri"]]["lon"]}"><time>{row["taken_at"].isoformat()}Z</time></trkpt>'
+        for row in sorted(together.to_pylist(), key=lambda row: str(row["taken_at"]))
+        if row["taken_at"]
+    )
+    (tmp_path / "tracks").mkdir()
+    (tmp_path / "tracks" / "walk.gpx").write_text(
+        f'<gpx version="1.1" creator="x"><trk><trkseg>{points}</trkseg></trk></gpx>'
+    )
+    shutil.copytree(options.output, tmp_path / "out")
+    (camera,) = set(together["camera"].drop_null().to_pylist())
+    tracks = TrackOptions(str(tmp_path / "tracks"), (f"{camera}=+00:00",))
+    with_track = dataclasses.replace(options, output=str(tmp_path / "out"), tracks=tracks)
+    assert geotag_archive(with_track) == 0
+    rows = rows_of(with_track).to_pylist()
+    by_track = [row for row in rows if (row["because"] or "").startswith("track walk.gpx, at that moment")]
+    moved = [row for row in rows if row["because"]]
+    assert len(by_track) > 0.7 * len(moved)
+    true = np.array([[of[row["uri"]][axis] for axis in ("lat", "lon")] for row in by_track])
+    assert (
+        geodesic_km(*np.array([[row["estimate_lat"], row["estimate_lon"]] for row in by_track]).T, *true.T).max() < 0.1
+    )
+    kept = [(row["uri"], row["lat"]) for row in rows if row["status"] == "kept"]
+    assert kept == [(row["uri"], row["lat"]) for row in together.to_pylist() if row["status"] == "kept"]
+
+
+def synthetic(folder: Folder, families: int = 6) -> Parts:
+    """Two cameras a family, and a file for each second one of them."""
+    parts, random, number = Parts(folder / "geotags"), np.random.default_rng(0), 0
+    for family in range(families):
+        rows = []
+        for camera in range(2):
+            start = NOON + timedelta(days=int(random.integers(900)))
+            for i in range(40):
+                lat, kept = 40 + family + i * 0.01, i % 7 == 0
+                lists = [{"lat": lat + random.normal(0, 0.02), "lon": 2.0}, {"lat": 10.0, "lon": 20.0}]
+                lists = [
+                    one | {"score": 0.5 - 0.3 * k, "similarity": 0.5, "reference_id": k} for k, one in enumerate(lists)
+                ]
+                rows.append(
+                    {
+                        "id": number,
+                        "uri": f"/f{family}/a/{camera}-{i}.jpg",
+                        "camera": f"C{camera}",
+                        "lat": lat,
+                        "lon": 2.0,
+                    }
+                    | {"status": "kept" if kept else "located", "taken_at": start + timedelta(minutes=13 * i)}
+                    | {"candidates": None if kept else lists, "width": 1}
+                )
+                number += 1
+        table = Confidence(5.0).renew(pa.Table.from_pylist(rows, RESULT))
+        parts.add(table.slice(0, 50))
+        parts.add(table.slice(50))
+    return parts
+
+
+def told(folder: Folder, parts: Parts, photos: int) -> int:
+    """The number of files that were written."""
+    return _Work(parts, Confidence(5.0), CompanyOptions(), Memory(folder), photos, {}).done(parts.names())
+
+
+def all_rows(parts: Parts) -> pa.Table:
+    return pa.concat_tables(parts.tables()).sort_by("id")
+
+
+def test_households_that_are_dealt_out_by_the_cluster_say_the_same(tmp_path, monkeypatch, ray_cluster):
+    monkeypatch.setattr(stage, "LEARNED_OF", 80)
+    here, there = (synthetic(Folder(str(tmp_path / name))) for name in ("here", "there"))
+    assert told(here.folder.parent()[0], here, 480) == 12
+    with monkeypatch.context() as patched:
+        patched.setattr(stage, "AT_ONCE", 100)
+        assert told(there.folder.parent()[0], there, 480) == 12
+    rows, others = all_rows(here), all_rows(there)
+    assert rows["because"].null_count < 100
+    told_so = [
+        name for name in rows.column_names if name.startswith("confidence") or name in ("radius_km", "gps_doubt")
+    ]
+    for name in told_so:  # single precision, summed in other company
+        np.testing.assert_allclose(rows[name].to_numpy(), others[name].to_numpy(), rtol=1e-4, atol=1e-5)
+    assert rows.drop_columns(told_so).equals(others.drop_columns(told_so))
+
+
+def test_an_increment_changes_its_household_alone(tmp_path):
+    folder = Folder(str(tmp_path))
+    parts = synthetic(folder)
+    assert told(folder, parts, 480) == 12
+    assert told(folder, parts, 480) == 0
+    before = {name: parts.read(name) for name in parts.names()}
+    more = [{"uri": f"/f3/a/0-9{i}.jpg", "id": 1000 + i} for i in range(3)]
+    row = next(iter(before.values())).slice(1, 1).to_pylist()[0]
+    row |= {"camera": "C0", "taken_at": NOON, "because": None, "status": "located", "gps_doubt": None}
+    parts.add(pa.Table.from_pylist([row | one for one in more], RESULT))
+    assert 1 <= told(folder, parts, 483) <= 3
+    for name, table in before.items():
+        if not any(uri.startswith("/f3/") for uri in table["uri"].to_pylist()):
+            assert parts.read(name).equals(table)
+
+
+def test_rows_that_were_written_anew_are_told_again(tmp_path):
+    folder = Folder(str(tmp_path))
+    parts = synthetic(folder, 2)
+    told(folder, parts, 160)
+    whole = all_rows(parts)
+    name = parts.names()[0]
+    parts.write(name, stage._alone(parts.read(name), Confidence(5.0)))
+    assert told(folder, parts, 160) == 1
+    assert all_rows(parts).equals(whole)
 
 
 def archive_rows(*rows: dict) -> pa.Table:
