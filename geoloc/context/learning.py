@@ -17,8 +17,8 @@ from geoloc.geo.distance import EARTH_RADIUS_KM, unit_vectors
 
 LEAST_KNOWN, LEAST_DAYS = 300, 30
 """Photos of known place that have an estimate too, and days of them, from which on confidences are an archive's own."""
-MOST = 50_000
-"""Photos that are looked at: whole chains, the first ones."""
+MOST = 20_000
+"""Photos that are looked at: those of the first chains that have such."""
 SHARES = {"burst": 0.5, "day": 0.5, "trip": 0.3}
 GAPS = np.array([1, 30, 360, 1440, 14 * 1440, np.inf])
 """Minutes: bins of the way to the next known photo."""
@@ -62,10 +62,9 @@ def _confidence(collection: Collection, parameters: Parameters) -> Confidence:
 
 
 def _chains_with(collection: Collection, rows: np.ndarray) -> Collection:
-    chains = np.unique(collection.chain[rows])
-    of = np.flatnonzero(np.isin(collection.chain, chains))
-    last = collection.chain[of[np.argsort(collection.chain[of], kind="stable")]][:MOST][-1]
-    return collection.part(of[collection.chain[of] <= last])
+    of = np.flatnonzero(np.isin(collection.chain, np.unique(collection.chain[rows])))
+    order = np.lexsort((collection.position[of], collection.chain[of]))
+    return collection.part(of[order[:MOST]])
 
 
 def _to_known(collection: Collection) -> np.ndarray:

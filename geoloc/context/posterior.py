@@ -23,22 +23,22 @@ def posterior(states: States, emission: np.ndarray, gaps: np.ndarray, transition
     scale = emission.max(1)
     emission = emission / scale[:, None]
     forward, likelihood = np.empty_like(emission), float(np.log(scale, dtype=np.float64).sum())
-    sums = np.empty(n)
+    sums, ones = np.empty(n), np.ones(emission.shape[1], np.float32)  # a product with ones is a sum in a quarter of the time
     for start in range(0, n, BLOCK):
         for i, step in enumerate(_steps(states, start, gaps, transitions), start):
             here = emission[0] if i == 0 else (forward[i - 1] @ step) * emission[i]
-            sums[i] = here.sum()
-            forward[i] = here / sums[i]
+            sums[i] = total = here.dot(ones)
+            np.divide(here, total, out=forward[i])
     likelihood += float(np.log(sums).sum())
-    backward = np.ones(emission.shape[1], np.float32)
-    for start in range((n - 1) // BLOCK * BLOCK, -1, -BLOCK):
+    backward = np.ones_like(emission)
+    last = n - 1
+    for start in range(last // BLOCK * BLOCK, -1, -BLOCK):
         steps = _steps(states, start, gaps, transitions)
-        for i in range(start + len(steps) - 1, start - 1, -1):
-            forward[i] *= backward
-            forward[i] /= forward[i].sum()
-            backward = steps[i - start] @ (emission[i] * backward)
-            backward /= backward.max()
-    return forward, likelihood
+        for i in range(start + len(steps) - 1, max(start, 1) - 1, -1):
+            before = steps[i - start] @ (emission[i] * backward[i])
+            np.divide(before, before.dot(ones), out=backward[i - 1])
+    both = np.multiply(forward, backward, dtype=np.float64)  # what one calls unlikely the other may call certain
+    return np.divide(both, both.sum(1, keepdims=True), out=forward, casting="same_kind"), likelihood
 
 
 def _steps(states: States, start: int, gaps: np.ndarray, transitions: Table) -> np.ndarray:
