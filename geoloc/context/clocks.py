@@ -50,6 +50,7 @@ _DRIFTS, _EVER = 30.0, 50 * 365 * 1440.0
 """Minutes."""
 _LEAST_EXPECTED = 0.25
 """Moments a spell, at an offset that is wrong."""
+_PAIRS_AT_ONCE = 40_000
 _PEAKS, _ROUND = 10, np.arange(-8.0, 9.0)
 """Looked at: differences that many pairs have, and minutes round each."""
 ABOUT_LOGS = 5.0
@@ -207,12 +208,13 @@ class _Pairs:
     def count(self, offsets: np.ndarray, reach: float, spells: int) -> np.ndarray:
         """(spells, k): pairs within so many minutes of each offset, no sighting in two of them."""
         out = np.zeros((spells, len(offsets)), np.int64)
-        ends = zip(*(np.searchsorted(self.difference, offsets + way * reach) for way in (-1, 1)), strict=True)
-        for k, (low, high) in enumerate(ends):
+        low, high = (np.searchsorted(self.difference, offsets + way * reach) for way in (-1, 1))
+        for k in np.flatnonzero(high > low).tolist():
+            part = slice(low[k], high[k])
             counts = []
             for one in (self.row, self.other):
-                spell, _ = np.unique(np.stack([self.spell[low:high], one[low:high]]), axis=1)
-                counts.append(np.bincount(spell, minlength=spells))
+                each = np.unique(self.spell[part] * (1 << 32) + one[part])
+                counts.append(np.bincount(each >> 32, minlength=spells))
             out[:, k] = np.minimum(*counts)
         return out
 
@@ -252,19 +254,21 @@ def _evidence(
         densities = _kernels(squared, first.is_fix[part, None] & anywhere.is_fix)
         usual[part] = np.einsum("msk,s->mk", densities, anywhere.sure / max(anywhere.sure.sum(), 1e-9))
     out, told = np.zeros((len(first), len(offsets))), np.zeros((len(first), len(offsets)), bool)
-    for k, offset in enumerate(offsets):
-        near, gap = _nearest(second.minutes, first.minutes - offset)
-        rows = np.flatnonzero(gap <= REACH)
-        near, gap = near[rows], gap[rows]
-        squared = ((first.places[rows] - second.places[near]) ** 2).sum(1) * EARTH_RADIUS_KM**2
+    step = max(1, _PAIRS_AT_ONCE // len(offsets))
+    for start in range(0, len(first), step):
+        one = first.part(slice(start, start + step))
+        near, gap = _nearest(second.minutes, one.minutes[:, None] - offsets)
+        row, k = np.nonzero(gap <= REACH)
+        near, gap = near[row, k], gap[row, k]
+        squared = ((one.places[row] - second.places[near]) ** 2).sum(1) * EARTH_RADIUS_KM**2
         weights = transition.weights(np.log10(np.maximum(gap, 0.3)))
-        then = (_kernels(squared, first.is_fix[rows] & second.is_fix[near]) * weights).sum(1)
-        ever = (usual[rows] * weights).sum(1)
-        right, others_right = first.sure[rows], second.sure[near]
+        then = (_kernels(squared, one.is_fix[row] & second.is_fix[near]) * weights).sum(1)
+        ever = (usual[start + row] * weights).sum(1)
+        right, others_right = one.sure[row], second.sure[near]
         wrong = (1 - right) * ANYWHERE
         ratio = np.log((right * (others_right * then + (1 - others_right) * ever) + wrong) / (right * ever + wrong))
-        told[rows, k] = True
-        out[rows, k] = EVIDENCE * np.clip(ratio, -BOUND, BOUND)
+        told[start + row, k] = True
+        out[start + row, k] = EVIDENCE * np.clip(ratio, -BOUND, BOUND)
     return out, told
 
 

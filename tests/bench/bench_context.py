@@ -2,6 +2,7 @@
 
 python -m tests.bench.bench_context accuracy im2gps3k_dev.csv [system …]
 python -m tests.bench.bench_context speed [photos]
+python -m tests.bench.bench_context stage [photos] [photos at once]
 
 ``accuracy`` wants a table with album, sequence, lat, lon and <system>_lat, <system>_lon; what geoloc ships was learned from
 im2gps3k_dev.csv's albums, a few numbers for all of them; ``learn`` beside says how well that holds over albums left out.
@@ -9,10 +10,13 @@ im2gps3k_dev.csv's albums, a few numbers for all of them; ``learn`` beside says 
 
 import resource
 import sys
+import tempfile
+import threading
 import time
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.csv
 
@@ -117,5 +121,116 @@ def _made_up(chain: np.ndarray) -> Collection:
     )
 
 
+def stage(photos: int = 2_000_000, at_once: int = 500_000) -> None:
+    """The archive job's, from files to files, on a Ray cluster of this machine."""
+    import ray
+
+    from geoloc.context.company import CompanyOptions
+    from geoloc.estimate.confidence import Confidence
+    from geoloc.pipeline import context
+    from geoloc.results.parts import Parts
+    from geoloc.storage import Folder
+
+    ray.init("local", log_to_driver=False)
+    context.AT_ONCE = at_once
+    with tempfile.TemporaryDirectory() as folder:
+        parts = Parts(Folder(folder) / "geotags")
+        for number, start in enumerate(range(0, photos, PART)):
+            parts.add(_part(start, min(PART, photos - start), number))
+        most: dict[str, int] = {}
+        threading.Thread(target=_watch, args=(most,), daemon=True).start()
+        for name in ("all", "again", "one household more"):
+            if name.startswith("one"):
+                parts.add(_part(photos, 200, 0))
+                photos += 200
+            start = time.perf_counter()
+            work = context._Work(parts, Confidence(5.0), CompanyOptions(), context.Memory(Folder(folder)), photos, {})
+            written = work.done(parts.names())
+            seconds = time.perf_counter() - start
+            print(
+                f"{name}: {photos:,} photos in {seconds:.0f} s; {written} of {len(parts.names())} files written; peak MB {most}"
+            )
+
+
+PART = 50_000
+
+
+def _part(start: int, count: int, seed: int) -> pa.Table:
+    """Families of 200 photos each, of two cameras, with two candidates a photo."""
+    from geoloc.schema import CANDIDATE, RESULT
+
+    random, ids = np.random.default_rng(seed), np.arange(start, start + count)
+    family, camera = ids // 200, ids % 2
+    lat = 20 + family % 50 + (ids % 200) * 0.01
+    kept = ids % 7 == 0
+    places = np.stack([lat + random.normal(0, 0.02, count), np.full(count, 10.0)], axis=1).ravel()
+    fields = {
+        "lat": places,
+        "lon": np.tile([2.0, 20.0], count),
+        "score": np.tile([0.5, 0.2], count).astype(np.float32),
+        "similarity": np.tile([0.5, 0.2], count).astype(np.float32),
+        "reference_id": np.tile([1, 2], count),
+    }
+    structs = pa.StructArray.from_arrays(
+        [pa.array(fields[f.name], f.type) if f.name in fields else pa.nulls(2 * count, f.type) for f in CANDIDATE],
+        fields=list(CANDIDATE),
+    )
+    lists = pa.ListArray.from_arrays(pa.array(np.arange(0, 2 * count + 1, 2), pa.int32()), structs)
+    columns = {
+        "id": ids,
+        "uri": pa.array([f"/f{f}/a/{i}.jpg" for f, i in zip(family, ids, strict=True)]),
+        "status": pa.array(np.where(kept, "kept", "located")),
+        "lat": lat,
+        "lon": np.full(count, 2.0),
+        "taken_at": pa.array((1_500_000_000_000 + family * 7_000_000 + (ids % 200) * 600_000), pa.timestamp("ms")),
+        "camera": pa.array(np.where(camera, "A", "B")),
+        "candidates": lists,
+    }
+    return pa.table(
+        [
+            pa.array(columns[f.name], f.type)
+            if f.name in columns and not isinstance(columns[f.name], pa.Array)
+            else columns.get(f.name, pa.nulls(count, f.type))
+            for f in RESULT
+        ],
+        RESULT,
+    )
+
+
+def _watch(most: dict[str, int]) -> None:
+    """The largest driver and task process."""
+    me = psutil.Process()
+    while True:
+        processes = {
+            "driver": [me],
+            "task": [p for p in me.children(recursive=True) if "ray::" in " ".join(_command(p))],
+        }
+        for name, several in processes.items():
+            sizes = [_private(one) for one in several]
+            most[name] = max([most.get(name, 0), *sizes])
+        time.sleep(0.3)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _private(process: psutil.Process) -> int:
+    """MB, without what is shared."""
+    try:
+        memory = process.memory_info()
+        return (memory.rss - memory.shared) >> 20
+    except psutil.Error:
+        return 0
+
+
 if __name__ == "__main__":
-    {"accuracy": accuracy, "speed": lambda *sizes: speed(*map(int, sizes))}[sys.argv[1]](*sys.argv[2:])
+    measured = {
+        "accuracy": accuracy,
+        "speed": lambda *sizes: speed(*map(int, sizes)),
+        "stage": lambda *sizes: stage(*map(int, sizes)),
+    }
+    measured[sys.argv[1]](*sys.argv[2:])
