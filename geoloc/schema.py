@@ -36,6 +36,7 @@ METADATA = {
     "gps": pa.string(),  # none | read | unreadable | implausible; null where the photo was not opened
     "gps_problem": pa.string(),  # why a position that it carries was not read
     "exif_from": pa.string(),  # where its position came from: exif, xmp, or the name of a sidecar
+    "gps_error_m": pa.float32(),  # how far off it may be, by the receiver; null where that is not told
     "taken_at": pa.timestamp("ms"),  # by the camera's clock, no time zone
     "taken_utc_offset": pa.int16(),  # that clock minus UTC, minutes; null where it is not known
     "taken_from": pa.string(),  # exif:DateTimeOriginal and the like, the name of a sidecar, or "file name"

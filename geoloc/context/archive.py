@@ -23,12 +23,23 @@ COLUMNS = [
     *(f"candidates.list.element.{name}" for name in ("score", "lat", "lon")),
     *ORDER,
 ]
-COLUMNS += ["because", "gps_doubt"]
+COLUMNS += ["gps_error_m", "because", "gps_doubt"]
 """Of RESULT, that are looked at."""
 
-DECIDING = ["id", *ORDER, "known_lat", "known_lon", "candidates_score", "candidates_lat", "candidates_lon"]
+DECIDING = [
+    "id",
+    *ORDER,
+    "known_lat",
+    "known_lon",
+    "gps_error_m",
+    "candidates_score",
+    "candidates_lat",
+    "candidates_lon",
+]
 """Of compact rows, what joint answers follow from."""
 
+COARSE_M = 1000
+"""A position that may be further off, by its receiver, is what an estimate is to its neighbours, not a known place."""
 WAYS = 5
 """That a chain is judged by."""
 _MINUTE, _DAY = 60_000, 86_400_000
@@ -187,6 +198,10 @@ def _collection(
     shares[some] = np.exp(scores[some] - scores[some].max(1, keepdims=True, initial=-np.inf))
     shares = favouring_first(shares / np.maximum(shares.sum(1, keepdims=True), 1e-12))
     candidates[~np.isfinite(scores)] = np.nan
+    coarse = (rows["gps_error_m"].fill_null(0).to_numpy() > COARSE_M) & ~np.isnan(known[:, 0])
+    candidates[coarse], shares[coarse] = np.nan, 0
+    candidates[coarse, 0], shares[coarse, 0] = known[coarse], 1
+    known = np.where(coarse[:, None], np.nan, known)
     return Collection(chain, position, is_timed, known, candidates, shares, company)
 
 

@@ -23,7 +23,10 @@ def posterior(states: States, emission: np.ndarray, gaps: np.ndarray, transition
     scale = emission.max(1)
     emission = emission / scale[:, None]
     forward, likelihood = np.empty_like(emission), float(np.log(scale, dtype=np.float64).sum())
-    sums, ones = np.empty(n), np.ones(emission.shape[1], np.float32)  # a product with ones is a sum in a quarter of the time
+    sums, ones = (
+        np.empty(n),
+        np.ones(emission.shape[1], np.float32),
+    )  # a product with ones is a sum in a quarter of the time
     for start in range(0, n, BLOCK):
         for i, step in enumerate(_steps(states, start, gaps, transitions), start):
             here = emission[0] if i == 0 else (forward[i - 1] @ step) * emission[i]

@@ -84,6 +84,7 @@ def _columns(known: Metadata) -> dict:
         "gps": position.state,
         "gps_problem": position.problem,
         "exif_from": position.source if position.state == "read" else None,
+        "gps_error_m": position.error_m,
         "exif_lat": position.lat,
         "exif_lon": position.lon,
         "taken_at": taken and taken.at,

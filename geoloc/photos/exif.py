@@ -12,7 +12,7 @@ from typing import TypeVar
 from PIL import ExifTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from geoloc.photos.position import Position, read_position, unless_estimate
+from geoloc.photos.position import Position, read_position, unless_estimate, with_error
 from geoloc.photos.times import Taken, first_time, offset_between, read_time
 
 _SIGNED_TYPES = (6, 8, 9, 10, 11, 12)
@@ -115,6 +115,7 @@ class ExifBlock:
             "exif",
             signed=types <= set(_SIGNED_TYPES),
         )
+        position = with_error(position, self._quietly(lambda: float(self._gps.get(tags.GPSHPositioningError)), None))
         return unless_estimate(position, self._gps.get(tags.GPSProcessingMethod))
 
     def _lost_coordinates(self) -> bool:

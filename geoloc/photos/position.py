@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from geoloc.geo.distance import haversine_km, valid_coordinates
@@ -33,6 +33,8 @@ class Position:
     """Where it stands: ``exif``, ``xmp``, or the name of a sidecar."""
     problem: str | None = None
     """Why it was not read."""
+    error_m: float | None = None
+    """By how much it may be off, by the receiver (GPSHPositioningError, metres); None where that is not told."""
 
 
 def read_position(
@@ -42,7 +44,7 @@ def read_position(
     or text; the references are text, bytes or None. ``signed``: a positive number needs no reference.
 
     >>> read_position([33.0, 51.0, 24.48], "South", [151.0, 12.918], "e", "exif")
-    Position(state='read', lat=-33.8568, lon=151.2153, source='exif', problem=None)
+    Position(state='read', lat=-33.8568, lon=151.2153, source='exif', problem=None, error_m=None)
     """
     if latitude is None and longitude is None:
         return Position()
@@ -52,6 +54,18 @@ def read_position(
     except ValueError as error:
         return Position("unreadable", source=source, problem=f"{source}: {error}")
     return checked(lat, lon, source)
+
+
+def with_error(position: Position, metres: object) -> Position:
+    """With what EXIF or XMP says of its error: a number, or text such as ``65/1``; anything else says nothing.
+
+    >>> with_error(Position("read", 48.85, 2.35, "xmp"), "130/2").error_m
+    65.0
+    """
+    found = _NUMBER.fullmatch(str(metres).strip()) if position.state == "read" and metres is not None else None
+    over = float(found[2] or 1) if found else 0.0
+    value = float(found[1]) / over if over else math.nan
+    return replace(position, error_m=value) if 0 < value < math.inf else position
 
 
 def estimate_text(lat: float, lon: float, method: str) -> str:

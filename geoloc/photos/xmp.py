@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element, ParseError
 import defusedxml.ElementTree
 from defusedxml import DefusedXmlException
 
-from geoloc.photos.position import Position, agreed, read_position, unless_estimate
+from geoloc.photos.position import Position, agreed, read_position, unless_estimate, with_error
 from geoloc.photos.times import Taken, first_time, read_time
 
 _EXIF = "{http://ns.adobe.com/exif/1.0/}"
@@ -79,6 +79,7 @@ class XmpPacket:
 def _position(values: dict[str, str], source: str) -> Position:
     names = ("GPSLatitude", "GPSLatitudeRef", "GPSLongitude", "GPSLongitudeRef")
     position = read_position(*(values.get(f"{_EXIF}{name}") or None for name in names), source)
+    position = with_error(position, values.get(f"{_EXIF}GPSHPositioningError"))
     return unless_estimate(position, values.get(f"{_EXIF}GPSProcessingMethod"))
 
 

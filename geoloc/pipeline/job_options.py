@@ -42,7 +42,7 @@ Context = Literal["auto", "off"]
 HideBy = Literal["photo", "burst", "day", "trip", "album"]
 NEIGHBOURS = "photos that locate each other"
 GEORANKING = ("references", "ranked", "picture_px", "twin_cosine")
-COMPANY = ("tracks", "clock_offset")
+COMPANY = ("tracks",)
 LOCATE = ("images", "recipes", "choosers", "candidates", "parts", "ten_crop")
 """What most runs need of these options."""
 
@@ -50,8 +50,7 @@ LOCATE = ("images", "recipes", "choosers", "candidates", "parts", "ten_crop")
 @dataclass(frozen=True)
 class TrackOptions:
     tracks: str | None = None
-    """Folder of GPS logs (.gpx, .nmea, .kml) and Google Timelines (.json) of who took the photos, s3:// or local: photos between their
-    points lie there, if what they show agrees."""
+    """Folder of GPS logs (.gpx, .nmea, .kml) and Google Timelines (.json) of who took the photos."""
     clock_offset: tuple[str, ...] = ()
     """How far a camera's clock is ahead of UTC, by the camera's name in the results, where you know it: 'NIKON D80=+01:00:00'. Else
     it is found by what cameras and tracks saw at one time, and told."""

@@ -280,3 +280,13 @@ def test_serial_number_and_owner():
     more = exif.get_ifd(ExifTags.IFD.Exif)
     more[ExifTags.Base.BodySerialNumber], more[ExifTags.Base.CameraOwnerName] = "0042\0\0", "Grace"
     assert (metadata_of(exif).camera_serial, metadata_of(exif).owner) == ("0042", "Grace")
+
+
+@pytest.mark.parametrize(
+    ("told", "error"), [(None, None), (IFDRational(65, 1), 65.0), (IFDRational(0, 1), None), (IFDRational(1, 0), None)]
+)
+def test_how_far_off_a_position_may_be(told, error):
+    exif = _exif(48.0, 2.0, 0)
+    if told is not None:
+        exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSHPositioningError] = told
+    assert metadata_of(exif).position.error_m == error

@@ -324,3 +324,12 @@ def test_candidates_weigh_as_in_the_rows():
     np.testing.assert_allclose(collection.shares, [[first, 1 - first], [0, 0]], rtol=1e-6)
     np.testing.assert_allclose(collection.candidates[0], [[1, 2], [3, 4]])
     np.testing.assert_allclose(collection.known, [[np.nan, np.nan], [7, 8]])
+
+
+def test_a_position_that_may_be_far_off_is_an_estimate_to_its_neighbours():
+    kept = {"status": "kept", "lat": 7.0, "lon": 8.0, "taken_at": NOON}
+    rows = archive_rows({"uri": "1", **kept, "gps_error_m": 5000.0}, {"uri": "2", **kept, "gps_error_m": 9.0})
+    _, collection = timed(rows, 1.0)
+    np.testing.assert_array_equal(collection.known, [[np.nan, np.nan], [7, 8]])
+    np.testing.assert_array_equal(collection.candidates[0, 0], [7, 8])
+    assert collection.shares[:, 0].tolist() == [1, 0]
