@@ -50,7 +50,7 @@ LOCATE = ("images", "recipes", "choosers", "candidates", "parts", "ten_crop")
 @dataclass(frozen=True)
 class TrackOptions:
     tracks: str | None = None
-    """Folder of GPS logs (.gpx, .nmea, .kml) and Google Timelines (.json) of who took the photos."""
+    """Folder of GPX, NMEA, KML, or Google Timelines."""
     clock_offset: tuple[str, ...] = ()
     """How far a camera's clock is ahead of UTC, by the camera's name in the results, where you know it: 'NIKON D80=+01:00:00'. Else
     it is found by what cameras and tracks saw at one time, and told."""
@@ -78,8 +78,8 @@ class ArchiveOptions:
     relocate: Annotated[bool, Group("input")] = False
     """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
     context: Annotated[Context, Group("method")] = "auto"
-    """auto: photos of one camera, in the order of their times or file numbers, locate each other once each has an answer of its own;
-    off: they do not."""
+    """auto: photos of one camera, and of cameras that were together, locate each other once each has its own answer; off: they do
+    not."""
     tracks: Annotated[TrackOptions, tyro.conf.OmitArgPrefixes, Group("method", COMPANY)] = field(
         default_factory=TrackOptions
     )
