@@ -38,7 +38,7 @@ class ListingOptions:
     limit: int | None = None
     """List only the first so many photos."""
     sample: int | None = None
-    """List only so many photos, spread evenly over the listing."""
+    """List only so many, spread evenly over the listing."""
     sample_seed: int = 0
     """Another seed, another sample."""
     litter: bool = False

@@ -78,8 +78,7 @@ class ArchiveOptions:
     relocate: Annotated[bool, Group("input")] = False
     """Locate photos that carry GPS too (instead of keeping their place), and report the accuracy on them."""
     context: Annotated[Context, Group("method")] = "auto"
-    """auto: photos of one camera, and of cameras that were together, locate each other once each has its own answer; off: they do
-    not."""
+    """auto: photos of a camera, and of those that were with it, locate each other once each has its own answer; off: they do not."""
     tracks: Annotated[TrackOptions, tyro.conf.OmitArgPrefixes, Group("method", COMPANY)] = field(
         default_factory=TrackOptions
     )
