@@ -39,6 +39,8 @@ BLUR_KM = (0.1, 10.0)
 """Between places of which both are known, and of which one is an estimate."""
 EVIDENCE, BOUND = 0.35, 5.0
 """Power, and the most either way, of one sighting's: those beside each other are not independent."""
+EVIDENCE_AT_ONCE = 0.5
+"""Power, of what was seen at one moment: photos come in bursts, and bursts fall together by chance."""
 TOGETHER, TOGETHER_IF_TOLD = 0.3, 0.93
 """Before anything is known; and of a camera whose clock somebody has told, because it was."""
 PART, SET = 0.05, 0.0005
@@ -121,8 +123,8 @@ class Clock:
         return offsets, np.log(np.concatenate([probability, rare]))
 
 
-TOLD_MOMENTS = 4
-"""From which on an offset is found, and not only likely."""
+TOLD_MOMENTS, TOLD_MOMENTS_ODD = 4, 10
+"""From which on an offset is found, and not only likely: one that zones differ by, and any other."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,8 @@ class Spell:
     @property
     def told(self) -> bool:
         """Whether the offset can be relied on."""
-        return self.give_or_take <= ABOUT_LOGS and self.moments >= TOLD_MOMENTS
+        least = TOLD_MOMENTS_ODD if self.offset % 15 else TOLD_MOMENTS
+        return self.give_or_take <= ABOUT_LOGS and self.moments >= least
 
 
 def spells(
@@ -239,7 +242,8 @@ def _peaks(differences: np.ndarray) -> np.ndarray:
 def _coincidences(inside: np.ndarray, around: np.ndarray) -> np.ndarray:
     """(spells, k) evidence of photos taken at one moment, by how many there are, and round it."""
     expected = np.maximum(around * AT_ONCE / _DRIFTS, _LEAST_EXPECTED)
-    return np.where(inside > expected, inside * np.log(np.maximum(inside, 1) / expected) - inside + expected, 0.0)
+    evidence = inside * np.log(np.maximum(inside, 1) / expected) - inside + expected
+    return np.where(inside > expected, EVIDENCE_AT_ONCE * evidence, 0.0)
 
 
 def _evidence(

@@ -30,6 +30,9 @@ NEAREST = 2
 """Of another camera's photos, known places and others, taken from before a photo and from after it."""
 
 
+NO_TRACK = "no camera was on any of them, as far as can be told; if one was, say how far its clock is ahead of UTC (--clock-offset)"
+
+
 @dataclass(frozen=True)
 class Company:
     """Who may have been with whom, of n photos that are timed."""

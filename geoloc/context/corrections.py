@@ -9,8 +9,10 @@ from geoloc.schema import CLOCKS
 
 
 def corrections(collection: Collection, together: Together, rows: pa.Table) -> pa.Table:
-    """Of meetings by which a clock is found to differ; ``rows`` of geoloc.context.archive, a photo each."""
+    """Of meetings by which a clock is found to differ, from UTC where that is known; ``rows`` of geoloc.context.archive, a photo each."""
     told = [one for one in together.meetings if one.spell.told and not one.again]
+    by_utc = {one.chain for one in told if one.from_utc}
+    told = [one for one in told if one.from_utc or one.chain not in by_utc]
     told = [one for one in told if abs(one.spell.offset) > one.spell.give_or_take]
     first = {}
     for row, chain in enumerate(collection.chain.tolist()):

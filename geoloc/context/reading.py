@@ -30,6 +30,8 @@ class CollectionTable:
 
     collection: Collection
     uri: pa.ChunkedArray
+    photos: pa.Table
+    """Of each: camera, camera_serial, taken_at, as far as they are told."""
     notes: list[str]
     """What was not as it should be, or has been guessed."""
 
@@ -77,11 +79,25 @@ def _collection_table(table: pa.Table, where: str, company: CompanyOptions) -> C
         met = Company(album, utc | told, told, company.tracks)
     elif company.tracks:
         notes.append("--tracks: the photos have no times, so that they are not compared with any")
+    cameras = set(table["camera"].to_pylist()) if "camera" in table.column_names else set()
+    for camera in sorted(company.clock_offsets.keys() - cameras):
+        raise UsageError(f"--clock-offset {camera}: {where} has no photo whose camera is called so")
     present = ~np.isnan(candidates[..., 0])
     shares = shares_of(scores, present)
     return CollectionTable(
         Collection(chain, position, timed, known, candidates, shares, met),
         pc.fill_null(table["uri"].cast(pa.string()), ""),
+        pa.table(
+            {
+                "camera": table["camera"].cast(pa.string())
+                if "camera" in table.column_names
+                else pa.nulls(table.num_rows, pa.string()),
+                "camera_serial": pa.nulls(table.num_rows, pa.string()),
+                "taken_at": pa.array(minutes * 60_000, pa.float64(), from_pandas=True)
+                .cast(pa.int64(), safe=False)
+                .cast(pa.timestamp("ms")),
+            }
+        ),
         notes,
     )
 

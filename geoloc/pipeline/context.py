@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from geoloc.context.archive import COLUMNS, ORDER, compact, numbered, timed
 from geoloc.context.collection import Collection, Together
-from geoloc.context.company import CompanyOptions
+from geoloc.context.company import NO_TRACK, CompanyOptions
 from geoloc.context.corrections import corrections
 from geoloc.context.defaults import for_file_numbers
 from geoloc.context.households import HOUSEHOLDS, Households, chain_of, fingerprints, members
@@ -179,6 +179,10 @@ class _Work:
         total = _Sums.joined(sums)
         for line in total.lines():
             log.info("%s", line)
+        if self._company.tracks and not total.same.num_rows and not total.told["time"]["tracked"]:
+            log.warning("note: --tracks: %s", NO_TRACK)
+        for camera in sorted(self._company.clock_offsets.keys() - total.cameras):
+            log.warning("note: --clock-offset %s: no photo is of a camera of this name", camera)
         return total
 
 
@@ -192,7 +196,10 @@ class _Sums:
     new: pa.Table
     clocks: pa.Table
     told: dict[str, dict[str, float]]
-    """Of the others' photos with a time, and with a number: photos, chains, those that neighbours have a say on, in company."""
+    """Of the others' photos with a time, and with a number: photos, chains, those that neighbours have a say on, in company of
+    others, and of tracks."""
+    cameras: frozenset[str]
+    """Whose clocks somebody has told."""
 
     @classmethod
     def joined(cls, sums: list["_Sums"]) -> "_Sums":
@@ -201,7 +208,8 @@ class _Sums:
             for kind, one_kind in sums[0].told.items()
         }
         tables = (pa.concat_tables([getattr(one, name) for one in sums]) for name in ("same", "new", "clocks"))
-        return cls(sum(one.photos for one in sums), *tables, told)
+        cameras = frozenset().union(*(one.cameras for one in sums))
+        return cls(sum(one.photos for one in sums), *tables, told, cameras)
 
     def lines(self) -> list[str]:
         lines = [
@@ -301,11 +309,12 @@ def _locate(shared: tuple, *tables: pa.Table) -> list:
             "same", pa.array(np.ones(is_same.sum(), bool))
         )
     ]
+    cameras = frozenset(company.clock_offsets) & frozenset(pc.unique(rows["camera"]).to_pylist())
     ids, changed = rows["id"].to_numpy(), rows.filter(pa.array(~is_same))
     sums, clocks = {}, [CLOCKS.empty_table()]
     for kind, (used, collection) in _collections(changed, company, scale).items():
         one = of_json(parameters[kind])
-        sums[kind] = dict.fromkeys(("photos", "chains", "near", "heard", "met"), 0)
+        sums[kind] = dict.fromkeys(("photos", "chains", "near", "heard", "met", "tracked"), 0)
         if not len(used):
             continue
         together = locate_collection(collection, one)
@@ -319,11 +328,12 @@ def _locate(shared: tuple, *tables: pa.Table) -> list:
             "near": one.model.emission.near * len(used),
             "heard": int(np.isnan(collection.known[heard, 0]).sum()),
             "met": len({meeting.chain for meeting in together.meetings}),
+            "tracked": len({meeting.chain for meeting in together.meetings if meeting.with_chain < 0}),
         }
     everything = pa.concat_tables([_TOLD.empty_table(), *told], promote_options="default")
     at = group[np.argsort(ids)][np.searchsorted(np.sort(ids), everything["id"].to_numpy())]
     new = _with_told(now.filter(pa.array(~same)), rows, everything)
-    summed = _Sums(rows.num_rows, now.filter(pa.array(same)), new, pa.concat_tables(clocks), sums)
+    summed = _Sums(rows.num_rows, now.filter(pa.array(same)), new, pa.concat_tables(clocks), sums, cameras)
     return [*(everything.filter(pa.array(at == number)) for number in range(groups)), summed]
 
 

@@ -7,6 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geoloc.context.collection import Collection, Together, alone
+from geoloc.context.company import NO_TRACK
+from geoloc.context.corrections import corrections
 from geoloc.context.locating import locate_collection
 from geoloc.context.reading import CollectionTable, read_collection
 from geoloc.context.reasons import reasons
@@ -15,6 +17,8 @@ from geoloc.geo.distance import haversine_km
 from geoloc.pipeline.job_options import TogetherOptions
 from geoloc.schema import CONFIDENCES
 from geoloc.storage import Folder
+
+CLOCKS_FILE = "clocks.parquet"
 
 log = logging.getLogger("geoloc")
 
@@ -31,11 +35,17 @@ def locate_table(options: TogetherOptions) -> int:
     for note in table.notes:
         log.warning("note: %s", note)
     together = locate_collection(table.collection)
-    sink = pa.BufferOutputStream()
-    pq.write_table(together_table(table, together), sink, compression="zstd")
-    folder.write("together.parquet", sink.getvalue().to_pybytes())
+    clocks = corrections(table.collection, together, table.photos).drop_columns("household")
+    for name, rows in (("together.parquet", together_table(table, together)), (CLOCKS_FILE, clocks)):
+        sink = pa.BufferOutputStream()
+        pq.write_table(rows, sink, compression="zstd")
+        folder.write(name, sink.getvalue().to_pybytes())
     for line in _lines(table.collection, together):
         log.info("%s", line)
+    if clocks.num_rows:
+        log.info("Clocks that differ: %s (%s)", clocks.num_rows, CLOCKS_FILE)
+    if company.tracks and not any(meeting.with_chain < 0 for meeting in together.meetings):
+        log.warning("note: --tracks: %s", NO_TRACK)
     log.info("Joint answers: %s/together.parquet", folder.uri)
     return 0
 

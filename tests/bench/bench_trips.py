@@ -11,7 +11,7 @@ import sys
 import numpy as np
 
 from geoloc.context.collection import Collection, Together
-from geoloc.context.company import Company
+from geoloc.context.company import Company, Meeting
 from geoloc.context.locating import locate_collection
 from geoloc.geo.distance import haversine_km
 from geoloc.toy.trips import Device, Household, household, somewhere
@@ -81,7 +81,8 @@ def main(households: int = 100) -> None:
         sums = np.sum(clocks, axis=0)
         print(
             f"  cameras with {SHARED} shared visits: {sums[0]}; in company {sums[1]}; clocks told {sums[2]}, right to a minute {sums[3]}\n"
-            f"  partners' clocks told: {sums[4]} of {households}; companions in company {sums[5]}, of which photos within an hour of right {sums[6]} of {sums[7]}"
+            f"  partners' clocks told: {sums[4]} of {households}; companions in company {sums[5]}, of which photos within an hour of right {sums[6]} of {sums[7]}\n"
+            f"  offsets of any two told: {sums[8]}, of which wrong {sums[9]}"
         )
 
 
@@ -99,9 +100,30 @@ def _clocks(one: Household, joint: Together) -> list[int]:
     offset, true = np.full(rows.sum(), np.nan), one.clocks.of(Device.COMPANION, shots.at[rows])
     for m in of[Device.COMPANION]:
         offset[(shots.clock[rows] >= m.spell.start) & (shots.clock[rows] <= m.spell.stop)] = m.spell.offset
+    two = [m for m in joint.meetings if m.spell.told and not m.again]
+    wrong = sum(not _is_right(one, m) for m in two)
     near = int((np.abs(offset - true) <= 60).sum())
     met = int((~np.isnan(offset)).sum())
-    return [_shared(one) >= SHARED, bool(camera), bool(told), right, partner, bool(of[Device.COMPANION]), near, met]
+    return [
+        _shared(one) >= SHARED,
+        bool(camera),
+        bool(told),
+        right,
+        partner,
+        bool(of[Device.COMPANION]),
+        near,
+        met,
+        len(two),
+        wrong,
+    ]
+
+
+def _is_right(one: Household, meeting: Meeting) -> bool:
+    """To a minute, or what it says; a clock that was reset has two offsets."""
+    at = np.array([one.visits[0].start, one.visits[-1].stop])
+    clocks = [one.clocks.of(Device(chain), at) for chain in (meeting.chain, meeting.with_chain)]
+    true = np.subtract.outer(*clocks).ravel()
+    return bool((np.abs(true - meeting.spell.offset) <= max(1.01, meeting.spell.give_or_take)).any())
 
 
 def _shared(one: Household) -> int:
