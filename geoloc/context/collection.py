@@ -13,8 +13,8 @@ from geoloc.context.confidence import Confidence
 from geoloc.context.kernels import chords2
 from geoloc.context.together import RADII_KM, Joint, Model, locate_together
 
-AT_ONCE = 200_000
-"""Photos, of whole chains, whose states are held at a time: some 600 bytes each."""
+AT_ONCE = 50_000
+"""Photos, of whole chains, whose states are held at a time."""
 FIRST = 0.85
 """Chosen on six published systems' estimates as candidates of one photo, the first being one or another's."""
 CONTRADICTED_KM = 1.0

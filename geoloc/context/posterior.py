@@ -9,7 +9,7 @@ scaled at each step, which is as exact as logarithms and does without them):
 import numpy as np
 
 from geoloc.context.kernels import Table, chords2
-from geoloc.context.states import BLOCK, States
+from geoloc.context.states import BLOCK, KEPT, States
 
 
 def posterior(states: States, emission: np.ndarray, gaps: np.ndarray, transitions: Table) -> tuple[np.ndarray, float]:
@@ -27,8 +27,12 @@ def posterior(states: States, emission: np.ndarray, gaps: np.ndarray, transition
         np.empty(n),
         np.ones(emission.shape[1], np.float32),
     )  # a product with ones is a sum in a quarter of the time
+    kept: dict[int, np.ndarray] = {}
     for start in range(0, n, BLOCK):
-        for i, step in enumerate(_steps(states, start, gaps, transitions), start):
+        steps = _steps(states, start, gaps, transitions)
+        if n <= KEPT:
+            kept[start] = steps
+        for i, step in enumerate(steps, start):
             here = emission[0] if i == 0 else (forward[i - 1] @ step) * emission[i]
             sums[i] = total = here.dot(ones)
             np.divide(here, total, out=forward[i])
@@ -36,7 +40,7 @@ def posterior(states: States, emission: np.ndarray, gaps: np.ndarray, transition
     backward = np.ones_like(emission)
     last = n - 1
     for start in range(last // BLOCK * BLOCK, -1, -BLOCK):
-        steps = _steps(states, start, gaps, transitions)
+        steps = kept.pop(start) if kept else _steps(states, start, gaps, transitions)
         for i in range(start + len(steps) - 1, max(start, 1) - 1, -1):
             before = steps[i - start] @ (emission[i] * backward[i])
             np.divide(before, before.dot(ones), out=backward[i - 1])

@@ -10,6 +10,7 @@ so that ten photos that all name one city do not make it ten times as likely bef
 named twice counts once.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ FIXES, PLACES = 2, 7
 """Taken from before a photo, and from after it."""
 BLOCK = 128
 """Photos at a time whose states are compared: what that takes stays in a processor's cache."""
+KEPT = 50_000
+"""Photos up to which what states are compared by is kept for the next time, some 4 kB each; of more it is worked out again."""
 
 FIX, CANDIDATE = 0, 1
 """What a state is of."""
@@ -64,12 +67,25 @@ class States:
         table, width = shapes.values.ravel(), shapes.width
         for start in range(0, len(volumes), BLOCK):
             part = slice(start, start + BLOCK)
-            squared = chords2(self.points[part], self.points[part])
-            steps = Table.steps(squared) + (self.kind[part].astype(np.int32) * width)[:, None]
+            steps = self.apart(start) + (self.kind[part].astype(np.int32) * width)[:, None]
             drawn = np.einsum("nst,nt->ns", table[steps], self.present[part].astype(np.float32))
             drawn /= np.maximum(self.present[part].sum(1, keepdims=True), 1)
             volumes[part] = self.present[part] * (drawn + 0.01 * ANYWHERE) ** -power
         return volumes
+
+    def apart(self, start: int) -> np.ndarray:
+        """(m, s, s) of a block's photos: where the squared chords between states of one photo are looked up (Table.steps)."""
+        found = self._apart.get(start)
+        if found is None:
+            part = slice(start, start + BLOCK)
+            found = Table.steps(chords2(self.points[part], self.points[part]))
+            if len(self.points) <= KEPT:
+                self._apart[start] = found.astype(np.int16)
+        return found
+
+    @functools.cached_property
+    def _apart(self) -> dict[int, np.ndarray]:
+        return {}
 
 
 def _nearest(has: np.ndarray, chain: np.ndarray, most: int) -> np.ndarray:

@@ -153,11 +153,11 @@ def _answers(states: States, probability: np.ndarray, keeps_first: np.ndarray) -
     best, within = np.empty(len(probability), np.int64), np.empty((len(probability), len(RADII_KM)), np.float32)
     for start in range(0, len(probability), BLOCK):
         part = slice(start, start + BLOCK)
-        squared = chords2(states.points[part], states.points[part])
-        value = np.einsum("nst,nt->ns", worth.values[Table.steps(squared)], probability[part])
+        value = np.einsum("nst,nt->ns", worth.values[states.apart(start)], probability[part])
         value *= np.where(states.kind[part] == FIX, 1 + PREFERRED, 1)
         best[part] = np.where(keeps_first[part], 0, np.where(states.present[part], value, -1).argmax(1))
-        to_best = squared[np.arange(len(squared)), best[part]]
+        chosen = states.points[part][np.arange(len(value)), best[part]][:, None]
+        to_best = chords2(chosen, states.points[part])[:, 0]
         inside = to_best[:, :, None] <= np.array(RADII_KM, np.float32) ** 2
         within[part] = np.matmul(probability[part, None], inside.astype(np.float32))[:, 0]
     return best, within

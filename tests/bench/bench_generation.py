@@ -2,8 +2,8 @@
 
 python -m tests.bench.bench_generation [worth] [endpoint] [transformers] [kills]
 
-worth: photos of a toy planet, and an oracle with noise in the model's place. It knows some of the places by itself, and more of
-them where a reference that it is told of is near. All is chosen among the same retrieved candidates and the same replies.
+worth: photos of a toy planet, and an oracle with noise in the model's place. It recognises some of the places, always the same, and
+leans on the references that it is told of for others. All is chosen among the same retrieved candidates and the same replies.
 endpoint: 64 requests in flight at a server that takes 0.3 s for each, against an asyncio client that does nothing else.
 transformers: a little Qwen2-VL, against a loop over generate.
 kills: the archive job, killed twice (SIGKILL), at an endpoint of which one call in five fails: what was delivered and paid for.
@@ -42,7 +42,7 @@ from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.generator import Generator
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import LocatorOptions
-from geoloc.geo.distance import geodesic_km, haversine_km
+from geoloc.geo.distance import geodesic_km
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.ranking.choosers import Density, Generated, Top1, Verification
@@ -64,34 +64,36 @@ G3_PROMPTS = ("references-5", "references-10", "references-15", "zero-shot")
 
 @dataclass
 class Oracle:
-    """Knows a place by itself with probability ``knows``, within ``error_km``; or by a reference within 100 km of it, in ``heeds`` of
-    those cases. Otherwise it names a city of the planet."""
+    """A model that recognises some photos, and not others, whatever it is asked: where it does, most replies are within ``error_km`` of
+    the place. Where it does not, it takes the place of one of the references that it is told of, in ``heeds`` of the replies,
+    or else sticks to one guess, a city of the planet."""
 
     planet: Planet
     truth: dict[str, tuple[float, float]]
-    knows: float = 0.3
-    heeds: float = 0.6
-    error_km: float = 60.0
+    recognises: float = 0.45
+    steady: float = 0.8
+    heeds: float = 0.5
+    error_km: float = 10.0
 
     def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion]]:
         for number, request in enumerate(requests):
-            draw = np.random.default_rng([int(Path(request.photo).stem), *request.prompt.encode()])
-            replies = tuple(self._say(request, draw) for _ in range(request.samples))
+            photo = int(Path(request.photo).stem)
+            draw = np.random.default_rng([photo, *request.prompt.encode()])
+            replies = tuple(self._say(request, np.random.default_rng(photo), draw) for _ in range(request.samples))
             yield number, Completion(replies, 300, 20 * request.samples, 1)
 
-    def _say(self, request: Request, draw: np.random.Generator) -> str:
-        lat, lon = self.truth[request.photo]
+    def _say(self, request: Request, of_photo: np.random.Generator, draw: np.random.Generator) -> str:
+        recognised, guess = of_photo.random() < self.recognises, int(of_photo.integers(len(self.planet.cities)))
         told = request.text.partition("similar images: ")[2].partition(", and these")[0]
-        points = np.array(json.loads(told.replace("'", "")) if told else np.zeros((0, 2))).reshape(-1, 2)
-        near = points[haversine_km(lat, lon, *points.T) < 100] if len(points) else points
-        if len(near) and draw.uniform() < self.heeds:
-            lat, lon = near[0]
-        elif draw.uniform() < self.knows:
+        points = json.loads(told.replace("'", "")) if told else []
+        if recognised and draw.random() < self.steady:
+            lat, lon = self.truth[request.photo]
             north, east = draw.normal(0, self.error_km / 111, 2)
             lat, lon = np.clip(lat + north, -89, 89), (lon + east / np.cos(np.radians(lat)) + 180) % 360 - 180
+        elif points and draw.random() < self.heeds:
+            lat, lon = points[int(draw.integers(len(points)))]
         else:
-            city = self.planet.cities[int(draw.integers(len(self.planet.cities)))]
-            lat, lon = city.lat, city.lon
+            lat, lon = self.planet.cities[guess].lat, self.planet.cities[guess].lon
         return json.dumps({"latitude": round(float(lat), 4), "longitude": round(float(lon), 4)})
 
 

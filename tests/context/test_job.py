@@ -3,6 +3,7 @@
 import csv
 import subprocess
 import sys
+from datetime import datetime, timedelta
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -45,10 +46,53 @@ def test_a_table_is_answered_row_for_row(tmp_path):
     assert (rows["lost.jpg"]["lat"], rows["lost.jpg"]["because"]) == (None, None)
 
 
-def test_a_mistake_is_one_line(tmp_path):
-    done = run("locate_together.py", str(tmp_path / "none.csv"), str(tmp_path / "out"))
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert done.stderr.startswith("error: TABLE ")
+def test_a_cameras_clock_is_found_by_the_telephone_beside_it_and_told(tmp_path):
+    """It is an hour and a half ahead of UTC, and has no place of its own."""
+    random, start = np.random.default_rng(0), datetime(2019, 7, 1, 8)
+    rows = []
+    for day, (lat, lon) in enumerate([(48.86, 2.35), (45.76, 4.84), (43.3, 5.37), (41.39, 2.17), (40.42, -3.7)]):
+        for minute in np.sort(random.uniform(0, 600, 8)):
+            at = start + timedelta(days=day, minutes=float(minute))
+            shown, beside = at + timedelta(minutes=90), at + timedelta(seconds=20)
+            rows.append((f"c{len(rows)}.jpg", "Camera", shown.isoformat(timespec="seconds"), lat, lon, "", ""))
+            rows.append((f"p{len(rows)}.jpg", "Phone", f"{beside.isoformat(timespec='seconds')}Z", "", "", lat, lon))
+    table, tracks = tmp_path / "trip.csv", tmp_path / "tracks"
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("uri", "camera", "taken_at", "lat", "lon", "known_lat", "known_lon"), *rows])
+    tracks.mkdir()
+    (tracks / "elsewhere.gpx").write_text(
+        '<gpx version="1.1" creator="x"><wpt lat="-33" lon="151"><time>2019-07-02T12:00:00Z</time></wpt></gpx>'
+    )
+    done = run("locate_together.py", str(table), str(tmp_path / "out"), "--tracks", str(tracks))
+    assert done.returncode == 0, done.stderr
+    assert "note: --tracks: no camera was on any of them" in done.stderr
+    (clock,) = pq.read_table(tmp_path / "out" / "clocks.parquet").to_pylist()
+    assert (clock["camera"], clock["seen_with"], clock["ahead_minutes"], clock["of_utc"]) == (
+        "Camera",
+        "Phone",
+        90.0,
+        True,
+    )
+    together = pq.read_table(tmp_path / "out" / "together.parquet").to_pylist()
+    reasons = [row["because"] for row in together if row["uri"].startswith("c")]
+    assert sum("known place of p" in reason for reason in reasons) > 0.8 * len(reasons)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--clock-offset", "Leica=+01:00"), "--clock-offset Leica: TABLE"),
+        (("--clock-offset", "Camera=1"), "--clock-offset Camera=1: must be"),
+        (("--tracks", "/nowhere"), "--tracks /nowhere: holds no .gpx"),
+    ],
+)
+def test_a_mistake_is_one_line(tmp_path, option, told):
+    table = tmp_path / "one.csv"
+    table.write_text("uri,camera,taken_at,lat,lon\na.jpg,Camera,2019-07-04 15:36:00,48.8,2.3\n")
+    for arguments, error in (((str(tmp_path / "none.csv"),), "TABLE "), ((str(table), *option), told)):
+        done = run("locate_together.py", arguments[0], str(tmp_path / "out"), *arguments[1:])
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert done.stderr.startswith(f"error: {error}")
 
 
 KM = (1, 25, 200, 750, 2500)
