@@ -77,7 +77,7 @@ def locate_each_other(run: Run, confidence: Confidence, context: Context, compan
         memory.forget()
         changed = sum(_take_back(run.parts, confidence, name) for name in names)
     else:
-        changed = _Work(run.parts, confidence, company, memory, run.manifest.rows, settings).done(names)
+        changed = JointStage(run.parts, confidence, company, memory, run.manifest.rows, settings).done(names)
     log.info("Files of results that neighbours changed: %s of %s", changed, len(names))
     run.write_record(context=settings)
 
@@ -113,7 +113,7 @@ class Memory:
             self.folder.write(name, sink.getvalue().to_pybytes())
 
 
-class _Work:
+class JointStage:
     """Of one run, from its files and back."""
 
     def __init__(

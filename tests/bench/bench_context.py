@@ -144,7 +144,9 @@ def stage(photos: int = 2_000_000, at_once: int = 500_000) -> None:
                 parts.add(_part(photos, 200, 0))
                 photos += 200
             start = time.perf_counter()
-            work = context._Work(parts, Confidence(5.0), CompanyOptions(), context.Memory(Folder(folder)), photos, {})
+            work = context.JointStage(
+                parts, Confidence(5.0), CompanyOptions(), context.Memory(Folder(folder)), photos, {}
+            )
             written = work.done(parts.names())
             seconds = time.perf_counter() - start
             print(

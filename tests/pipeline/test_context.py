@@ -16,7 +16,7 @@ from geoloc.estimate.confidence import Confidence
 from geoloc.geo.distance import geodesic_km
 from geoloc.pipeline import context as stage
 from geoloc.pipeline.archive import geotag_archive
-from geoloc.pipeline.context import Memory, _Work
+from geoloc.pipeline.context import JointStage, Memory
 from geoloc.pipeline.job_options import ArchiveOptions, TrackOptions
 from geoloc.recipes.options import RecipeOptions
 from geoloc.results.parts import Parts
@@ -183,7 +183,7 @@ def synthetic(folder: Folder, families: int = 6) -> Parts:
 
 def told(folder: Folder, parts: Parts, photos: int) -> int:
     """The number of files that were written."""
-    return _Work(parts, Confidence(5.0), CompanyOptions(), Memory(folder), photos, {}).done(parts.names())
+    return JointStage(parts, Confidence(5.0), CompanyOptions(), Memory(folder), photos, {}).done(parts.names())
 
 
 def all_rows(parts: Parts) -> pa.Table:
