@@ -96,6 +96,8 @@ class ArchiveOptions:
         self.photos.check()
         self.listing.check()
         self.exports.check()
+        if self.context == "off" and self.tracks != TrackOptions():
+            raise UsageError("--context off: looks at no --tracks and no --clock-offset; leave them out")
         recipe = self.method.read(self.s3)
         recipe.check(self.s3)
         return recipe

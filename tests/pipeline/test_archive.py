@@ -24,7 +24,13 @@ from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.calibration import calibrate
-from geoloc.pipeline.job_options import ArchiveOptions, CalibrationOptions, IndexOptions, PublicationOptions
+from geoloc.pipeline.job_options import (
+    ArchiveOptions,
+    CalibrationOptions,
+    IndexOptions,
+    PublicationOptions,
+    TrackOptions,
+)
 from geoloc.pipeline.options import PhotoOptions
 from geoloc.pipeline.publication import open_run, publish_again
 from geoloc.pipeline.references import build_index
@@ -237,6 +243,9 @@ def test_geoclip_needs_no_reference_photos(tmp_path, toy, toy_tower, small_galle
         ({"encoder": "geoclip"}, "cannot load the image model ViT-L-14-quickgelu"),
         ({"exports": ExportOptions(("kml",))}, "--export kml"),
         ({"exports": ExportOptions((), -1)}, "--export-max-radius-km -1: must be above 0"),
+        ({"tracks": TrackOptions("/nowhere")}, r"--tracks /nowhere: holds no \.gpx"),
+        ({"tracks": TrackOptions(clock_offset=("X=1h",))}, "--clock-offset X=1h: must be"),
+        ({"tracks": TrackOptions("/nowhere"), "context": "off"}, "--context off: looks at no --tracks"),
         ({"listing": ListingOptions(limit=0)}, "--limit 0: must be at least 1"),
         ({"listing": ListingOptions(limit=1, sample=1)}, "--limit 1: goes not with --sample 1"),
         ({"photos": PhotoOptions(retry=("often",))}, "--retry often: there is permanent, access, passing, none, "),
