@@ -93,11 +93,12 @@ def fit(worker: Callable[[], None], folder: Folder, team: Team, stall_minutes: f
 
     result, left, heard = None, FAILURES, _Heard(folder, stall_minutes)
     while result is None:
-        before = _checkpoints(folder)
+        before, rooms = _checkpoints(folder), _rooms()
         try:
             with interrupted_by(heard.nothing_new):
                 result = _run(_trainer(worker, folder, team))
         except TrainingFailedError as error:
+            _give_back(_rooms() - rooms)
             left = FAILURES if _checkpoints(folder) != before else left - 1
             if not left:
                 raise
@@ -107,6 +108,26 @@ def fit(worker: Callable[[], None], folder: Folder, team: Team, stall_minutes: f
     if problem := (result.metrics or {}).get("problem"):
         raise UsageError(problem)
     return result
+
+
+def _rooms() -> set[str]:
+    """Placement groups of this job, by their ids."""
+    import ray
+    from ray.util.state import list_placement_groups
+
+    job = ray.get_runtime_context().get_job_id()
+    groups = list_placement_groups(filters=[("creator_job_id", "=", job)], limit=10_000, raise_on_missing_output=False)
+    return {group.placement_group_id for group in groups if group.state != "REMOVED"}
+
+
+def _give_back(rooms: set[str]) -> None:
+    """Ray Train keeps the room of workers whose processes died until its job ends: the next try would wait for it."""
+    from ray._raylet import PlacementGroupID
+    from ray.util import remove_placement_group
+    from ray.util.placement_group import PlacementGroup
+
+    for room in rooms:
+        remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(room)))
 
 
 def _run(trainer: "TorchTrainer") -> "Result":

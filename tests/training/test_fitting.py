@@ -36,6 +36,13 @@ def dies_at_once(deaths: Path) -> None:
     os._exit(1)
 
 
+def held_by_trainings() -> list[str]:
+    """Room on the cluster that workers have: half a CPU each."""
+    import ray
+
+    return [name for name, size in ray.cluster_resources().items() if name.startswith("CPU_group") and size == 0.5]
+
+
 @pytest.mark.slow
 def test_failures_are_borne_from_checkpoint_to_checkpoint(s3, tmp_path):
     """As many of them as end a training that has none (below)."""
@@ -56,6 +63,10 @@ def test_one_that_gets_nowhere_ends(tmp_path):
             Team(1, gpus=False, fewest=1),
         )
     assert len(list((tmp_path / "deaths").iterdir())) == 3
+    ends = time.monotonic() + 10
+    while held_by_trainings() and time.monotonic() < ends:
+        time.sleep(0.2)
+    assert not held_by_trainings()
 
 
 def test_a_team_has_what_there_is():
