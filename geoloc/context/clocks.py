@@ -32,7 +32,8 @@ REACH = 720.0
 """Minutes: sightings further apart say nothing of each other."""
 MOST, COMPARED, SAMPLE = 20_000, 6_000, 300
 """Sightings looked at: by time, by place with each other, and for where somebody is at any time; spread evenly."""
-SAME_PLACE_KM = 1.0
+SAME_PLACE_KM, OFTEN = 1.0, 500
+"""What is one place; and one that the other was at so often that seeing it says nothing of when, such as home."""
 AT_ONCE = 0.75
 """Minutes between photos of one moment."""
 BLUR_KM = (0.1, 10.0)
@@ -202,6 +203,7 @@ class _Pairs:
             part = slice(start, start + 256)
             squared = chords2(first.places[part].astype(np.float32), second.places.astype(np.float32))
             near[part] = squared < SAME_PLACE_KM**2
+        near[near.sum(1) > OFTEN] = False
         rows, others = np.nonzero(near)
         differences = first.minutes[rows] - second.minutes[others]
         order = np.argsort(differences)

@@ -209,7 +209,7 @@ class Acquaintances:
         rows = np.flatnonzero(~np.isnan(position))
         rows = rows[np.lexsort((position[rows], chain[rows]))]
         begins = np.flatnonzero(np.diff(chain[rows], prepend=-1))
-        ends = np.append(begins[1:], len(rows))
+        ends = np.append(begins, len(rows))[1:]
         self._rows = {
             int(chain[rows[begin]]): rows[begin:end]
             for begin, end in zip(begins, ends, strict=True)

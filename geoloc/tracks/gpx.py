@@ -6,13 +6,15 @@ from datetime import datetime
 import gpxpy
 import gpxpy.gpx
 
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
 
 def read_gpx(data: bytes) -> Iterator[tuple[datetime | None, float, float]]:
     """Raises ValueError where it is none."""
     if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
         raise ValueError("declares a document type, which no GPX does")
     try:
-        gpx = gpxpy.parse(data)
+        gpx = gpxpy.parse(data.decode("utf-16") if data[:2] in _UTF16 else data)
     except (gpxpy.gpx.GPXException, UnicodeDecodeError, LookupError) as error:
         raise ValueError(f"is no GPX that can be read: {error}") from error
     for point, *_ in gpx.walk():

@@ -48,6 +48,8 @@ def read_tracks(path: str, s3: S3Options | None = None) -> tuple[list[Track], li
             )
         if len(track):
             tracks.append(track)
+        elif not track.left_out:
+            notes.append(f"track {name}: has no points")
     if not tracks:
         raise UsageError(f"{where}: no point there has a time and a place: {'; '.join(notes)[:600]}")
     return tracks, notes

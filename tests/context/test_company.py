@@ -129,3 +129,26 @@ def test_told_clocks():
 def test_clock_offsets_that_are_none(text):
     with pytest.raises(UsageError, match="--clock-offset"):
         read_clock_offsets((text,))
+
+
+def test_photos_without_times_and_those_at_one_moment():
+    for at in (np.full(8, np.nan), np.full(8, START), np.append(np.full(7, np.nan), START)):
+        found = locate_collection(
+            of(
+                np.zeros(8, int),
+                at,
+                np.full((8, 2), np.nan),
+                company(8, told=True, tracks=[walk()]),
+                np.tile(PARIS, (8, 1)),
+            )
+        )
+        assert haversine_km(found.lat, found.lon, *PARIS).max() < 10
+
+
+@pytest.mark.parametrize("places", [[(10.0, 179.9), (10.0, -179.9)], [(89.9, -100.0), (89.9, 80.0)]])
+def test_a_track_over_the_antimeridian_and_one_near_the_pole(places):
+    track = Track("far.gpx", START + np.array([0.0, 8.0]), np.array(places))
+    found = locate_collection(
+        of(np.zeros(6, int), START + np.arange(1.0, 7), np.full((6, 2), np.nan), company(6, told=True, tracks=[track]))
+    )
+    assert haversine_km(found.lat, found.lon, *places[0]).max() < 25

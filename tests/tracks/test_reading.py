@@ -126,6 +126,11 @@ def test_points_without_time_and_jumps_are_left_out_and_told(tmp_path):
     assert "a.gpx: 2 of 5 points are left out" in notes[0]
 
 
+def test_a_gpx_in_utf_16(tmp_path):
+    (tmp_path / "a.gpx").write_bytes(GPX.format(more="").encode("utf-16"))
+    assert len(read_tracks(str(tmp_path))[0][0]) == 2
+
+
 def test_a_flight_is_no_jump():
     points = [(NOON.replace(hour=hour), lat, 2.0) for hour, lat in ((1, 48.0), (2, 40.0), (3, 33.0))]
     assert len(Track.of("flight", points)) == 3
@@ -141,6 +146,7 @@ def test_a_flight_is_no_jump():
         ("a.json", "[" * 100_000, "no JSON"),
         ("a.json", '{"type": "FeatureCollection"}', "no record of places"),
         ("a.nmea", "nothing here", "no sentence"),
+        ("a.json", "[]", "has no points"),
     ],
 )
 def test_files_that_say_nothing_stop_the_job_with_a_reason(tmp_path, name, text, told):
