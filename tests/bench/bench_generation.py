@@ -84,11 +84,11 @@ class Oracle:
 
     def _say(self, request: Request, of_photo: np.random.Generator, draw: np.random.Generator) -> str:
         recognised, guess = of_photo.random() < self.recognises, int(of_photo.integers(len(self.planet.cities)))
+        north, east = of_photo.normal(0, self.error_km / 111, 2)  # it names one place, in most replies
         told = request.text.partition("similar images: ")[2].partition(", and these")[0]
         points = json.loads(told.replace("'", "")) if told else []
         if recognised and draw.random() < self.steady:
             lat, lon = self.truth[request.photo]
-            north, east = draw.normal(0, self.error_km / 111, 2)
             lat, lon = np.clip(lat + north, -89, 89), (lon + east / np.cos(np.radians(lat)) + 180) % 360 - 180
         elif points and draw.random() < self.heeds:
             lat, lon = points[int(draw.integers(len(points)))]
