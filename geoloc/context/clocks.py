@@ -7,7 +7,9 @@ next place lies from the last (geoloc.context.transition); if not, as from any o
     r(δ) = log (a (b T(d; g) + (1 - b) M) + (1 - a) / A) - log (a M + (1 - a) / A),   M = Σ_j b_j T(d_j; g) / Σ_j b_j
 
 with d the distance, g the gap in time, d_j those to all of the other's sightings, A the Earth's area, and a and b how
-likely the two places are right. M makes a home that both always come back to say nothing of when they were there.
+likely the two places are right. M makes a home that both always come back to say nothing of when they were there. Where a clock has
+been told, all that is asked is whether they were together, and the first's own other sightings are half of M: somebody who never left
+home was not in company with one who saw Rome.
 
 Beside it, moments at which both saw one place are counted: where more fall within a minute at δ than within any minute
 round it, as many as c for λ expected, that is evidence of c log(c/λ) - c + λ.
@@ -43,12 +45,14 @@ EVIDENCE, BOUND = 0.35, 5.0
 EVIDENCE_AT_ONCE = 0.5
 """Power, of what was seen at one moment: photos come in bursts, and bursts fall together by chance."""
 TOGETHER, TOGETHER_IF_TOLD = 0.3, 0.93
-"""Before anything is known; and of a camera whose clock somebody has told, because it was."""
+"""Before anything is known; and of a log with a camera whose clock somebody has told, for that is why it was told."""
 PART, SET = 0.05, 0.0005
 """From spell to spell: that they part, and that a clock is set. They meet as often as they part."""
 ZONES = np.arange(-14 * 60, 14 * 60 + 1, 15.0)
 _AS_EXPECTED, _ZONE, _DRIFT, _ANY = 0.85, 0.1, 0.045, 0.005
 """That a clock is as it should be, is some zone's, is within half an hour of either, or was never set."""
+_UTC_ZONE = 0.001
+"""The second of them, of two clocks that both say what they are ahead of UTC."""
 _DRIFTS, _EVER = 30.0, 50 * 365 * 1440.0
 """Minutes."""
 _LEAST_EXPECTED = 0.25
@@ -81,6 +85,10 @@ class Sightings:
     def part(self, rows: np.ndarray) -> "Sightings":
         return Sightings(*(value[rows] for value in vars(self).values()))
 
+    def some(self, most: int) -> "Sightings":
+        """So many at most, spread evenly."""
+        return self.part(np.linspace(0, len(self) - 1, min(len(self), most)).astype(int))
+
     def thinned(self, apart: float, most: int) -> "Sightings":
         """So many at most, one each ``apart`` minutes unless it is elsewhere."""
         moved = ((np.diff(self.places, axis=0) ** 2).sum(1) * EARTH_RADIUS_KM**2) > SAME_PLACE_KM**2
@@ -103,23 +111,27 @@ class Clock:
     """Hours, where all that is known is that the expected is about that of the place's zone."""
     told: bool = False
     """It is as expected for certain."""
+    both_utc: bool = False
+    """Both say what they are ahead of UTC, so that they hardly differ: where one seems to be a day late, it came by a day later."""
 
     def offsets(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(k,) offsets to be looked at, minutes, with those ``found``, and the logarithm of each's probability."""
         if self.told:
             return np.array([self.expected]), np.zeros(1)
+        if self.both_utc:
+            found = found[np.abs(found - self.expected) <= _DRIFTS]
         usual = ZONES + (0.0 if self.zone_spread else self.expected)
         whole = np.where(ZONES % 60 == 0, 1.0, np.where(ZONES % 30 == 0, 0.1, 0.02))
         if self.zone_spread:
             near = np.exp(-0.5 * ((usual - self.expected) / (60 * self.zone_spread)) ** 2)
             probability = _AS_EXPECTED * _share(whole * near) + _ZONE * _share(whole)
         else:
-            probability = _ZONE * _share(whole)
+            probability = (_UTC_ZONE if self.both_utc else _ZONE) * _share(whole)
             probability[np.abs(usual - self.expected).argmin()] += _AS_EXPECTED
         found = np.unique(np.round((found[:, None] + _ROUND).ravel()))
         found = found[np.abs(found[:, None] - usual).min(1) > 0.5]
         drifts = (probability * (np.abs(found[:, None] - usual) <= _DRIFTS)).sum(1) / (2 * _DRIFTS)
-        rare = _DRIFT * drifts / (_AS_EXPECTED + _ZONE) + _ANY / _EVER
+        rare = _DRIFT * drifts / (_AS_EXPECTED + _ZONE) + (0 if self.both_utc else _ANY / _EVER)
         offsets = np.concatenate([usual, found])
         return offsets, np.log(np.concatenate([probability, rare]))
 
@@ -173,13 +185,14 @@ def spells(
     offsets, prior = clock.offsets(_peaks(pairs.difference))
     of_spell = np.searchsorted([start for start, _ in ends], first.minutes, "right") - 1
     by_spell, compared = np.zeros((2, len(new), len(offsets)))
-    evidence, near = _evidence(first, second, offsets, transition)
+    evidence, near = _evidence(first, second, offsets, transition, own=clock.told)
     np.add.at(by_spell, of_spell, evidence)
     np.add.at(compared, of_spell, near)
     moments = pairs.count(offsets, AT_ONCE, len(new))
     if not of_log:
         by_spell += _coincidences(moments, pairs.count(offsets, _DRIFTS, len(new)))
-    together = _together(by_spell, prior - np.logaddexp.reduce(prior), TOGETHER_IF_TOLD if clock.told else TOGETHER)
+    before = TOGETHER_IF_TOLD if clock.told and of_log else TOGETHER
+    together = _together(by_spell, prior - np.logaddexp.reduce(prior), before)
     found = _spells(ends, offsets, together, compared > 0, moments, sure)
     return [replace(one, give_or_take=max(one.give_or_take, ABOUT_LOGS)) for one in found] if of_log else found
 
@@ -233,6 +246,8 @@ def _peaks(differences: np.ndarray) -> np.ndarray:
     inside = np.searchsorted(differences, differences + 2 * AT_ONCE, "right") - np.arange(len(differences))
     peaks: list[float] = []
     for start in np.argsort(-inside, kind="stable"):
+        if any(abs(differences[start] - peak) <= _ROUND[-1] - 2 * AT_ONCE for peak in peaks):
+            continue  # its middle is in that one's round: not worth a median
         middle = float(np.median(differences[start : start + inside[start]]))
         if all(abs(middle - peak) > _ROUND[-1] for peak in peaks):
             peaks.append(middle)
@@ -249,16 +264,18 @@ def _coincidences(inside: np.ndarray, around: np.ndarray) -> np.ndarray:
 
 
 def _evidence(
-    first: Sightings, second: Sightings, offsets: np.ndarray, transition: Transition
+    first: Sightings, second: Sightings, offsets: np.ndarray, transition: Transition, own: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(m, k), and whether there is another sighting near enough in time to tell."""
-    anywhere = second.part(np.linspace(0, len(second) - 1, min(len(second), SAMPLE)).astype(int))
+    """(m, k), and whether there is another sighting near enough in time to tell. ``own``: if they were apart, the first was as likely
+    where it itself is at other times as where the other is."""
+    anywhere = second.some(SAMPLE)
+    mine = first.some(SAMPLE)
     usual = np.empty((len(first), 8))
     for start in range(0, len(first), 128):
         part = slice(start, start + 128)
-        squared = chords2(first.places[part], anywhere.places)
-        densities = _kernels(squared, first.is_fix[part, None] & anywhere.is_fix)
-        usual[part] = np.einsum("msk,s->mk", densities, anywhere.sure / max(anywhere.sure.sum(), 1e-9))
+        usual[part] = _usual(first.part(part), anywhere)
+        if own:
+            usual[part] = (usual[part] + _usual(first.part(part), mine)) / 2
     out, told = np.zeros((len(first), len(offsets))), np.zeros((len(first), len(offsets)), bool)
     step = max(1, _PAIRS_AT_ONCE // len(offsets))
     for start in range(0, len(first), step):
@@ -276,6 +293,12 @@ def _evidence(
         told[start + row, k] = True
         out[start + row, k] = EVIDENCE * np.clip(ratio, -BOUND, BOUND)
     return out, told
+
+
+def _usual(at: Sightings, anywhere: Sightings) -> np.ndarray:
+    """(m, kernels): the density of the second's sightings, at any time, where the first's are."""
+    densities = _kernels(chords2(at.places, anywhere.places), at.is_fix[:, None] & anywhere.is_fix)
+    return np.einsum("msk,s->mk", densities, anywhere.sure / max(anywhere.sure.sum(), 1e-9))
 
 
 def _kernels(squared: np.ndarray, both_fixes: np.ndarray) -> np.ndarray:

@@ -55,6 +55,8 @@ class Parameters:
 
     model: Model
     confidence: Confidence
+    confidence_of_others: Confidence | None = None
+    """Of chains without any known place; None for the same."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +106,21 @@ def located(collection: Collection, parameters: Parameters, at_once: Callable[..
     n = len(collection)
     lat, lon, radius_km, doubt = (np.full(n, np.nan) for _ in range(4))
     within, source, heard = np.full((n, len(RADII_KM)), np.nan), np.full(n, -1), np.zeros(n, bool)
-    confidence = parameters.confidence
+    is_known = ~np.isnan(collection.known[:, 0])
+    others = ~np.isin(collection.chain, np.unique(collection.chain[is_known]))
     for rows, one, joint in joints(collection, parameters.model, at_once):
         some, fixed = joint.located, one.fixed
         heard[rows] = joint.heard
         source[rows[some]] = rows[joint.sources[some]]
         lat[rows[some]], lon[rows[some]] = _degrees(joint.places[some])
         unknown = some & ~fixed
-        within[rows[unknown]] = confidence.of(joint.within[unknown], joint.by_itself[unknown], joint.kinds[unknown])
-        radius_km[rows[unknown]] = confidence.radius_km(within[rows[unknown]])
+        for those, confidence in (
+            (unknown & ~others[rows], parameters.confidence),
+            (unknown & others[rows], parameters.confidence_of_others or parameters.confidence),
+        ):
+            within[rows[those]] = confidence.of(joint.within[those], joint.by_itself[those], joint.kinds[those])
+            radius_km[rows[those]] = confidence.radius_km(within[rows[those]])
         doubt[rows[fixed]] = _doubt(joint, one, fixed)
-    is_known = ~np.isnan(collection.known[:, 0])
     lat[is_known], lon[is_known] = collection.known[is_known].T
     source[is_known] = np.flatnonzero(is_known)
     own = (source == np.arange(n)) & ~is_known

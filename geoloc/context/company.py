@@ -4,14 +4,13 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
 
 from geoloc.context.chains import vectors_or_zeros
 from geoloc.context.clocks import REACH, Clock, Sightings, Spell, spells
-from geoloc.context.transition import Transition
+from geoloc.context.transition import AIRLINER_KM_PER_MINUTE, Transition
 from geoloc.errors import UsageError
 from geoloc.geo.distance import haversine_km, unit_vectors
 from geoloc.tracks.track import Track
@@ -22,8 +21,11 @@ LEAST = 5
 """Photos that a camera has, to be compared."""
 KNOWN = 0.98
 """That a known place is right."""
-BETWEEN, STILL, STILL_KM = 10.0, 720.0, 0.2
-"""Minutes between points of a log of which a place between them is taken for known: any, and two of one place."""
+BETWEEN, STILL, STILL_KM = 10.0, 60.0, 0.2
+"""Minutes between points of a log of which a place between them is taken for known: any, and two of one place, for many loggers
+write none while nothing moves. A longer silence may be a logger's that lay in a drawer while its owner was away."""
+ELSEWHERE_KM, ELSEWHERE = 25.0, 0.8
+"""From a log's place, and how sure a photo's own chain has to be of being so far from it, for the log not to be asked."""
 LOG_REACH = 720.0
 """Minutes: a log says nothing of where its owner was longer before, or after."""
 NEAREST = 2
@@ -56,13 +58,13 @@ class CompanyOptions:
     """Minutes that a camera's clock is ahead of UTC, by its name."""
 
     def by_told_clock(self, rows: pa.Table, position: np.ndarray, minutes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions (n,), minutes of UTC where that is told of the camera (a column of ``rows``), from the ``minutes`` that it showed;
-        and whether it is."""
+        """Positions (n,), minutes of UTC where that is told of the camera (a column of ``rows``), from the ``minutes`` that it showed,
+        NaN where that is not known; and whether it is."""
         if not self.clock_offsets or "camera" not in rows.column_names:
             return position, np.zeros(len(position), bool)
-        offsets = [self.clock_offsets.get(name, np.nan) for name in rows["camera"].to_pylist()]
+        offsets = [self.clock_offsets.get(name, np.nan) for name in rows["camera"].cast(pa.string()).to_pylist()]
         offsets = np.array(offsets, dtype=np.float64)
-        told = ~np.isnan(offsets)
+        told = ~np.isnan(offsets) & ~np.isnan(minutes)
         return np.where(told, minutes - np.nan_to_num(offsets), position), told
 
     def state(self) -> dict:
@@ -91,6 +93,10 @@ def read_clock_offsets(texts: tuple[str, ...]) -> dict[str, float]:
                 f"--clock-offset {text}: must be a camera's name and its clock's lead over UTC: 'NIKON D80=+01:00:00'"
             )
         sign, hours, minutes, seconds = found.groups(default="0")
+        if int(minutes) > 59 or int(seconds) > 59:
+            raise UsageError(f"--clock-offset {text}: {offset} has more than 59 minutes, or seconds")
+        if camera in offsets:
+            raise UsageError(f"--clock-offset {text}: tells of {camera} a second time")
         offsets[camera] = float(f"{sign}1") * (60 * int(hours) + int(minutes) + int(seconds) / 60)
     return offsets
 
@@ -129,6 +135,9 @@ class Guests:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__))
 
 
+NOBODY = Guests(*(np.zeros(0, np.int64),) * 4, np.zeros((0, 2)))
+
+
 @dataclass(frozen=True)
 class Log:
     """Tracks that do not overlap in time, as one."""
@@ -142,6 +151,16 @@ class Log:
     def sightings(self) -> Sightings:
         n = len(self.minutes)
         return Sightings(self.minutes, unit_vectors(*self.places.T), np.full(n, KNOWN), np.ones(n, bool))
+
+    def elsewhere(self, at: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """(m,) bool: at a moment, its owner was far from a place (m, 2), on the way between the points before and after it included."""
+        after = np.searchsorted(self.minutes, at)
+        before, after = np.maximum(after - 1, 0), np.minimum(after, len(self.minutes) - 1)
+        near = np.zeros(len(at), bool)
+        for point in (before, after):
+            reach = ELSEWHERE_KM + AIRLINER_KM_PER_MINUTE * np.maximum(np.abs(self.minutes[point] - at) - BETWEEN, 0)
+            near |= haversine_km(*self.places[point].T, *places.T) <= reach
+        return ~near & ~np.isnan(places[:, 0])
 
     def guests(self, chain: int, positions: np.ndarray, offset: float) -> Guests:
         """Where its owner was at positions (m,) of a chain whose clock is ahead by an offset: at that moment, or at the points before and
@@ -241,7 +260,10 @@ class Acquaintances:
         found = [self._of_other(meeting) for meeting in meetings if meeting.with_chain >= 0]
         for chain, pairs in self._of_logs.items():
             for log, spell in pairs:
-                found.append(log.guests(chain, self._position[self._within(chain, spell)], spell.offset))
+                rows = self._within(chain, spell)
+                elsewhere = log.elsewhere(self._position[rows] - spell.offset, self._places[rows])
+                rows = rows[~(elsewhere & (self._sure[rows] >= ELSEWHERE))]
+                found.append(log.guests(chain, self._position[rows], spell.offset))
         return Guests.joined(found) if found else None
 
     def _pairs(self) -> Iterator[tuple[int, int]]:
@@ -256,9 +278,8 @@ class Acquaintances:
         pairs: set[tuple[int, int]] = set()
         for members in np.split(shared[1], begins[1:]):
             ranked = sorted(members.tolist(), key=self._rank)
-            for reference, other in combinations(ranked, 2):
-                if ranked.index(reference) < REFERENCES:
-                    pairs.add((other, reference) if self._rank(reference) < self._rank(other) else (reference, other))
+            for place, reference in enumerate(ranked[:REFERENCES]):
+                pairs.update((other, reference) for other in ranked[place + 1 :])
         yield from sorted(pairs)
 
     def _rank(self, chain: int) -> tuple:
@@ -276,7 +297,7 @@ class Acquaintances:
         rows = self._rows[chain]
         utc, others_utc = self._company.utc[rows[0]], other is None or self._company.utc[self._rows[other][0]]
         if utc and others_utc:
-            return Clock(told=bool(self._company.told[rows[0]]))
+            return Clock(told=bool(self._company.told[rows[0]]), both_utc=True)
         if utc == others_utc:
             return Clock()
         lon = self._places[rows if others_utc else self._rows[other], 1]
@@ -289,6 +310,8 @@ class Acquaintances:
 
     def _of_other(self, meeting: Meeting) -> Guests:
         at = np.sort(self._position[self._within(meeting.chain, meeting.spell)])
+        if not len(at):  # it was taken out only before, and afterwards
+            return NOBODY
         others = self._rows[meeting.with_chain]
         own = self._position[others] + meeting.spell.offset
         near = (own >= at[0] - REACH) & (own <= at[-1] + REACH)

@@ -10,7 +10,7 @@ import numpy as np
 from geoloc.context.collection import Collection, Parameters, alone, hidden, in_order, joints
 from geoloc.context.confidence import Confidence
 from geoloc.context.defaults import for_minutes, for_numbers, shipped_confidence
-from geoloc.context.fitting import fitted
+from geoloc.context.fitting import fitted, near_share
 from geoloc.context.together import Model
 from geoloc.context.units import units
 from geoloc.geo.distance import EARTH_RADIUS_KM, unit_vectors
@@ -23,6 +23,8 @@ SHARES = {"burst": 0.5, "day": 0.5, "trip": 0.3}
 GAPS = np.array([1, 30, 360, 1440, 14 * 1440, np.inf])
 """Minutes: bins of the way to the next known photo."""
 MOST_WEIGHT = 10.0
+WORSE = 0.1
+"""Share of estimates that are near the truth by which others' may be worse, and are told with the same confidence."""
 
 
 def learned(collection: Collection, model: Model | None = None) -> Parameters:
@@ -32,7 +34,22 @@ def learned(collection: Collection, model: Model | None = None) -> Parameters:
         return shipped
     _, evidence = in_order(collection, shipped.model)
     parameters = Parameters(fitted(evidence, shipped.model, collection.timed or model is not None), shipped.confidence)
-    return Parameters(parameters.model, _confidence(collection, parameters))
+    own = _confidence(collection, parameters)
+    alike = own == shipped.confidence or _alike(collection, parameters.model)
+    return Parameters(parameters.model, own, None if alike else shipped.confidence)
+
+
+def _alike(collection: Collection, model: Model) -> bool:
+    """Whether estimates of chains without any known place are about as good as others', by how far neighbours agree: an old camera's
+    may be worse than a telephone's, of which the confidence was learned."""
+    with_known = np.isin(collection.chain, np.unique(collection.chain[~np.isnan(collection.known[:, 0])]))
+    if with_known.all():
+        return True
+    shares = []
+    for rows in (np.flatnonzero(with_known), np.flatnonzero(~with_known)):
+        _, evidence = in_order(hidden(collection.part(rows), np.arange(len(rows))), model)
+        shares.append(near_share(evidence, model.transition, model.emission))
+    return shares[1] >= shares[0] - WORSE
 
 
 def _confidence(collection: Collection, parameters: Parameters) -> Confidence:

@@ -21,7 +21,8 @@ def of_json(text: str) -> Parameters:
     transition = Transition(**{name: tuples(value) for name, value in model.pop("transition").items()})
     emission = Emission(tuples(model.pop("emission")["weights"]))
     rest = {name: tuples(value) for name, value in model.items()}
-    return Parameters(
-        Model(transition, emission, **rest),
-        Confidence(tuples(record["confidence"]["coefficients"]), record["confidence"]["reached"]),
+    own, others = (
+        one and Confidence(tuples(one["coefficients"]), one["reached"])
+        for one in (record["confidence"], record["confidence_of_others"])
     )
+    return Parameters(Model(transition, emission, **rest), own, others)

@@ -74,12 +74,14 @@ def _collection_table(table: pa.Table, where: str, company: CompanyOptions) -> C
     met = None
     if timed:
         position, utc = in_one_clock(chain, minutes, offsets)
-        position, told = company.by_told_clock(table, position, minutes)
+        in_utc = pa.types.is_timestamp(table["taken_at"].type) and table["taken_at"].type.tz is not None
+        position, told = company.by_told_clock(table, position, np.where(in_utc, np.nan, minutes))
         album = _codes(table["album"]) if "album" in table.column_names else np.zeros(table.num_rows, np.int64)
         met = Company(album, utc | told, told, company.tracks)
-    elif company.tracks:
-        notes.append("--tracks: the photos have no times, so that they are not compared with any")
-    cameras = set(table["camera"].to_pylist()) if "camera" in table.column_names else set()
+    elif company.tracks or company.clock_offsets:
+        named = "--tracks" if company.tracks else "--clock-offset"
+        notes.append(f"{named}: too few photos have a time for them to be compared with anything")
+    cameras = set(table["camera"].cast(pa.string()).to_pylist()) if "camera" in table.column_names else set()
     for camera in sorted(company.clock_offsets.keys() - cameras):
         raise UsageError(f"--clock-offset {camera}: {where} has no photo whose camera is called so")
     present = ~np.isnan(candidates[..., 0])
@@ -207,7 +209,8 @@ def _positions(table: pa.Table, minutes: np.ndarray, notes: list[str]) -> tuple[
     if not timeless.all():
         notes.append(f"only {int((~timeless).sum()):,} photos have a time: the table's order is taken for theirs")
     elif "sequence" not in table.column_names:
-        notes.append("no column taken_at or sequence: the table's order is taken for that of the photos")
+        which = "column taken_at" if "taken_at" not in table.column_names else "time in taken_at"
+        notes.append(f"no {which}, and no sequence: the table's order is taken for that of the photos")
     return np.arange(n, dtype=float), False
 
 

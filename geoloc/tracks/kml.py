@@ -30,7 +30,8 @@ def _track(element: Element) -> Iterator[tuple[datetime | None, float, float]]:
     places = [(child.text or "").split() for child in element if _kind(child) == "coord"]
     if len(times) != len(places):
         times = [None] * len(places)  # nobody can say which is whose
-    for time, (lon, lat, *_) in zip(times, (place for place in places if len(place) > 1), strict=False):
+    for time, place in zip(times, places, strict=True):
+        lon, lat, *_ = [*place, "", ""]  # where a receiver had no place, it is empty
         yield read_stamp(time), _number(lat), _number(lon)
 
 

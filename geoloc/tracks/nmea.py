@@ -16,7 +16,7 @@ def read_nmea(data: bytes) -> Iterator[tuple[datetime | None, float, float]]:
         try:
             sentence = pynmea2.parse(line[start:].strip(), check=True)
             sentences += 1
-            if sentence.sentence_type == "RMC" and sentence.status == "A":
+            if sentence.sentence_type == "RMC" and sentence.status == "A" and sentence.lat_dir and sentence.lon_dir:
                 at = datetime.combine(sentence.datestamp, sentence.timestamp)
                 yield at.replace(tzinfo=UTC), sentence.latitude, sentence.longitude
         except (pynmea2.ParseError, ValueError, TypeError, AttributeError):

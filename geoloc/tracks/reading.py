@@ -19,12 +19,14 @@ READERS: dict[str, Callable] = {
 }
 """By the end of a file's name."""
 LARGEST_MB = 512
+UNREAD = 5
+"""Files that are named: Takeout has a .json beside every photo."""
 
 
 def read_tracks(path: str, s3: S3Options | None = None) -> tuple[list[Track], list[str]]:
-    """The tracks of a folder and of all below it, by their names; and what was not as it should be. Raises UsageError where there
+    """The tracks of a file, or of a folder and all below it, by their names; and what was not as it should be. Raises UsageError where there
     is no point that has a time and a place."""
-    tracks, notes = [], []
+    tracks, notes, unread = [], [], []
     where = f"--tracks {path}"
     try:
         files = list(_files(Folder(path, s3 or S3Options())))
@@ -38,8 +40,8 @@ def read_tracks(path: str, s3: S3Options | None = None) -> tuple[list[Track], li
             continue
         try:
             track = Track.of(name, READERS[name.rpartition(".")[2].lower()](read()))
-        except (OSError, ValueError) as error:
-            notes.append(f"track {name}: {' '.join(str(error).split())[:200]}")
+        except (OSError, ValueError, OverflowError) as error:
+            unread.append(f"track {name}: {' '.join(str(error).split())[:200]}")
             continue
         if track.left_out:
             notes.append(
@@ -50,6 +52,9 @@ def read_tracks(path: str, s3: S3Options | None = None) -> tuple[list[Track], li
             tracks.append(track)
         elif not track.left_out:
             notes.append(f"track {name}: has no points")
+    notes += unread[:UNREAD]
+    if len(unread) > UNREAD:
+        notes.append(f"{len(unread) - UNREAD:,} more files below {path} are no logs that can be read")
     if not tracks:
         raise UsageError(f"{where}: no point there has a time and a place: {'; '.join(notes)[:600]}")
     return tracks, notes
@@ -60,4 +65,5 @@ def _files(folder: Folder) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
     system, root = folder.filesystem, folder.path()
     for path, entry in sorted(system.find(root, detail=True).items()):
         if path.rpartition(".")[2].lower() in READERS:
-            yield path.removeprefix(root).lstrip("/"), entry["size"] or 0, lambda path=path: system.cat_file(path)
+            name = path.removeprefix(root).lstrip("/") or path.rpartition("/")[2]
+            yield name, entry["size"] or 0, lambda path=path: system.cat_file(path)

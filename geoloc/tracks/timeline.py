@@ -1,8 +1,8 @@
 """Google's record of where its user was, in the five shapes that it has been given out in.
 
 ``Records.json`` and ``Semantic Location History`` of Takeout (until 2024), and the exports of telephones since: Android's
-``Timeline.json`` (``semanticSegments``, ``rawSignals``) and the list of an iPhone's ``location-history.json``. A visit is two
-points, its beginning and its end.
+``Timeline.json`` (``semanticSegments``, ``rawSignals``) and the list of an iPhone's ``location-history.json``. A visit says that its
+user was there all the time: it is points as close as those of a log that was on (DWELL).
 """
 
 import json
@@ -16,6 +16,7 @@ from geoloc.tracks.track import INACCURATE_M
 Point = tuple[datetime | None, float, float]
 _PAIR = re.compile(r"\s*(?:geo:)?\s*([-+]?\d+(?:\.\d+)?)\s*°?\s*,\s*([-+]?\d+(?:\.\d+)?)\s*°?")
 _E7 = 1e7
+DWELL, LONGEST_VISIT = timedelta(minutes=30), timedelta(days=30)
 
 
 def read_timeline(data: bytes) -> Iterator[Point]:
@@ -54,7 +55,7 @@ def _timeline_object(entry: dict) -> Iterator[Point]:
         for name in ("start", "end")
     )
     if visit:
-        yield from ((at, *_e7(_dict(visit, "location"))) for at in (begin, end))
+        yield from _visit(begin, end, _e7(_dict(visit, "location")))
     elif way:
         yield begin, *_e7(_dict(way, "startLocation"))
         for point in _list(_dict(way, "simplifiedRawPath"), "points"):
@@ -67,12 +68,20 @@ def _segment(entry: dict) -> Iterator[Point]:
     visit, way = _dict(entry, "visit"), _dict(entry, "activity")
     if visit:
         place = _pair(_dict(visit, "topCandidate").get("placeLocation"))
-        yield from ((at, *place) for at in (begin, end))
+        yield from _visit(begin, end, place)
     if way:
         yield begin, *_pair(way.get("start"))
         yield end, *_pair(way.get("end"))
     for point in _list(entry, "timelinePath"):
         yield read_stamp(point.get("time")) or _later(begin, point), *_pair(point.get("point"))
+
+
+def _visit(begin: datetime | None, end: datetime | None, place: tuple[float, float]) -> Iterator[Point]:
+    yield begin, *place
+    yield end, *place
+    if begin and end and DWELL < end - begin <= LONGEST_VISIT:
+        for number in range(1, (end - begin) // DWELL + 1):
+            yield begin + number * DWELL, *place
 
 
 def _later(begin: datetime | None, point: dict) -> datetime | None:

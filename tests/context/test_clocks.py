@@ -87,6 +87,14 @@ def test_strangers_whose_ways_never_met():
         assert spells(sightings(one, places), sightings(other, others + np.array([0, 40])), TRANSITION, Clock()) == []
 
 
+def test_who_comes_by_a_day_later_by_a_clock_that_knows_utc_comes_by_a_day_later():
+    """Both say what they are ahead of UTC: a guided tour begins at the same time every day."""
+    at, places = moments(np.random.default_rng(0), photos=24)
+    assert spells(sightings(at + 1440, places), sightings(at, places), TRANSITION, Clock(both_utc=True)) == []
+    drifted = spells(sightings(at + 7, places), sightings(at, places), TRANSITION, Clock(both_utc=True))
+    assert {spell.offset for spell in drifted} == {7.0}
+
+
 def test_nothing_to_compare():
     none = sightings(np.zeros(0), np.zeros((0, 2)))
     assert spells(none, both(0.0)[1], TRANSITION, Clock()) == []

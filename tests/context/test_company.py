@@ -76,6 +76,65 @@ def test_a_track_of_somebody_else_moves_nobody():
     assert (found.track == -1).all()
 
 
+def _home_and_away(told: bool, log: bool) -> tuple[Collection, np.ndarray]:
+    """A camera's week in Rome, its estimates all right, and the positions of who stayed in Berlin, by a telephone or a log."""
+    random = np.random.default_rng(0)
+    rome, berlin = np.array([41.9, 12.5]), np.array([52.52, 13.4])
+    trip = np.sort(START + np.concatenate([1440 * day + random.uniform(0, 600, 10) for day in range(7)]))
+    estimates = rome + random.normal(0, 0.02, (70, 2))
+    home = START + np.arange(0, 7 * 1440, 120.0 if not log else 10.0)
+    places = berlin + random.normal(0, 1e-4, (len(home), 2))
+    if log:
+        met = company(70, told=told, tracks=[Track("home.json", home, places)])
+        return of(np.zeros(70, int), trip, np.full((70, 2), np.nan), met, estimates), rome
+    n = len(home)
+    is_camera = np.arange(70 + n) < 70
+    met = Company(np.zeros(70 + n, int), np.ones(70 + n, bool), is_camera & told)
+    nowhere = np.full((n, 2), np.nan)
+    known = np.concatenate([np.full((70, 2), np.nan), places])
+    given = of(~is_camera, np.concatenate([trip, home]), known, met, np.concatenate([estimates, nowhere]))
+    return given, rome
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("log", [False, True])
+def test_who_stayed_at_home_was_not_with_a_camera_whose_clock_is_told(told, log):
+    collection, rome = _home_and_away(told, log)
+    found = locate_collection(collection)
+    assert haversine_km(found.lat[:70], found.lon[:70], *rome).max() < 50
+
+
+def test_a_camera_that_was_in_use_before_and_after_a_meeting_alone():
+    """Whose spell holds none of its photos."""
+    minutes = START + np.concatenate([np.arange(0, 20, 2.0), np.arange(100, 120, 2.0), np.arange(40, 60, 2.0)])
+    places = PARIS + ((minutes - START) / 120)[:, None] * (NEAR - PARIS)
+    chain = np.repeat([0, 1], [20, 10])
+    known = np.where((chain == 0)[:, None], places, np.nan)
+    found = locate_collection(of(chain, minutes, known, company(30), np.where(np.isnan(known), places, np.nan)))
+    assert not np.isnan(found.lat).any()
+
+
+def test_a_log_that_lay_in_the_hotel_does_not_know_where_its_owner_was():
+    """Half an hour of it in the morning, and in the evening, of a day whose photos show another city."""
+    random, day = np.random.default_rng(0), 1440.0
+    with_it = [START + day * number + np.arange(0, 600, 5.0) for number in range(4)]
+    minutes = np.concatenate(
+        [*with_it, START + 4 * day + np.arange(0, 30, 5.0), START + 4 * day + 570 + np.arange(0, 30, 5.0)]
+    )
+    places = PARIS + np.sin(minutes / 200)[:, None] * (NEAR - PARIS) * 20 * (minutes < START + 4 * day)[:, None]
+    at = np.concatenate([np.sort(random.choice(one, 20, replace=False)) for one in with_it])
+    there = places[np.searchsorted(minutes, at)]
+    away = START + 4 * day + np.linspace(120, 480, 8)
+    lyon = np.tile([45.76, 4.84], (8, 1))
+    estimates = np.concatenate([there, lyon]) + random.normal(0, 0.02, (88, 2))
+    met = company(88, told=True, tracks=[Track("days.gpx", minutes, places)])
+    found = locate_collection(
+        of(np.zeros(88, int), np.concatenate([at, away]), np.full((88, 2), np.nan), met, estimates)
+    )
+    assert haversine_km(found.lat[80:], found.lon[80:], *lyon.T).max() < 25
+    assert np.median(haversine_km(found.lat[:80], found.lon[:80], *there.T)) < 0.5
+
+
 def _households(gps: float, seeds: range):
     for seed in seeds:
         random = np.random.default_rng(seed)
@@ -125,7 +184,12 @@ def test_told_clocks():
     assert told.tolist() == [True, True, False, False]
 
 
-@pytest.mark.parametrize("text", ["Canon", "=+01:00", "Canon=1h", "Canon=01:00", ""])
+def test_a_camera_is_told_of_once():
+    with pytest.raises(UsageError, match="a second time"):
+        read_clock_offsets(("X=+01:00", "X=+02:00"))
+
+
+@pytest.mark.parametrize("text", ["Canon", "=+01:00", "Canon=1h", "Canon=01:00", "Canon=+01:99", ""])
 def test_clock_offsets_that_are_none(text):
     with pytest.raises(UsageError, match="--clock-offset"):
         read_clock_offsets((text,))

@@ -1,5 +1,7 @@
 """What a collection tells of itself."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,21 @@ def test_an_archives_own_photos_say_how_sure_its_answers_are(whole, by):
         radius[name] = joint.radius_km[unknown]
     assert 0.82 < np.mean(km["own"] <= radius["own"]) < 0.97
     assert np.median(radius["own"]) < np.median(radius["shipped"]) / 4
+
+
+def test_an_old_cameras_answers_are_not_told_with_a_telephones_confidence(whole):
+    """Cameras without any known place, whose estimates agree far less."""
+    others = np.isin(whole.chain % 10, [1, 2, 3])
+    random = np.random.default_rng(0)
+    worse = whole.candidates + (others * (random.random(len(whole)) < 0.9))[:, None, None] * random.normal(
+        0, 15, (len(whole), 1, 2)
+    )
+    given = replace(whole, candidates=np.clip(worse, [-89, -180], [89, 180]))
+    own = learned(hidden(given, np.flatnonzero(others)))
+    assert own.confidence != shipped_confidence()
+    assert own.confidence_of_others == shipped_confidence()
+    assert learned(hidden(whole, np.flatnonzero(others))).confidence_of_others is None
+    assert of_json(to_json(own)) == own
 
 
 def test_few_photos_say_nothing(whole):

@@ -23,6 +23,7 @@ $GPGGA,120100.00,4806.000,N,00206.000,E,1,08,0.9,10.0,M,46.9,M,,*5B
 $GPRMC,120500.00,A,4812.000,N,00212.000,E,0.0,0.0,040719,,,A*5D
 $GPRMC,120600.00,V,4812.000,N,00212.000,E,0.0,0.0,040719,,,N*46
 $GPRMC,120700.00,A,4812.000,N,00212.000,E,0.0,0.0,040719,,,A*00
+$GPRMC,120800.00,A,4807.038,,00206.000,E,0.0,0.0,040719,,,A*14
 noise
 """
 KML = """<?xml version="1.0"?><kml xmlns="http://www.opengis.net/kml/2.2" xmlns:gx="http://www.google.com/kml/ext/2.2"><Document>
@@ -159,3 +160,43 @@ def test_files_that_say_nothing_stop_the_job_with_a_reason(tmp_path, name, text,
 def test_no_file_at_all(tmp_path):
     with pytest.raises(UsageError, match=r"holds no \.gpx"):
         read_tracks(str(tmp_path))
+
+
+def test_one_file_is_a_folder_of_one(tmp_path):
+    (tmp_path / "walk.gpx").write_text(GPX.format(more=""))
+    tracks, _ = read_tracks(str(tmp_path / "walk.gpx"))
+    assert [track.name for track in tracks] == ["walk.gpx"]
+
+
+def test_a_hole_in_a_track_moves_no_time(tmp_path):
+    coords = ["2.1 48.1 0", "", "2.2 48.2 0"]
+    body = "".join(f"<when>2019-07-04T1{n}:00:00Z</when>" for n in range(2, 5))
+    body += "".join(f"<gx:coord>{coord}</gx:coord>" for coord in coords)
+    text = KML.split("<Placemark>")[0] + f"<Placemark><gx:Track>{body}</gx:Track></Placemark></Document></kml>"
+    track, _ = read(tmp_path, "a.kml", text)
+    assert track.minutes.tolist() == [MINUTE, MINUTE + 120]
+    assert track.places.tolist() == [[48.1, 2.1], [48.2, 2.2]]
+
+
+def test_a_visit_lasts_as_long_as_it_does(tmp_path):
+    """Where its user was all the time, and not only at its ends."""
+    visit = {"topCandidate": {"placeLocation": "geo:48.1,2.1"}}
+    segment = {"startTime": "2019-07-04T12:00:00Z", "endTime": "2019-07-04T20:10:00Z", "visit": visit}
+    track, _ = read(tmp_path, "Timeline.json", json.dumps({"semanticSegments": [segment]}))
+    assert (track.minutes[0], track.minutes[-1]) == (MINUTE, MINUTE + 490)
+    assert np.diff(track.minutes).max() <= 30
+    assert np.unique(track.places, axis=0).tolist() == [[48.1, 2.1]]
+
+
+def test_files_beside_logs_are_counted_and_not_listed(tmp_path):
+    """Takeout has a .json beside every photo; and what is no number is no reason to stop."""
+    (tmp_path / "walk.gpx").write_text(GPX.format(more=""))
+    for number in range(40):
+        (tmp_path / f"{number}.jpg.json").write_text('{"title": "x"}')
+    (tmp_path / "huge.json").write_text(
+        '{"locations": [{"timestamp": "2020-01-01T10:00:00Z", "latitudeE7": 1%s, "longitudeE7": 2}]}' % ("0" * 400)
+    )
+    tracks, notes = read_tracks(str(tmp_path))
+    assert len(tracks) == 1
+    assert len(notes) < 10
+    assert "36 more files" in notes[-1]
