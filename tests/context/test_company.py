@@ -104,14 +104,18 @@ def test_who_stayed_at_home_was_not_with_a_camera_whose_clock_is_told(told, log)
     assert haversine_km(found.lat[:70], found.lon[:70], *rome).max() < 50
 
 
-def test_a_camera_that_was_in_use_before_and_after_a_meeting_alone():
-    """Whose spell holds none of its photos."""
-    minutes = START + np.concatenate([np.arange(0, 20, 2.0), np.arange(100, 120, 2.0), np.arange(40, 60, 2.0)])
-    places = PARIS + ((minutes - START) / 120)[:, None] * (NEAR - PARIS)
-    chain = np.repeat([0, 1], [20, 10])
-    known = np.where((chain == 0)[:, None], places, np.nan)
-    found = locate_collection(of(chain, minutes, known, company(30), np.where(np.isnan(known), places, np.nan)))
-    assert not np.isnan(found.lat).any()
+def test_a_camera_that_was_out_before_and_after_the_other_and_not_between():
+    """They met by the first's photos, none of which is from within the other's."""
+    before_and_after, between = np.append(np.arange(0, 20, 2.0), np.arange(30, 50, 2.0)), np.linspace(20, 28, 5)
+    later = np.concatenate([1440.0 * day + np.arange(0, 200, 20.0) for day in range(1, 6)])
+    minutes = np.concatenate([before_and_after, later, between])
+    on_foot = np.stack([48 + 0.01 * minutes, 2 + 0.015 * minutes], axis=1)
+    abroad = np.stack([20 + 5 * (minutes // 1440), 50 + 4 * (minutes // 1440)], axis=1)
+    known = np.where((minutes < 1440)[:, None], on_foot, abroad)
+    chain = np.repeat([0, 1], [20 + 50, 5])
+    found = locate_collection(of(chain, START + minutes, known, company(75)))
+    assert found.meetings
+    assert found.lat.tolist() == known[:, 0].tolist()
 
 
 def test_a_log_that_lay_in_the_hotel_does_not_know_where_its_owner_was():
