@@ -85,6 +85,11 @@ COMMANDS = {
         "geoloc.training.job_options:GeocellJobOptions",
         "geoloc.training.geocells:train_geocells",
     ),
+    "train-light": Command(
+        "Learn to put places in order by their evidence, in microseconds a photo.",
+        "geoloc.pipeline.job_options:LightOptions",
+        "geoloc.pipeline.light:train_light",
+    ),
     "serve": Command(
         "Answer for single photos over HTTP.",
         "geoloc.serving.service:ServiceOptions",

@@ -26,9 +26,13 @@ MANIFEST = pa.schema(
         "city": pa.string(),  # place names, where the source has them
         "region": pa.string(),
         "country": pa.string(),
+        "author": pa.string(),  # who took it, where the source knows
         "replaces": pa.int64(),  # id of the row of an older version of the same photo
     }
 )
+
+CARRIED = ("id", "uri", "lat", "lon", "city", "region", "country", "author")
+"""Columns of MANIFEST that photos take with them."""
 
 LISTING = pa.schema([field for field in MANIFEST if field.name not in ("id", "replaces")])
 
@@ -68,7 +72,7 @@ def unpacked(picture: dict | None) -> np.ndarray | None:
 
 LOADED = pa.schema(
     {
-        **{name: MANIFEST.field(name).type for name in ("id", "uri", "lat", "lon", "city", "region", "country")},
+        **{name: MANIFEST.field(name).type for name in CARRIED},
         "status": pa.string(),  # null while the photo is on its way; "failed" or "kept" once it has been settled
         "error_kind": pa.string(),
         "error": pa.string(),
@@ -194,6 +198,7 @@ REFERENCE = pa.schema(
         "lat": pa.float64(),
         "lon": pa.float64(),
         "place": PLACE,
+        "author": pa.string(),  # the source's, or else the owner or artist of its metadata
         "vector": pa.list_(pa.float32()),
         "thumbnail": pa.binary(),
         **{name: pa.float32() for name in ("fetch_s", "decode_s", "embed_s")},

@@ -17,9 +17,13 @@ from geoloc.schema import ANSWER, compared
 class Comparison:
     def __init__(self, options: ComparisonOptions, device: str = "cpu", threads: int = 1) -> None:
         encoder = ImageEncoder(options.locators[0].config, device, threads)
-        indexes = {locator.index.uri: locator.index for locator in options.locators}
-        self._retrievers = {uri: Retriever(encoder, index, options.ten_crop) for uri, index in indexes.items()}
-        self._locators = [Locator(locator, self._retrievers[locator.index.uri], device) for locator in options.locators]
+        self._retrievers = {
+            (indexes, pooling): Retriever(encoder, indexes, options.ten_crop, pooling)
+            for indexes, pooling in {(locator.indexes, locator.pooling) for locator in options.locators}
+        }
+        self._locators = [
+            Locator(locator, self._retrievers[locator.indexes, locator.pooling], device) for locator in options.locators
+        ]
         self._schema = compared(len(options.locators), any(locator.ranked for locator in options.locators))
 
     def compare(self, batch: pa.Table) -> pa.Table:
@@ -38,21 +42,25 @@ class Comparison:
             columns["picture"] = batch["picture"]
         found = self._search(vectors)
         for number, locator in enumerate(self._locators):
-            own = found[locator.options.index.uri, locator.options.parts].first(locator.options.candidates)
+            own = found[_search_of(locator)].first(locator.options.candidates)
             columns[f"answer_{number}"] = _answers(locator.answer(batch, rows, vectors, own), rows)
         table = pa.table({name: columns[name] for name in self._schema.names}, schema=self._schema)
         table = with_seconds(table, "embed_s", rows, encoded - start)
         return with_seconds(table, "retrieve_s", rows, time.perf_counter() - encoded)
 
     def _search(self, vectors: np.ndarray) -> dict:
-        """By index and parts, as many candidates as any locator wants of them."""
-        most: dict[tuple[str, tuple[str, ...]], int] = {}
+        """By what is searched for, as many candidates as any locator wants of it."""
+        most: dict[tuple, int] = {}
         for locator in self._locators:
-            key = locator.options.index.uri, locator.options.parts
+            key = _search_of(locator)
             most[key] = max(most.get(key, 0), locator.options.candidates)
-        return {
-            (uri, parts): self._retrievers[uri].search(vectors, count, parts) for (uri, parts), count in most.items()
-        }
+        return {key: self._retrievers[key[:2]].search(vectors, count, key[2]) for key, count in most.items()}
+
+
+def _search_of(locator: Locator) -> tuple:
+    """Locators that search for the same can share what is found. A pool of more places is another one."""
+    options = locator.options
+    return options.indexes, options.pooling, options.parts, options.pooling and options.candidates
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from geoloc.estimate.options import LocatorOptions
 from geoloc.estimate.retriever import Retriever
 from geoloc.geo.places import place_text, places
 from geoloc.index.store import Index
+from geoloc.index.union import IndexUnion
 from geoloc.ranking.candidates import Candidates
 from geoloc.schema import ASKING, CANDIDATE, JOINT, LOCATED
 
@@ -24,14 +25,15 @@ ESTIMATES = [field.name for field in LOCATED if field.name.startswith(("radius",
 class Locator:
     def __init__(self, options: LocatorOptions, retriever: Retriever, device: str = "cpu") -> None:
         self.options, self.retriever = options, retriever
-        self._score = options.chooser.load(options.config, device)
+        self._score = options.chooser.load(options.config, device, options.indexes[0].s3)
         self._confidence = options.confidence or Confidence(options.chooser.scale(options.config))
         self._lists = _CandidateLists(retriever.index)
 
     @classmethod
     def load(cls, options: LocatorOptions, device: str = "cpu", threads: int = 1) -> "Locator":
         """Raises UsageError where its models cannot be had."""
-        return cls(options, Retriever(ImageEncoder(options.config, device, threads), options.index), device)
+        encoder = ImageEncoder(options.config, device, threads)
+        return cls(options, Retriever(encoder, options.indexes, pooling=options.pooling), device)
 
     def locate(self, batch: pa.Table) -> pa.Table:
         """A batch of LOADED to one of LOCATED, row for row, without ``geometry`` and ``bbox``; with ``picture`` if it is to be ranked,
@@ -99,9 +101,9 @@ def with_seconds(table: pa.Table, name: str, rows: np.ndarray, spent: float) -> 
 class _CandidateLists:
     """Retrieved candidates as the lists of result rows, with what an index knows of them."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index | IndexUnion) -> None:
         self._index = index
-        names = index.place.to_pylist() if index.info.rows < _NAME_CACHE_ROWS else None
+        names = index.place.to_pylist() if index.rows < _NAME_CACHE_ROWS else None
         self._place_texts = None if names is None else np.array([place_text(name) for name in names], object)
 
     def of(self, candidates: Candidates, scores: np.ndarray, rows: np.ndarray, total: int) -> pa.Array:
@@ -121,7 +123,8 @@ class _CandidateLists:
         flat = {name: np.take_along_axis(values, order, axis=1)[known] for name, values in flat.items()}
         ids = flat["reference_id"]
         flat["source"] = pa.array(np.full(len(ids), "retrieved"))
-        flat["reference"] = self._index.uri.take(pa.array(ids))
+        uris = self._index.uri.take(pa.array(ids))
+        flat["reference"] = uris.combine_chunks() if isinstance(uris, pa.ChunkedArray) else uris
         flat["place"] = self._places_of(ids)
         flat |= {f.name: pa.nulls(len(ids), f.type) for f in CANDIDATE if f.name not in flat}
         values = pa.StructArray.from_arrays([_array(flat[f.name], f.type) for f in CANDIDATE], fields=list(CANDIDATE))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from geoloc.candidates.pool import Pooling
 from geoloc.encoders.config import PARTS, EncoderConfig
 from geoloc.estimate.confidence import Confidence
 from geoloc.ranking.choosers import Top1
@@ -12,11 +13,13 @@ from geoloc.storage import Folder
 @dataclass(frozen=True)
 class LocatorOptions:
     config: EncoderConfig
-    index: Folder
+    indexes: tuple[Folder, ...]
     candidates: int = 20
     chooser: Chooser = field(default_factory=Top1)
     parts: tuple[str, ...] = PARTS
     """Of an aligned vector, that similarity is taken of."""
+    pooling: Pooling | None = None
+    """How what is found is gathered to places; None for candidates as they are found, in one index."""
     confidence: Confidence | None = None
     """None for the chooser's, uncalibrated."""
     ranked: bool = False

@@ -42,6 +42,7 @@ class Referencer:
         columns = {
             name: batch[name] for name in ("id", "uri", "error_kind", "error", "thumbnail", "fetch_s", "decode_s")
         }
+        columns["author"] = pc.coalesce(batch["author"], batch["owner"])
         columns |= {"status": status, "lat": lat, "lon": lon, "place": _named(places().lookup(lat, lon), batch)}
         vectors = self._encoder.encode(pixels) if len(rows) else np.empty((0, self._encoder.dimension), np.float32)
         if self._multimodal and len(rows):

@@ -2,7 +2,7 @@
 
 ``index.json``        what it is, and the size and checksum of every other file
 ``vectors.npy``       (rows, dimension) float32, rows of unit length; memory-mapped
-``candidates.parquet``  one row a vector: lat, lon, uri, place, and where its thumbnail lies
+``candidates.parquet``  one row a vector: lat, lon, uri, place, author, and where its thumbnail lies
 ``thumbnails.bin``    JPEGs one after the other; memory-mapped
 ``ann.faiss``         optional approximate index over the same rows
 """
@@ -28,7 +28,7 @@ from geoloc.geo.distance import EARTH_RADIUS_KM, unit_vectors
 from geoloc.schema import PLACE
 from geoloc.storage import Folder
 
-FORMAT = 2
+FORMAT = 3
 GALLERY_ENCODER = "geoclip-location-encoder"
 CANDIDATES = pa.schema(
     {
@@ -36,6 +36,7 @@ CANDIDATES = pa.schema(
         "lon": pa.float64(),
         "uri": pa.string(),  # null in a gallery
         "place": PLACE,
+        "author": pa.string(),  # null where nobody knows
         "thumbnail_at": pa.int64(),  # offset in thumbnails.bin; null where there is none
         "thumbnail_size": pa.int32(),
     }
@@ -96,12 +97,17 @@ class Index:
         table = pq.read_table(path / "candidates.parquet", memory_map=True)
         self.lat, self.lon = table["lat"].to_numpy(), table["lon"].to_numpy()
         self.uri, self.place = table["uri"].combine_chunks(), table["place"].combine_chunks()
+        self.author = table["author"].combine_chunks()
         self.extent_km = table[EXTENT].to_numpy() if EXTENT in table.column_names else None
         self._thumbnails: mmap.mmap | bytes = b""
         if (path / "thumbnails.bin").exists() and (path / "thumbnails.bin").stat().st_size:
             with (path / "thumbnails.bin").open("rb") as file:
                 self._thumbnails = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._at, self._size = table["thumbnail_at"].combine_chunks(), table["thumbnail_size"].combine_chunks()
+
+    @property
+    def rows(self) -> int:
+        return self.info.rows
 
     def nearest(self, lat: float, lon: float, within_km: float) -> int | None:
         """The row of the reference that is nearest to coordinates; None where none is so near."""

@@ -12,7 +12,7 @@ from geoloc.photos.decoder import Decoder
 from geoloc.photos.examine import NOWHERE, DecodeOptions
 from geoloc.photos.fetch import Fetched, Fetcher, FetchOptions
 from geoloc.photos.metadata import Sidecar
-from geoloc.schema import LOADED
+from geoloc.schema import CARRIED, LOADED
 
 BATCH_BYTES = 256 << 20
 """Of pixels, that a batch holds at most; a photo more makes it larger."""
@@ -42,7 +42,7 @@ class PhotoLoader:
             yield _table(rows)
 
     def _row(self, photo: dict, fetched: Fetched) -> dict:
-        row = {name: photo[name] for name in ("id", "uri", "lat", "lon", "city", "region", "country")}
+        row = {name: photo[name] for name in CARRIED}
         row["fetch_s"] = fetched.seconds
         if isinstance(fetched.data, PhotoError):
             return row | {"decode_s": 0.0} | fetched.data.columns()

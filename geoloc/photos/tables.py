@@ -19,7 +19,7 @@ from geoloc.photos.position import read_position
 from geoloc.storage import Folder, S3Options, describe
 
 SUFFIXES = (".parquet", ".csv")
-NAMES = ("city", "region", "country")
+NAMES = ("city", "region", "country", "author")
 
 _NO_VALUE = ("", "nan", "null", "none", "na", "n/a")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+$")

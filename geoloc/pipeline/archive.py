@@ -95,7 +95,7 @@ def _place_and_probe(
     """Raises UsageError where a model, or room for it, cannot be had, or it is not the index's."""
     connect()
     placement = Placement(options.cluster, method.stages())
-    check_seen(folder, {"SOURCE": source.place, "--index": method.index.uri})
+    check_seen(folder, {"SOURCE": source.place, "--index": [index.uri for index in method.indexes]})
     return placement, probe(method)
 
 

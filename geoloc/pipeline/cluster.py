@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ray
@@ -113,14 +113,19 @@ def quiet_data() -> ray.data.DataContext:
     return context
 
 
-def check_seen(output: Folder, places: Mapping[str, str | None]) -> None:
+def check_seen(output: Folder, places: Mapping[str, str | Sequence[str] | None]) -> None:
     """That every node sees the local paths, by the options' names, that a job uses there: a file on one node's own disk is lost to
     the others. ``output`` is held (geoloc.pipeline.lock). Comes after the nodes have been waited for (Placement).
 
     Raises UsageError, naming the option and the nodes.
     """
-    places = {"OUTPUT": (output / LOCK).uri} | {option: place for option, place in places.items() if place}
-    local = {option: place for option, place in places.items() if not is_s3(place)}
+    named = {"OUTPUT": (output / LOCK).uri} | {option: place for option, place in places.items() if place}
+    local = [
+        (option, place)
+        for option, found in named.items()
+        for place in ([found] if isinstance(found, str) else found)
+        if not is_s3(place)
+    ]
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     if not local or all(node["NodeID"] == ray.get_runtime_context().get_node_id() for node in nodes):
         return
@@ -128,22 +133,22 @@ def check_seen(output: Folder, places: Mapping[str, str | None]) -> None:
         _unseen.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(local)
         for node in nodes
     ]
-    blind: dict[str, list[str]] = {}
+    blind: dict[tuple[str, str], list[str]] = {}
     for node, unseen in zip(nodes, ray.get(asked), strict=True):
-        for option in unseen:
-            blind.setdefault(option, []).append(node["NodeName"])
-    for option, names in blind.items():
+        for one in unseen:
+            blind.setdefault(one, []).append(node["NodeName"])
+    for (option, place), names in blind.items():
         raise UsageError(
-            f"{option} {local[option]}: {len(names)} of {len(nodes)} nodes do not see it ({', '.join(names[:3])}"
+            f"{option} {place}: {len(names)} of {len(nodes)} nodes do not see it ({', '.join(names[:3])}"
             f"{', …' if len(names) > 3 else ''}); give a bucket, or a file system that every node mounts there"
         )
 
 
 @ray.remote(num_cpus=0)
-def _unseen(paths: dict[str, str]) -> list[str]:
+def _unseen(paths: list[tuple[str, str]]) -> list[tuple[str, str]]:
     deadline = time.monotonic() + SHARED_S
     while True:
-        unseen = [option for option, path in paths.items() if not os.path.lexists(path_of(path))]
+        unseen = [(option, path) for option, path in paths if not os.path.lexists(path_of(path))]
         if not unseen or time.monotonic() > deadline:
             return unseen
         time.sleep(0.5)

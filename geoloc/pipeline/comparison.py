@@ -58,7 +58,10 @@ def _compare(options: LocateOptions, recipes: list[Recipe], truth: Positions, ru
     connect()
     placement = Placement(options.cluster, _stages(methods, options.ten_crop))
     images = Source(options.images, run.folder.s3)
-    check_seen(run.folder.parent()[0], {"--images": images.place, "--index": methods[0].index.uri})
+    check_seen(
+        run.folder.parent()[0],
+        {"--images": images.place, "--index": sorted({index.uri for method in methods for index in method.indexes})},
+    )
     facts = [probe(methods[0])]
     facts += [method.facts(facts[0].view, facts[0].dimension, facts[0].weights["encoder"]) for method in methods[1:]]
     for method, known in zip(methods, facts, strict=True):

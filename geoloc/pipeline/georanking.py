@@ -55,12 +55,12 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
     placement = Placement(options.cluster, [Stage(RETRIEVER, build, whole_index=True)])
     check_seen(
         run.folder,
-        {"--images" if options.images else "SOURCE": source.place, "--index": method and method.index.uri},
+        {"--images" if options.images else "SOURCE": source.place, "--index": method and method.indexes[0].uri},
     )
     if method:
         encoder = probe_encoder(method.config)
         method.check_encoder(encoder.weights["encoder"])
-        settings |= {"weights": encoder.weights["encoder"], "index": method.info.fingerprint}
+        settings |= {"weights": encoder.weights["encoder"], "index": method.index_fingerprint}
         run.settle(settings | {"parts": method.recipe.retrieval.parts})
         view = encoder.view
     else:
@@ -97,7 +97,7 @@ def _build_retrieved(retrieval: LocatorOptions, options: GeoRankingOptions, devi
     from geoloc.estimate.retriever import Retriever
     from geoloc.ranking.georanking import GeoRanking, Retrieved
 
-    retriever = Retriever(ImageEncoder(retrieval.config, device, threads), retrieval.index)
+    retriever = Retriever(ImageEncoder(retrieval.config, device, threads), retrieval.indexes)
     return GeoRanking(Retrieved(retriever, options, retrieval.parts), options).build
 
 

@@ -28,6 +28,7 @@ from geoloc.recipes.options import RecipeOptions, RetrievalOverrides
 from geoloc.recipes.reading import read_recipe
 from geoloc.recipes.recipe import Recipe
 from geoloc.results.options import ExportOptions
+from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import S3Options
 from geoloc.tracks.reading import read_tracks
 
@@ -191,6 +192,39 @@ class TogetherOptions:
 
 
 @dataclass(frozen=True)
+class LightOptions:
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Index of photos from build_index.py, s3:// or local. Each is asked about as if it, its twins, and the photographer's other
+    photos were in no index; who took a photo is told by its metadata, or by the column `author` of the table it was built from."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Folder of the light ranker, s3:// or local, which other jobs take as --light-ranker; with tables and a report of how it does on
+    photographers that it has not seen."""
+    index: tuple[str, ...] = ()
+    """Indexes to search, in this order, as the archive is to be; `gallery` for the encoder's own (default: SOURCE)."""
+    photos: int = 5_000
+    """To ask about, drawn from the index."""
+    places: int = 20
+    """Of a photo's pool, at most: --candidates of the jobs that use it."""
+    depth: int = 500
+    """Neighbours in each index that places and their evidence are made of."""
+    steps: int = 1_500
+    """Of AdamW, over 256 photos each."""
+    ablations: bool = False
+    """Fit it again without regions, without support by neighbours, without similarities, and without each index, for the tables."""
+    seed: int = 0
+    """Of what is drawn, and of the first weights."""
+    s3: S3Options = field(default_factory=S3Options)
+
+    def check(self) -> None:
+        """Raises UsageError."""
+        for name in ("photos", "places", "depth", "steps"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"--{name} {getattr(self, name)}: must be at least 1")
+        if not self.places <= min(self.depth, MAX_CANDIDATES):
+            raise UsageError(f"--places {self.places}: must not be above --depth {self.depth}, nor {MAX_CANDIDATES}")
+
+
+@dataclass(frozen=True)
 class GeoRankingJobOptions:
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Photos of known place: s3://bucket/prefix or a local folder (EXIF GPS), or a .csv/.parquet file with columns uri, lat,
@@ -219,7 +253,7 @@ class GeoRankingJobOptions:
         self.rows.check()
         if self.images is None:
             self.read_recipe()
-        elif self.retrieval.index is not None:
+        elif self.retrieval.index:
             raise UsageError(
                 "--index: a published table with its --images is taken over as it is; leave one of them out"
             )
@@ -227,7 +261,7 @@ class GeoRankingJobOptions:
     def read_recipe(self) -> Recipe:
         """Raises UsageError."""
         recipe = self.retrieval.change(read_recipe(self.recipe, self.s3))
-        if recipe.retrieval.index is None:
+        if len(recipe.retrieval.index) != 1:
             raise UsageError("--index: name the index to retrieve from, or, for a published table, its --images")
         retrieval = dataclasses.replace(recipe.retrieval, candidates=self.rows.references)
         return dataclasses.replace(recipe, retrieval=retrieval)

@@ -13,7 +13,7 @@ from geoloc.photos.fetch import FetchOptions
 from geoloc.photos.load import LoadOptions
 from geoloc.photos.selection import ListingOptions
 from geoloc.photos.views import View
-from geoloc.ranking.choosers import Density
+from geoloc.ranking.choosers import Density, Light
 from geoloc.recipes.options import RankerOverrides, vary
 from geoloc.recipes.reading import read_recipe
 from geoloc.recipes.recipe import Recipe
@@ -122,6 +122,8 @@ class LocateOptions:
     recipe's own)."""
     density_sigma_km: float | None = None
     """Width of the density chooser's kernel, km (default: 445)."""
+    light_ranker: str | None = None
+    """Folder from train_light.py, for the recipe light and --choosers light."""
     ten_crop: bool = False
     """Average similarities over ten crops of every photo (five, and their mirror images), as papers do."""
     photos: Photos = field(default_factory=lambda: PhotoOptions(exact_decode=True))
@@ -138,13 +140,15 @@ class LocateOptions:
             base = self.overrides.change(read_recipe(name, s3))
             if self.ten_crop:  # another vector than a calibration was made with
                 base = dataclasses.replace(base, calibration=None, min_confidence=None)
-            found += vary(base, self.choosers, self.candidates, self.parts, self.density_sigma_km)
+            found += vary(base, self.choosers, self.candidates, self.parts, self.density_sigma_km, self.light_ranker)
         if len(self.recipes) == 1 and len(found) > 1:
             found = [dataclasses.replace(r, name=r.name.removeprefix(f"{base.name}: ")) for r in found]
         if self.density_sigma_km is not None and not any(isinstance(recipe.chooser, Density) for recipe in found):
             raise UsageError(
                 f"--density-sigma-km {self.density_sigma_km:g}: is about the chooser density; add --choosers density"
             )
+        if self.light_ranker is not None and not any(isinstance(recipe.chooser, Light) for recipe in found):
+            raise UsageError(f"--light-ranker {self.light_ranker}: is about the chooser light; add --choosers light")
         for recipe in found:
             if recipe.generation:
                 raise UsageError(

@@ -22,6 +22,8 @@ class Candidates:
     """Replies of a model that name it, some of which may count several times; None where none was asked."""
     extent_km: np.ndarray | None = None
     """How far around its place a cell reaches; None where all are points."""
+    evidence: np.ndarray | None = None
+    """(n, k, features) of places in a pool (geoloc.ranking.evidence); None where candidates were not pooled."""
 
     @property
     def known(self) -> np.ndarray:

@@ -2,17 +2,27 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from geoloc.candidates.pool import Pooling
 from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import UsageError
 from geoloc.geo.distance import haversine_km
+from geoloc.index.store import IndexInfo
 from geoloc.ranking.candidates import Candidates
+from geoloc.ranking.light_folder import LightInfo, read_light
 from geoloc.ranking.scorers import Chooser, Score
-from geoloc.storage import S3Options
+from geoloc.storage import Folder, S3Options
+
+if TYPE_CHECKING:
+    from geoloc.ranking.light import ScoreEvidence
+
+AMBIENT = S3Options()
+"""S3 as its environment finds it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,7 @@ class Top1(Chooser):
     def scale(self, config: EncoderConfig) -> float:
         return config.similarity_scale
 
-    def load(self, config: EncoderConfig, device: str = "cpu") -> Score:
+    def load(self, config: EncoderConfig, device: str = "cpu", s3: S3Options = AMBIENT) -> Score:
         return _similarity
 
 
@@ -40,7 +50,7 @@ class Density(Chooser):
         if self.sigma_km <= 0:
             raise UsageError(f"--density-sigma-km {self.sigma_km}: must be above 0")
 
-    def load(self, config: EncoderConfig, device: str = "cpu") -> Score:
+    def load(self, config: EncoderConfig, device: str = "cpu", s3: S3Options = AMBIENT) -> Score:
         return functools.partial(_density, config.similarity_scale, self.sigma_km)
 
 
@@ -62,7 +72,7 @@ class Verification(Chooser):
     def scale(self, config: EncoderConfig) -> float:
         return config.similarity_scale
 
-    def load(self, config: EncoderConfig, device: str = "cpu") -> Score:
+    def load(self, config: EncoderConfig, device: str = "cpu", s3: S3Options = AMBIENT) -> Score:
         from geoloc.ranking.verification import location_cosine  # needs torch, which reading options does without
 
         return functools.partial(_verified, location_cosine(config, device), self.retrieved)
@@ -77,17 +87,54 @@ class Generated(Chooser):
 
     name: ClassVar[str] = "generated"
 
-    def load(self, config: EncoderConfig, device: str = "cpu") -> Score:
+    def load(self, config: EncoderConfig, device: str = "cpu", s3: S3Options = AMBIENT) -> Score:
         return functools.partial(_voted, config.similarity_scale)
+
+
+@dataclass(frozen=True)
+class Light(Chooser):
+    """A small network puts the places of a pool in order by their evidence, from one or several indexes (Pinpoint's one-step
+    reranker; geoloc.ranking.light)."""
+
+    name: ClassVar[str] = "light"
+    paths: ClassVar[tuple[str, ...]] = ("folder",)
+    folder: str | None = None
+    """From train_light.py, s3:// or local."""
+
+    def check(self, config: EncoderConfig, candidates: int, s3: S3Options) -> None:
+        self._info(s3)
+
+    def check_indexes(self, infos: Sequence[IndexInfo], candidates: int, s3: S3Options) -> None:
+        self._info(s3).check(infos, candidates, self.folder)
+
+    def settings(self, candidates: int, s3: S3Options) -> dict:
+        return {"fingerprint": self._info(s3).fingerprint}
+
+    def pooling(self, s3: S3Options) -> Pooling:
+        return self._info(s3).pooling
+
+    def load(self, config: EncoderConfig, device: str = "cpu", s3: S3Options = AMBIENT) -> Score:
+        from geoloc.ranking.light import load_light  # needs torch, which reading options does without
+
+        return functools.partial(_by_evidence, load_light(Folder(self.folder, s3), self._info(s3)))
+
+    def _info(self, s3: S3Options) -> LightInfo:
+        if self.folder is None:
+            raise UsageError(f"--light-ranker: a recipe with the chooser {self.name} needs it")
+        return read_light(Folder(self.folder, s3))
 
 
 _LESS = 1e-3
 """Of a logarithm, by which what was retrieved weighs less than what was said."""
-CHOOSERS: dict[str, type[Chooser]] = {kind.name: kind for kind in (Top1, Density, Verification, Generated)}
+CHOOSERS: dict[str, type[Chooser]] = {kind.name: kind for kind in (Top1, Density, Verification, Generated, Light)}
 
 
 def _similarity(photos: np.ndarray, candidates: Candidates) -> np.ndarray:
     return np.where(candidates.row >= 0, candidates.similarity, -np.inf).astype(np.float32)
+
+
+def _by_evidence(score: "ScoreEvidence", photos: np.ndarray, candidates: Candidates) -> np.ndarray:
+    return np.where(candidates.row >= 0, score(candidates.evidence), -np.inf).astype(np.float32)
 
 
 def _verified(cosine: Score, retrieved: int | None, photos: np.ndarray, candidates: Candidates) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import numpy as np
 
+from geoloc.candidates.pool import Pooling
 from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import PhotoError
 from geoloc.photos.views import AreaView
@@ -15,6 +16,7 @@ from geoloc.ranking.candidates import Candidates
 from geoloc.storage import S3Options
 
 if TYPE_CHECKING:
+    from geoloc.index.store import IndexInfo
     from geoloc.ranking.query import RankQuery
 
 Score = Callable[[np.ndarray, Candidates], np.ndarray]
@@ -51,7 +53,15 @@ class Chooser(Scorer, ABC):
     """Works on vectors and coordinates, where candidates are retrieved; costs next to nothing."""
 
     @abstractmethod
-    def load(self, config: EncoderConfig, device: str) -> Score: ...
+    def load(self, config: EncoderConfig, device: str, s3: S3Options) -> Score: ...
+
+    def pooling(self, s3: S3Options) -> Pooling | None:
+        """How it wants candidates to be gathered to places; None for as they are found. Raises UsageError."""
+        return None
+
+    def check_indexes(self, infos: "Sequence[IndexInfo]", candidates: int, s3: S3Options) -> None:
+        """Raises UsageError where it cannot serve candidates from them."""
+        return
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""The index that a recipe searches: found, checked against its encoder, and brought to this machine."""
+"""The indexes that a recipe searches: found, checked against its encoder, and brought to this machine."""
 
 import logging
+from collections.abc import Sequence
 
 from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import UsageError
@@ -9,37 +10,57 @@ from geoloc.storage import Folder, S3Options
 
 log = logging.getLogger("geoloc")
 
+GALLERY = "gallery"
+"""In place of an index: the encoder's own."""
 
-def check_index(uri: str | None, config: EncoderConfig, candidates: int, s3: S3Options) -> IndexInfo | None:
-    """Of the index named; None where none is, and the encoder's own gallery is to serve.
 
-    Raises UsageError where the encoder or the number of candidates does not go with the index, or there is no such gallery.
+def check_indexes(uris: Sequence[str], config: EncoderConfig, candidates: int, s3: S3Options) -> list[IndexInfo | None]:
+    """Of the indexes named; None for the encoder's own gallery, which is to serve where none is named, or ``gallery`` is.
+
+    Raises UsageError where the encoder or the number of candidates does not go with one, or there is no such gallery.
     """
-    if uri is not None:
-        return _checked(read_info(Folder(uri, s3)), uri, config, candidates)
+    if len(set(uris)) < len(uris):
+        raise UsageError(f"--index {' '.join(uris)}: names one twice")
+    infos = [_check(uri, config, s3) for uri in uris or [GALLERY]]
+    if len(infos) == 1 and infos[0] is not None:
+        _check_rows(infos[0], candidates)
+    return infos
+
+
+def find_indexes(
+    uris: Sequence[str], config: EncoderConfig, candidates: int, made_in: Folder
+) -> list[tuple[Folder, IndexInfo]]:
+    """The indexes named. The encoder's own gallery is made once, in ``made_in``, where all nodes find it.
+
+    Raises UsageError as ``check_indexes``.
+    """
+    found = []
+    for uri, info in zip(uris or [GALLERY], check_indexes(uris, config, candidates, made_in.s3), strict=True):
+        folder = Folder(uri, made_in.s3) if info else _gallery(config, made_in)
+        found.append((folder, info or _checked(read_info(folder), uri, config)))
+        local_copy(folder, verify=True)
+    if len(found) == 1:
+        _check_rows(found[0][1], candidates)
+    return found
+
+
+def _check(uri: str, config: EncoderConfig, s3: S3Options) -> IndexInfo | None:
+    if uri != GALLERY:
+        return _checked(read_info(Folder(uri, s3)), uri, config)
     if not config.has_location_space:
         raise UsageError(f"--index: encoder {config.name} has no gallery of its own; make an index with build_index.py")
     return None
 
 
-def find_index(uri: str | None, config: EncoderConfig, candidates: int, made_in: Folder) -> tuple[Folder, IndexInfo]:
-    """The index named, or the encoder's own gallery, which is made once, in ``made_in``, where all nodes find it.
-
-    Raises UsageError as ``check_index``.
-    """
-    info = check_index(uri, config, candidates, made_in.s3)
-    folder = Folder(uri, made_in.s3) if info else _gallery(config, made_in)
-    info = info or _checked(read_info(folder), uri, config, candidates)
-    local_copy(folder, verify=True)
-    return folder, info
-
-
-def _checked(info: IndexInfo, uri: str | None, config: EncoderConfig, candidates: int) -> IndexInfo:
+def _checked(info: IndexInfo, uri: str, config: EncoderConfig) -> IndexInfo:
     if info.weights == GALLERY_ENCODER and not config.geoclip_head:
         raise UsageError(f"--index {uri}: is a gallery of {GALLERY_ENCODER} vectors; it needs --encoder geoclip")
+    return info
+
+
+def _check_rows(info: IndexInfo, candidates: int) -> None:
     if candidates > info.rows:
         raise UsageError(f"--candidates {candidates}: the index has only {info.rows} rows")
-    return info
 
 
 def check_encoder(folder: Folder, info: IndexInfo, config: EncoderConfig, fingerprint: str) -> None:

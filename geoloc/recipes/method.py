@@ -1,4 +1,4 @@
-"""A recipe whose index has been found: what jobs run, what its results depend on, and the stages that carry it out."""
+"""A recipe whose indexes have been found: what jobs run, what its results depend on, and the stages that carry it out."""
 
 import dataclasses
 import functools
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow.compute as pc
 from pydantic import SecretStr
 
+from geoloc.candidates.pool import Pooling
 from geoloc.encoders.config import EncoderConfig, parse_parts
 from geoloc.errors import UsageError
 from geoloc.estimate.abstention import Abstention
@@ -15,8 +16,9 @@ from geoloc.estimate.calibration import Calibration, read_calibration
 from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import LocatorOptions
 from geoloc.index.store import Index, IndexInfo, local_copy
+from geoloc.index.union import IndexUnion
 from geoloc.photos.views import AreaView, View
-from geoloc.recipes.indexes import check_encoder, check_index, find_index
+from geoloc.recipes.indexes import GALLERY, check_encoder, check_indexes, find_indexes
 from geoloc.recipes.recipe import Recipe
 from geoloc.recipes.stage import Answer, Stage
 from geoloc.results.parts import Parts
@@ -56,8 +58,8 @@ class Facts:
 @dataclass(frozen=True)
 class Method:
     recipe: Recipe
-    index: Folder
-    info: IndexInfo
+    indexes: tuple[Folder, ...]
+    infos: tuple[IndexInfo, ...]
     home: Folder
     """Where what it makes on the way is kept: a run's folder."""
 
@@ -67,12 +69,14 @@ class Method:
 
     @classmethod
     def find(cls, recipe: Recipe, made_in: Folder) -> "Method":
-        """Where the recipe names no index, it is its encoder's gallery, which is made once, in ``made_in``. Raises UsageError."""
+        """An encoder's gallery is made once, in ``made_in``. Raises UsageError."""
         recipe = recipe.pinned(made_in.s3)  # other processes, elsewhere and later, will read it
         _check_index(recipe, made_in.s3)
         retrieval, config = recipe.retrieval, recipe.encoder_config(made_in.s3)
-        index, info = find_index(retrieval.index, config, retrieval.candidates, made_in)
-        return cls(recipe, index, info, made_in)
+        found = find_indexes(retrieval.index, config, retrieval.candidates, made_in)
+        method = cls(recipe, tuple(folder for folder, _ in found), tuple(info for _, info in found), made_in)
+        recipe.chooser.check_indexes(method.infos, retrieval.candidates, made_in.s3)
+        return method
 
     @functools.cached_property
     def config(self) -> EncoderConfig:
@@ -80,7 +84,8 @@ class Method:
 
     def check_encoder(self, fingerprint: str) -> None:
         """Raises UsageError where photos would be encoded otherwise than the index's were."""
-        check_encoder(self.index, self.info, self.config, fingerprint)
+        for index, info in zip(self.indexes, self.infos, strict=True):
+            check_encoder(index, info, self.config, fingerprint)
 
     def facts(self, view: View, dimension: int, fingerprint: str) -> Facts:
         """Where the encoder's are known. Raises UsageError where there is no such ranker, or they want different pictures."""
@@ -105,7 +110,7 @@ class Method:
         return {
             "encoder": self.config.name,
             "model": self.recipe.model,
-            "index": self.info.fingerprint,
+            "index": self.index_fingerprint,
             "candidates": retrieval.candidates,
             "parts": retrieval.parts,
             **({"generation": self.recipe.generation.settings(self.s3)} if self.recipe.generation else {}),
@@ -115,6 +120,17 @@ class Method:
             scorer.name: scorer.settings(count, self.s3)
             for scorer, count in zip((chooser, *rankers), candidates, strict=False)
         }
+
+    @property
+    def index_fingerprint(self) -> str:
+        """Of all indexes together, in their order."""
+        return "+".join(info.fingerprint for info in self.infos)
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How candidates are gathered to places: as the chooser wants, or, of several indexes, by their similarity alone."""
+        wanted = self.recipe.chooser.pooling(self.s3)
+        return Pooling(prior_weight=0) if wanted is None and len(self.indexes) > 1 else wanted
 
     @functools.cached_property
     def confidence(self) -> Confidence:
@@ -159,10 +175,11 @@ class Method:
         recipe = self.recipe
         return LocatorOptions(
             self.config,
-            self.index,
+            self.indexes,
             recipe.retrieval.candidates,
             recipe.chooser,
             parse_parts(recipe.retrieval.parts, self.config),
+            self.pooling,
             self._confidence_after_retrieval(),
             ranked=bool(recipe.rankers),
             asked=recipe.generation is not None,
@@ -183,7 +200,7 @@ class Method:
             if generation.budget is not None:
                 engine = Budgeted(engine, generation, spent_by(self.home / RESULTS))
             engine = Cached(engine, cache, generation, self.home.uri)
-        score = chooser.load(self.config, "cpu")
+        score = chooser.load(self.config, "cpu", self.s3)
         return Generator(chooser.name, score, engine, generation, self._confidence_after(0))
 
     def load_reranker(self, number: int, device: str, threads: int) -> "Reranker":
@@ -198,13 +215,18 @@ class Method:
         return Reranker(
             ranker.name,
             ranker.load(self.s3, device, threads),
-            Index(local_copy(self.index)),
+            self.open_index(),
             self.recipe.rank_options(self.s3)[number],
             self._confidence_after(number + 1),
             scale_before=before.scale(self.config) / ranker.scale(self.config),
             by="similarity" if number == 0 else "score",
             keep_picture=not last,
         )
+
+    def open_index(self) -> Index | IndexUnion:
+        """Whose rows candidates tell."""
+        opened = [Index(local_copy(index)) for index in self.indexes]
+        return opened[0] if self.pooling is None else IndexUnion(opened)
 
     def _confidence_after_retrieval(self) -> Confidence:
         if self.recipe.generation is None:
@@ -242,12 +264,21 @@ def check(recipe: Recipe, s3: S3Options) -> None:
 
 
 def _check_index(recipe: Recipe, s3: S3Options) -> None:
-    """Raises UsageError where it is not what the recipe wants."""
-    info = check_index(recipe.retrieval.index, recipe.encoder_config(s3), recipe.retrieval.candidates, s3)
-    if recipe.retrieval.cells and (info is None or info.kind != "cells"):
-        found = "is an index of " + info.kind if info else "is not given"
+    """Raises UsageError where an index is not what the recipe wants."""
+    named = recipe.retrieval.index
+    infos = check_indexes(named, recipe.encoder_config(s3), recipe.retrieval.candidates, s3)
+    kinds = [info.kind if info else GALLERY for info in infos]
+    if recipe.retrieval.cells and kinds != ["cells"]:
+        found = "is an index of " + kinds[0] if named else "is not given"
         raise UsageError(
-            f"--index {recipe.retrieval.index or ''}: {found}, and recipe {recipe.name} wants cells: a folder from train_geocells.py"
+            f"--index {' '.join(named)}: {found}, and recipe {recipe.name} wants cells: a folder from train_geocells.py"
+        )
+    if len(kinds) > 1 and "cells" in kinds:
+        raise UsageError(f"--index {' '.join(named)}: cells are searched alone")
+    if len(set(kinds)) > 1 and recipe.chooser.pooling(s3) is None:
+        raise UsageError(
+            f"--index {' '.join(named)}: similarities with photos and with a gallery's coordinates do not compare; "
+            "--light-ranker puts both in order"
         )
 
 

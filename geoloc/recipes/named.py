@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from geoloc.candidates.options import Generation, Sampling
-from geoloc.ranking.choosers import Density, Generated, Top1, Verification
+from geoloc.ranking.choosers import Density, Generated, Light, Top1, Verification
 from geoloc.ranking.rankers import GeoRanker
 from geoloc.recipes.recipe import Recipe, Retrieval
 
@@ -16,6 +16,12 @@ def geoclip() -> Recipe:
 def lknn() -> Recipe:
     """[L]kNN (Vo et al. 2017, §4.2): where the photo's neighbours are densest, with CLIP's vectors."""
     return Recipe("lknn", scorers=(Density(),))
+
+
+def light() -> Recipe:
+    """Pinpoint's one-step reranker: a small network puts places in order by their evidence. Wants --light-ranker from train_light.py, and
+    the indexes that it learned with."""
+    return Recipe("light", scorers=(Light(),))
 
 
 def georanker() -> Recipe:
@@ -87,6 +93,6 @@ def lite() -> Recipe:
     return Recipe("lite", encoder="lite")
 
 
-_ALL = (geoclip, lknn, georanker, georanker_yfcc4k, georanker_retrieved, g3, img2loc, prompting)
+_ALL = (geoclip, lknn, light, georanker, georanker_yfcc4k, georanker_retrieved, g3, img2loc, prompting)
 _ALL += (geosurge, planet, isns, cplanet, pigeon, lite)
 RECIPES: dict[str, Callable[[], Recipe]] = {recipe.__name__.replace("_", "-"): recipe for recipe in _ALL}

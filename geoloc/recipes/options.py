@@ -5,11 +5,11 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from geoloc.candidates.options import Prices
 from geoloc.errors import UsageError
-from geoloc.ranking.choosers import CHOOSERS, Density
+from geoloc.ranking.choosers import CHOOSERS, Density, Light
 from geoloc.ranking.rankers import GeoRanker
 from geoloc.recipes.reading import read_recipe
 from geoloc.recipes.recipe import Recipe
@@ -36,8 +36,13 @@ class RetrievalOverrides(BaseModel):
     """Image encoder: geoclip, lite, or a folder from train_alignment.py (default: the recipe's)."""
     model: str | None = None
     """Another image tower for the encoder: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
-    index: str | None = None
-    """Index folder from build_index.py (default: the encoder's own gallery of coordinates, where it has one)."""
+    index: tuple[str, ...] = ()
+    """Index folders from build_index.py (several are pooled), or `gallery`, the encoder's own, which is the default."""
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _one(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else () if value is None else value
 
     def change(self, recipe: Recipe) -> Recipe:
         """The recipe with these options' parts in place of its own. Raises UsageError for an option of a part that it lacks."""
@@ -45,7 +50,7 @@ class RetrievalOverrides(BaseModel):
         if "encoder" in given:
             given.setdefault("model", None)  # the recipe's is the other encoder's
         retrieval = recipe.retrieval
-        if self.index is not None:
+        if self.index:
             retrieval = dataclasses.replace(retrieval, index=self.index)
         return dataclasses.replace(recipe, retrieval=retrieval, **given)
 
@@ -199,14 +204,16 @@ class RecipeOptions(GeneratorOverrides):
 
     recipe: str = "geoclip"
     """How photos are located: geoclip (the most similar place, by CLIP ViT-L/14 and GeoCLIP's location space), lknn (where most
-    of the similar places are), georanker-retrieved (a vision-language model ranks them), lite (a weak encoder that runs on any CPU);
-    georanker, georanker-yfcc4k, g3, img2loc and prompting ask a vision-language model for candidates too; a .yaml file; a run's
+    similar places are), light (by each place's evidence), georanker-retrieved (a vision-language model ranks them), lite (a weak
+    encoder for any CPU); georanker, georanker-yfcc4k, g3, img2loc and prompting ask a vision-language model for candidates too; a .yaml file; a run's
     run.json, to do the same again; or package.module:function."""
     candidates: int | None = None
     """Places retrieved for a photo (default: the recipe's, 20)."""
-    chooser: Literal["top1", "density", "verification", "generated"] | None = None
-    """How one of them is chosen: the most similar, the densest, the best match in location space, or what a model says that is asked
-    for candidates (default: the recipe's)."""
+    chooser: Literal["top1", "density", "verification", "generated", "light"] | None = None
+    """How one of them is chosen: the most similar, the densest, the best match in location space, what a model says that is asked
+    for candidates, or what a light ranker says (default: the recipe's)."""
+    light_ranker: str | None = None
+    """Folder from train_light.py: a small network puts places in order by their evidence, from the indexes that it learned with."""
     density_sigma_km: float | None = None
     """Width of the density chooser's kernel, km (default: 445)."""
     parts: str | None = None
@@ -227,12 +234,18 @@ class RecipeOptions(GeneratorOverrides):
         retrieval = {n: getattr(self, n) for n in ("candidates", "parts") if getattr(self, n) is not None}
         others = {n: getattr(self, n) for n in ("calibration", "min_confidence") if getattr(self, n) is not None}
         retrieval = dataclasses.replace(recipe.retrieval, **retrieval)
-        chooser = with_chooser(recipe, self.chooser, self.density_sigma_km)
+        chooser = with_chooser(recipe, self.chooser, self.density_sigma_km, self.light_ranker)
         return dataclasses.replace(chooser, retrieval=retrieval, **others)
 
 
-def with_chooser(recipe: Recipe, name: str | None, density_sigma_km: float | None) -> Recipe:
-    """The recipe with another chooser before its rankers. Raises UsageError where there is none of that name."""
+def with_chooser(
+    recipe: Recipe, name: str | None, density_sigma_km: float | None = None, light_ranker: str | None = None
+) -> Recipe:
+    """The recipe with another chooser before its rankers; a light ranker's folder, by itself, names one.
+
+    Raises UsageError where there is none of that name, or an option is about another one.
+    """
+    name = Light.name if name is None and light_ranker is not None else name
     if name is not None and name not in CHOOSERS:
         raise UsageError(f"--chooser {name}: there is {', '.join(CHOOSERS)}")
     chooser = recipe.chooser if name in (None, recipe.chooser.name) else CHOOSERS[name]()
@@ -242,6 +255,10 @@ def with_chooser(recipe: Recipe, name: str | None, density_sigma_km: float | Non
                 f"--density-sigma-km {density_sigma_km:g}: is about the chooser density; add --chooser density"
             )
         chooser = Density(density_sigma_km)
+    if light_ranker is not None:
+        if not isinstance(chooser, Light):
+            raise UsageError(f"--light-ranker {light_ranker}: is about the chooser light, not {chooser.name}")
+        chooser = Light(light_ranker)
     if chooser == recipe.chooser:
         return recipe
     return dataclasses.replace(recipe, scorers=(chooser, *recipe.rankers))
@@ -253,6 +270,7 @@ def vary(
     candidates: Sequence[int] = (),
     parts: Sequence[str] = (),
     density_sigma_km: float | None = None,
+    light_ranker: str | None = None,
 ) -> list[Recipe]:
     """The recipe in every combination of these, each named after what it is; itself where there are none. Raises UsageError.
 
@@ -263,7 +281,8 @@ def vary(
     varied = []
     for chooser, which, count in itertools.product(choosers or [None], parts or [None], candidates or [None]):
         sigma_km = density_sigma_km if (chooser or recipe.chooser.name) == Density.name else None
-        found = with_chooser(recipe, chooser, sigma_km)
+        light = light_ranker if (chooser or recipe.chooser.name) == Light.name else None
+        found = with_chooser(recipe, chooser, sigma_km, light)
         retrieval = found.retrieval
         retrieval = dataclasses.replace(
             retrieval,

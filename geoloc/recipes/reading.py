@@ -73,7 +73,10 @@ def recipe_from_dict(data: object, option: str) -> Recipe:
     (Density(sigma_km=300.0),)
     """
     values = dict(_mapping(data, option, ""))
-    retrieval = _built(Retrieval, values.pop("retrieval", {}), option, "retrieval.")
+    retrieval = values.pop("retrieval", {})
+    if isinstance(retrieval, dict) and isinstance(retrieval.get("index"), str | None):
+        retrieval = retrieval | {"index": [index] if (index := retrieval.get("index")) else []}  # one may stand alone
+    retrieval = _built(Retrieval, retrieval, option, "retrieval.")
     scorers = values.pop("scorers", None)
     others = {"retrieval": retrieval}
     if scorers is not None:

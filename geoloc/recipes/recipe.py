@@ -19,12 +19,12 @@ SETTINGS = frozenset(("encoder", "model", "index", "candidates", "parts", "gener
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Candidates from an index: the places of the most similar references."""
+    """Candidates from indexes: the places of the most similar references."""
 
-    index: str | None = None
-    """Its folder; None for the encoder's own gallery of coordinates."""
+    index: tuple[str, ...] = ()
+    """Folders; ``gallery``, or none at all, for the encoder's own gallery of coordinates. What several find is pooled."""
     candidates: int = 20
-    """For a photo."""
+    """For a photo; of a pool, places."""
     parts: str | None = None
     """Of an aligned vector, that similarity is taken of, such as ``image+location``; None for all."""
     cells: bool = False
@@ -58,7 +58,7 @@ class Recipe:
 
     def pinned(self, s3: S3Options) -> "Recipe":
         """What means the same wherever and whenever it is read: paths absolute, revisions named. Raises UsageError."""
-        retrieval = dataclasses.replace(self.retrieval, index=_absolute(self.retrieval.index))
+        retrieval = dataclasses.replace(self.retrieval, index=tuple(_absolute(index) for index in self.retrieval.index))
         scorers = (
             dataclasses.replace(scorer, **{name: _absolute(getattr(scorer, name)) for name in scorer.paths}).pinned(s3)
             for scorer in self.scorers

@@ -60,7 +60,7 @@ class Locating:
     def thumbnail(self, row: int) -> bytes | None:
         """Of a reference; None where it has none, or there is no such reference."""
         index = self._stage.index
-        return index.thumbnail(row) if 0 <= row < index.info.rows else None
+        return index.thumbnail(row) if 0 <= row < index.rows else None
 
     async def check_health(self) -> None:
         """Whether they answer those who ask; where nobody does, a picture through the models. Raises RuntimeError."""

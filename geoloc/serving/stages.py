@@ -4,7 +4,7 @@ import pyarrow as pa
 from PIL import Image
 
 from geoloc.estimate.locator import Locator
-from geoloc.index.store import Index, cache_folder, local_copy
+from geoloc.index.store import cache_folder
 from geoloc.photos.views import Picture
 from geoloc.recipes.method import Method
 from geoloc.schema import LOCATED, PICTURE, packed
@@ -29,7 +29,6 @@ class Retrieval:
         known = method.facts(encoder.view, encoder.dimension, encoder.fingerprint)
         method.check_calibration(known.weights)
         self.view, self.picture_view = known.view, known.picture_view
-        info = method.info
         self.facts = {
             "recipe": method.recipe.name,
             "encoder": method.config.name,
@@ -37,7 +36,11 @@ class Retrieval:
             "weights": known.weights,
             "candidates": method.recipe.retrieval.candidates,
             "scorers": [method.recipe.chooser.name, *(ranker.name for ranker in method.recipe.rankers)],
-            "index": {"fingerprint": info.fingerprint, "kind": info.kind, "rows": info.rows},
+            "index": {
+                "fingerprint": method.index_fingerprint,
+                "kind": "+".join(info.kind for info in method.infos),
+                "rows": sum(info.rows for info in method.infos),
+            },
             "calibrated": method.recipe.calibration is not None,
         }
 
@@ -67,7 +70,7 @@ class Ranking:
 
 def _sample(method: Method) -> pa.Table:
     """A row of LOCATED, with ``picture``, to be ranked: a grey picture, and the index's first places."""
-    index, view = Index(local_copy(method.index)), method.recipe.rankers[0].probe(method.s3).view
+    index, view = method.open_index(), method.recipe.rankers[0].probe(method.s3).view
     places = [
         {"lat": index.lat[n], "lon": index.lon[n], "score": 0.0, "similarity": 0.0, "reference_id": n}
         for n in range(method.recipe.retrieval.candidates)

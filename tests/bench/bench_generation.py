@@ -115,7 +115,7 @@ def worth() -> None:
         job("build_index.py", root / "references", root / "index", "--encoder", root / "alignment")
         truth = write_queries(root / "queries", planet)
         config = encoder_config(str(root / "alignment"))
-        options = LocatorOptions(config, Folder(str(root / "index")), 20, asked=True, dissimilar=15)
+        options = LocatorOptions(config, (Folder(str(root / "index")),), 20, asked=True, dissimilar=15)
         locator = Locator.load(options, threads=2)
         loader = PhotoLoader(LoadOptions(DecodeOptions(locator.retriever.view, thumbnail_px=512)))
         photos = pa.Table.from_pylist([{"id": n, "uri": uri} for n, uri in enumerate(truth)], MANIFEST)

@@ -87,7 +87,7 @@ def test_multimodal_references_are_photo_words_and_place(models, batch, tmp_path
 def test_photos_find_themselves_by_any_part_and_least_what_is_least_like_them(models, batch, tmp_path):
     models, _ = models
     folder, vectors, _ = write(models, batch, tmp_path / "i")
-    retriever = Retriever(ImageEncoder(models), folder)
+    retriever = Retriever(ImageEncoder(models), [folder])
     queries, rows = retriever.encode(batch)
     for parts in (("image",), ("location",), ("image", "text"), ("image", "text", "location")):
         found = retriever.search(queries, 5, parts)
@@ -103,8 +103,8 @@ def test_photos_find_themselves_by_any_part_and_least_what_is_least_like_them(mo
 def test_verification_is_in_the_learned_location_space(models, batch, tmp_path):
     models, alignment = models
     folder, _, _ = write(models, batch, tmp_path / "i")
-    rows = Locator.load(LocatorOptions(models, folder, 10, Verification())).locate(batch).to_pylist()
-    vectors, _ = Retriever(ImageEncoder(models), folder).encode(batch)
+    rows = Locator.load(LocatorOptions(models, (folder,), 10, Verification())).locate(batch).to_pylist()
+    vectors, _ = Retriever(ImageEncoder(models), [folder]).encode(batch)
     for row, vector in zip(rows, vectors, strict=True):
         lat, lon = (np.array([candidate[name] for candidate in row["candidates"]]) for name in ("lat", "lon"))
         scores = alignment.encode_locations(lat, lon) @ vector[-1280:]
@@ -123,7 +123,7 @@ def test_a_gallery_of_its_own_locations(models, batch, tmp_path, monkeypatch):
         1280,
         ImageEncoder(models).fingerprint,
     )
-    retriever = Retriever(ImageEncoder(models), Folder(str(tmp_path / "gallery")))
+    retriever = Retriever(ImageEncoder(models), [Folder(str(tmp_path / "gallery"))])
     vectors, _ = retriever.encode(batch)
     expected = vectors[:, -1280:] @ alignment.encode_locations(lat, lon).T
     assert retriever.search(vectors, 5).similarity[:, 0] == pytest.approx(expected.max(axis=1), abs=1e-4)

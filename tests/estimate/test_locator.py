@@ -23,7 +23,7 @@ from geoloc.storage import Folder
 
 @pytest.fixture(scope="module")
 def options(toy_index) -> LocatorOptions:
-    return LocatorOptions(lite(), Folder(str(toy_index)), candidates=10)
+    return LocatorOptions(lite(), (Folder(str(toy_index)),), candidates=10)
 
 
 def load(toy, folder, view: View) -> pa.Table:
@@ -53,7 +53,7 @@ def test_results_brought_up_to_date_are_as_located(options, toy, tmp_path, rando
 
 def test_ten_crops_are_averaged_as_similarities(options, toy, toy_index, tmp_path):
     """Mean over ten crops of the inner products, by hand."""
-    locator = LocatorOptions(lite(), Folder(str(toy_index)), candidates=60)
+    locator = LocatorOptions(lite(), (Folder(str(toy_index)),), candidates=60)
     comparison = Comparison(ComparisonOptions((locator,), ten_crop=True))
     encoder = ImageEncoder(lite())
     batch = load(toy, tmp_path, dataclasses.replace(encoder.view, ten_crop=True)).slice(0, 12)

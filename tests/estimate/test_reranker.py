@@ -41,7 +41,7 @@ def ranker(toy_base, toy_adapter) -> GeoRankerScorer:
 def located(toy, toy_index, ranker, tmp_path_factory) -> pa.Table:
     """The toy archive, retrieved, with its pictures."""
     locator = Locator.load(
-        LocatorOptions(encoder_config("lite"), Folder(str(toy_index)), RANKED + NEGATIVES, ranked=True)
+        LocatorOptions(encoder_config("lite"), (Folder(str(toy_index)),), RANKED + NEGATIVES, ranked=True)
     )
     loader = PhotoLoader(
         LoadOptions(DecodeOptions(locator.retriever.view, keep_located=True, picture_view=ranker.view))

@@ -1,11 +1,14 @@
-"""Small archives, listed."""
+"""Small archives, listed; and what a run says of them."""
 
 from pathlib import Path
 
+import pyarrow as pa
 from PIL import Image
 
 from geoloc.photos.sources import Source
+from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.pipeline.run import Run
+from geoloc.results.parts import Parts
 from geoloc.schema import LOADED
 from geoloc.storage import Folder, S3Options
 
@@ -19,3 +22,7 @@ def run_of(folder: Path, photos: int, widths: dict[int, int] | None = None) -> R
     run = Run(Folder(str(folder / "run")), "parts", LOADED)
     run.list_photos(Source(str(folder / "photos"), S3Options()))
     return run
+
+
+def rows_of(options: ArchiveOptions) -> list[dict]:
+    return pa.concat_tables(Parts(Folder(options.output) / "geotags").tables()).to_pylist()

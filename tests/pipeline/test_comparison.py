@@ -33,7 +33,7 @@ def answers(folder, run):
 
 def archive_answers(toy, toy_index, folder):
     """What the archive job's own object says of the same photos."""
-    locator = Locator.load(LocatorOptions(lite(), Folder(str(toy_index)), candidates=10))
+    locator = Locator.load(LocatorOptions(lite(), (Folder(str(toy_index)),), candidates=10))
     photos = pq.read_table(folder / "out" / "located" / "encoder-0" / "photos.parquet")
     photos = photos.add_column(0, "id", [np.arange(photos.num_rows)])
     batches = PhotoLoader(LoadOptions(DecodeOptions(locator.retriever.view))).load(photos)

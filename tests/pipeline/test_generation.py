@@ -4,18 +4,17 @@ import dataclasses
 import json
 from collections import Counter
 
-import pyarrow as pa
 import pytest
 
 from geoloc.errors import UsageError
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.recipes.options import RecipeOptions
-from geoloc.results.parts import Parts
 from geoloc.storage import Folder
 from geoloc.toy.archive import write_archive
 from tests.candidates.servers import Response, endpoint, error, replied
 from tests.conftest import with_recipe
+from tests.pipeline.archives import rows_of
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -31,10 +30,6 @@ def archive(planet, tmp_path_factory):
 def options(archive, toy_index, tmp_path) -> ArchiveOptions:
     recipe = {"recipe": "img2loc", "encoder": "lite", "index": str(toy_index), "generator_model": "some-model"}
     return ArchiveOptions(str(archive / "archive"), str(tmp_path / "out"), RecipeOptions(**recipe), context="off")
-
-
-def rows_of(options: ArchiveOptions) -> list[dict]:
-    return pa.concat_tables(Parts(Folder(options.output) / "geotags").tables()).to_pylist()
 
 
 def test_georanker_ranks_retrieved_and_generated_candidates(options, toy_base, toy_adapter, caplog, tmp_path):

@@ -32,7 +32,7 @@ def test_parts_are_replaced_one_by_one():
         calibration="c",
     )
     scorers = (Density(100.0), GeoRanker("m", "a", skip_within_km=25.0))
-    assert options.read(S3) == Recipe("georanker-retrieved", "lite", None, Retrieval("i", 9), scorers, "c")
+    assert options.read(S3) == Recipe("georanker-retrieved", "lite", None, Retrieval(("i",), 9), scorers, "c")
 
 
 def test_another_encoder_has_its_own_tower(tmp_path):

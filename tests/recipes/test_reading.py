@@ -42,7 +42,7 @@ min_confidence: 25km:0.5
         "mine",
         "lite",
         None,
-        Retrieval("s3://bucket/index", 15, "image+location"),
+        Retrieval(("s3://bucket/index",), 15, "image+location"),
         (Density(300.0), GeoRanker("base", "s3://bucket/ranker", skip_within_km=25.0)),
         "s3://bucket/run",
         "25km:0.5",
@@ -78,7 +78,7 @@ def test_anybodys_function_and_scorer():
         ("scorers: top1", "scorers: is not a list"),
         (
             "scorers: [best]",
-            r"scorers\[0\].kind: 'best': there is top1, density, verification, generated, georanker, or package",
+            r"scorers\[0\].kind: 'best': there is top1, density, verification, generated, light, georanker, or package",
         ),
         ("scorers: [{kind: density, width: 3}]", r"scorers\[0\].width: there is no such entry; there is sigma_km"),
         ("scorers: [{kind: 'no.such:Thing'}]", r"scorers\[0\].kind: no.such:Thing: cannot import it"),
@@ -99,7 +99,7 @@ def test_a_file_that_does_not_fit(tmp_path, text, message):
     [
         (
             "best",
-            "there is geoclip, lknn, georanker, georanker-yfcc4k, georanker-retrieved, g3, img2loc, prompting, "
+            "there is geoclip, lknn, light, georanker, georanker-yfcc4k, georanker-retrieved, g3, img2loc, prompting, "
             "geosurge, planet, isns, cplanet, pigeon, lite; or name a .yaml file",
         ),
         ("/nowhere/a.yaml", "no such file"),
@@ -155,8 +155,8 @@ def test_paths_mean_the_same_from_anywhere(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     scorers = (Top1(), GeoRanker("base", "index"))
-    recipe = Recipe("x", "geoclip", "local-dir:lite", Retrieval("index"), scorers, "s3://bucket/run").pinned(S3)
+    recipe = Recipe("x", "geoclip", "local-dir:lite", Retrieval(("index",)), scorers, "s3://bucket/run").pinned(S3)
     assert (recipe.encoder, recipe.model) == ("geoclip", f"local-dir:{tmp_path}/lite")
-    assert recipe.retrieval.index == str(tmp_path / "index")
+    assert recipe.retrieval.index == (str(tmp_path / "index"),)
     assert recipe.scorers == (Top1(), GeoRanker(str(tmp_path / "base"), str(tmp_path / "index")))
     assert recipe.calibration == "s3://bucket/run"

@@ -36,7 +36,7 @@ def problem(response: httpx.Response, status: int) -> dict:
 
 
 def test_the_answer_is_the_archives(client, photo, toy_index):
-    locator = Locator.load(LocatorOptions(encoder_config("lite"), Folder(str(toy_index)), 8))
+    locator = Locator.load(LocatorOptions(encoder_config("lite"), (Folder(str(toy_index)),), 8))
     with Decoder(DecodeOptions(locator.retriever.view)) as decoder:
         [row] = locator.locate(load_one(photo, decoder)).to_pylist()
     found = client.post("/v1/geolocate", params={"rank": False}, content=photo, headers=JPEG).json()

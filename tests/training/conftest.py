@@ -25,7 +25,7 @@ def georanking(toy, toy_index, tmp_path_factory) -> Path:
 
     folder = Folder(str(tmp_path_factory.mktemp("georanking")))
     options = GeoRankingOptions(references=7, ranked=4)
-    retriever = Retriever(ImageEncoder(encoder_config("lite")), Folder(str(toy_index)))
+    retriever = Retriever(ImageEncoder(encoder_config("lite")), [Folder(str(toy_index))])
     maker, view = GeoRanking(Retrieved(retriever, options), options), retriever.view
     loader = PhotoLoader(LoadOptions(DecodeOptions(view, need_position=True, thumbnail_px=448)))
     files = sorted(str(path) for path in (toy / "references").rglob("*.jpg"))[::2]
