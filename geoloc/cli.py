@@ -90,6 +90,11 @@ COMMANDS = {
         "geoloc.pipeline.job_options:LightOptions",
         "geoloc.pipeline.light:train_light",
     ),
+    "train-gate": Command(
+        "Learn which photos a heavy ranker is worth its price for.",
+        "geoloc.pipeline.job_options:GateOptions",
+        "geoloc.pipeline.gate:train_gate",
+    ),
     "serve": Command(
         "Answer for single photos over HTTP.",
         "geoloc.serving.service:ServiceOptions",

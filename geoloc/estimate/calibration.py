@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from geoloc.errors import UsageError
+from geoloc.estimate.softmax import SoftmaxRegression
 from geoloc.estimate.spread import NEAR_KM
 from geoloc.evaluation.reliability import reliability
 from geoloc.geo.distance import THRESHOLDS_KM, haversine_km
@@ -25,10 +26,6 @@ FOLDS = 5
 FARTHEST_KM = 20_015.0
 """Half the way round the Earth: no error is larger."""
 _NEAREST_KM = 0.01
-_PENALTY = 1.0
-"""On squared weights, a photo's worth of log likelihood each."""
-_CLIP = 5.0
-"""Standardised features beyond this are no evidence for more."""
 
 
 def features(scores: np.ndarray, similarity: np.ndarray, lat: np.ndarray, lon: np.ndarray, scale: float) -> np.ndarray:
@@ -92,8 +89,7 @@ class Calibration:
 
     def predict(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """From features (n, f): P(error < t) for THRESHOLDS_KM, (n, 5), rising along rows; and radii (n,), km."""
-        model = _Model(np.array(self.mean), np.array(self.std), np.array(self.weights))
-        below = model.below(table)
+        below = _below(SoftmaxRegression(np.array(self.mean), np.array(self.std), np.array(self.weights)), table)
         return below, np.minimum(self.stretch * _reaching(below, self.coverage), FARTHEST_KM)
 
     def check(self, settings: dict, option: str) -> None:
@@ -141,11 +137,11 @@ def fit(
     for number in range(FOLDS):
         held_out = fold == number
         if held_out.any():
-            below[held_out] = _Model.fitted(table[~held_out], km[~held_out]).below(table[held_out])
+            below[held_out] = _below(_fitted(table[~held_out], km[~held_out]), table[held_out])
     ratio = np.sort(np.maximum(km, _NEAREST_KM) / _reaching(below, coverage))
     rank = int(np.ceil((len(km) + 1) * coverage)) - 1
     stretch = float(ratio[min(rank, len(km) - 1)])
-    model = _Model.fitted(table, km)
+    model = _fitted(table, km)
     evidence = {"photos": len(km), "groups": int(groups.max()) + 1, "expected_calibration_error": _errors(below, km)}
     return Calibration(
         applies_to, model.mean.tolist(), model.std.tolist(), model.weights.tolist(), coverage, stretch, evidence
@@ -159,48 +155,14 @@ def _errors(below: np.ndarray, km: np.ndarray) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
-class _Model:
-    mean: np.ndarray
-    std: np.ndarray
-    weights: np.ndarray
-
-    @classmethod
-    def fitted(cls, table: np.ndarray, km: np.ndarray) -> "_Model":
-        from scipy.optimize import minimize  # a second to import, and only fitting needs it
-
-        mean, std = table.mean(axis=0), np.maximum(table.std(axis=0), 1e-9)
-        inputs = _standardised(table, mean, std)
-        bins = len(THRESHOLDS_KM) + 1
-        truth = np.eye(bins)[np.digitize(km, THRESHOLDS_KM)]  # a bin starts at its threshold: error < t is strict
-        shape = (inputs.shape[1], bins)
-        best = minimize(_loss, np.zeros(shape).ravel(), (inputs, truth), "L-BFGS-B", jac=True, options={"maxiter": 500})
-        return cls(mean, std, best.x.reshape(shape))
-
-    def below(self, table: np.ndarray) -> np.ndarray:
-        logits = _standardised(table, self.mean, self.std) @ self.weights
-        return np.exp(_log_softmax(logits)).cumsum(axis=1)[:, :-1].clip(0, 1)
+def _fitted(table: np.ndarray, km: np.ndarray) -> SoftmaxRegression:
+    bins = np.digitize(km, THRESHOLDS_KM)  # a bin starts at its threshold: error < t is strict
+    return SoftmaxRegression.fitted(table, bins, len(THRESHOLDS_KM) + 1)
 
 
-def _standardised(table: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """With a column of ones for the bias before it."""
-    return np.column_stack([np.ones(len(table)), np.clip((table - mean) / std, -_CLIP, _CLIP)])
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
-def _loss(flat: np.ndarray, inputs: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
-    """Mean cross-entropy with a ridge on everything but the bias, and its gradient."""
-    weights = flat.reshape(inputs.shape[1], truth.shape[1])
-    logs = _log_softmax(inputs @ weights)
-    ridge = _PENALTY * weights
-    ridge[0] = 0
-    loss = (-(truth * logs).sum() + (ridge * weights).sum()) / len(inputs)
-    gradient = (inputs.T @ (np.exp(logs) - truth) + 2 * ridge) / len(inputs)
-    return float(loss), gradient.ravel()
+def _below(model: SoftmaxRegression, table: np.ndarray) -> np.ndarray:
+    """P(error < t) for THRESHOLDS_KM, (n, 5), rising along rows."""
+    return model.probabilities(table).cumsum(axis=1)[:, :-1].clip(0, 1)
 
 
 def _reaching(below: np.ndarray, share: float) -> np.ndarray:

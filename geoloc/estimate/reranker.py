@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from geoloc.errors import PhotoError
 from geoloc.estimate.confidence import ANSWERED, Confidence
+from geoloc.estimate.gate import Worth
 from geoloc.geo.distance import haversine_km
 from geoloc.geo.places import places
 from geoloc.index.store import Index
@@ -19,7 +20,7 @@ AGREEING = 5
 """So many of the most similar candidates have to lie close together for ranking to be skipped (GeoRanker, App. I: top-k)."""
 SAME_PLACE_KM = 1.0
 """A reference this near to a generated candidate shows what it is like there (enrich_generated)."""
-AGREED, FAILED = "candidates agree", "ranking failed"
+AGREED, FAILED, NOT_WORTH = "candidates agree", "ranking failed", "not worth ranking"
 NO_PICTURE = PhotoError("no_picture", "the ranker cannot look at a picture of this shape")
 
 
@@ -34,11 +35,13 @@ class Reranker:
         scale_before: float = 1.0,
         by: str = "similarity",
         keep_picture: bool = False,
+        worth: Worth | None = None,
     ) -> None:
         """``scale_before``: what makes the scores that there are comparable with the ranker's, whose name is ``name``. ``by``:
-        which field of candidates says which of them are ranked. ``keep_picture``: for another ranker."""
+        which field of candidates says which of them are ranked. ``keep_picture``: for another ranker. ``worth``: which photos are worth ranking; None for all."""
         self._name, self._ranker, self._index, self._options = name, ranker, index, options
         self._confidence, self._scale_before, self._by, self._keep_picture = confidence, scale_before, by, keep_picture
+        self._worth = worth
 
     def rerank(self, batch: pa.Table) -> pa.Table:
         """LOCATED with ``picture`` (Locator) to LOCATED, row for row.
@@ -50,7 +53,9 @@ class Reranker:
         rows = batch.select(["status", "method", "candidates", "error_kind", "error"]).to_pylist()
         answered = [n for n, row in enumerate(rows) if row["status"] in ANSWERED]
         pictures = batch["picture"].take(pa.array(answered, pa.int64())).to_pylist()
-        ranked = self._rerank([rows[n] for n in answered], [unpacked(picture) for picture in pictures])
+        lists = batch["candidates"].combine_chunks().take(pa.array(answered, pa.int64()))
+        worth = self._worth(lists) if self._worth and answered else np.ones(len(answered), bool)
+        ranked = self._rerank([rows[n] for n in answered], [unpacked(picture) for picture in pictures], worth.tolist())
         seconds = np.zeros(len(rows), np.float32)
         seconds[[n for n, asked in zip(answered, ranked, strict=True) if asked]] = time.perf_counter() - start
         seconds /= max(1, sum(ranked))
@@ -58,11 +63,14 @@ class Reranker:
         done = self._confidence.renew(_with(batch, rows, seconds))
         return done if self._keep_picture else done.drop_columns(["picture"])
 
-    def _rerank(self, rows: list[dict], pictures: list[np.ndarray | None]) -> list[bool]:
+    def _rerank(self, rows: list[dict], pictures: list[np.ndarray | None], worth: list[bool]) -> list[bool]:
         """Puts photos' answers right, in place. Returns which of them the ranker was to look at."""
         lists = [self._ordered(row["candidates"]) for row in rows]
-        agreed = [self._agree(candidates) for candidates in lists]
-        shown = [n for n, picture in enumerate(pictures) if picture is not None and not agreed[n]]
+        why_not = [
+            AGREED if self._agree(candidates) else None if promising else NOT_WORTH
+            for candidates, promising in zip(lists, worth, strict=True)
+        ]
+        shown = [n for n, picture in enumerate(pictures) if picture is not None and not why_not[n]]
         ranked = [self._to_be_ranked(candidates) for candidates in lists]
         queries = [self._query(pictures[n], ranked[n], lists[n]) for n in shown]
         scores = dict(zip(shown, self._ranker.rank(queries), strict=True))
@@ -72,10 +80,10 @@ class Reranker:
                 row |= {"method": self._name, "candidates": _ranked(ranked[n], found)}
                 continue
             row["candidates"] = [_scaled(c, self._scale_before) for c in row["candidates"]]
-            row["method"] += f" ({AGREED if agreed[n] else FAILED})"
-            if not agreed[n]:
+            row["method"] += f" ({why_not[n] or FAILED})"
+            if not why_not[n]:
                 row |= {"error_kind": found.kind, "error": found.message}
-        return [not agrees for agrees in agreed]
+        return [reason is None for reason in why_not]
 
     def _ordered(self, candidates: list[dict]) -> list[dict]:
         """Best first by what was there before this ranker; after those the generated ones that nothing is known of."""

@@ -225,6 +225,22 @@ class LightOptions:
 
 
 @dataclass(frozen=True)
+class GateOptions:
+    light: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="LIGHT_RUN")]
+    """Run folder of geotag_archive.py without the heavy ranker, with photos of known place among those it located (--relocate)."""
+    heavy: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="HEAVY_RUN")]
+    """The same photos by the same recipe with the ranker, all of them ranked."""
+    output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """Folder for gate.json, which geotag_archive.py takes as --heavy-gate."""
+    truth: str | None = None
+    """.csv or .parquet with the photos' places, and authors (default: LIGHT_RUN's own true_lat and true_lon)."""
+    seed: int = 0
+    """Of the half that is fitted on."""
+    columns: Columns = field(default_factory=Columns)
+    s3: S3Options = field(default_factory=S3Options)
+
+
+@dataclass(frozen=True)
 class GeoRankingJobOptions:
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """Photos of known place: s3://bucket/prefix or a local folder (EXIF GPS), or a .csv/.parquet file with columns uri, lat,

@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import UsageError
+from geoloc.estimate.gate import Gate, Worth, read_gate
 from geoloc.ranking.hub import adapter_folder
 from geoloc.ranking.options import RankerOptions, prompt_of
 from geoloc.ranking.scorers import Rank, Ranker, RankerFacts, RankOptions
@@ -17,7 +18,7 @@ class GeoRanker(Ranker):
     """A vision-language model compares the photo with each retrieved place (GeoRanker §3.2)."""
 
     name: ClassVar[str] = "georanker"
-    paths: ClassVar[tuple[str, ...]] = ("model", "adapter")
+    paths: ClassVar[tuple[str, ...]] = ("model", "adapter", "gate")
     model: str | None = None
     """Its base model: a Qwen2-VL folder that every node has, or its name on the model hub."""
     adapter: str | None = None
@@ -30,6 +31,12 @@ class GeoRanker(Ranker):
     """Memory for features of reference photos, GB (2^30 bytes)."""
     skip_within_km: float | None = None
     """Keep the chooser's answer where the five most similar places lie within this of each other; None to rank all."""
+    gate: str | None = None
+    """From train_gate.py: it ranks those photos alone that promise something."""
+    gate_share: float | None = None
+    """Of photos, that it ranks about so many of."""
+    gate_risk: float | None = None
+    """Instead, points of accuracy at 25 km that may be lost to ranking all."""
     enrich_generated: bool = False
     """Tell it more of generated candidates than their coordinates: the names of the place, and the picture of a reference within a
     kilometre. As published, coordinates are all."""
@@ -43,18 +50,54 @@ class GeoRanker(Ranker):
                 raise UsageError(f"--ranker-{name.replace('_', '-')} {getattr(self, name)}: must not be below 0")
         if (self.skip_within_km or 0) < 0:
             raise UsageError(f"--skip-ranking-within-km {self.skip_within_km}: must not be below 0")
+        self._check_gate(s3)
         self.options(candidates, s3)
+
+    def _check_gate(self, s3: S3Options) -> None:
+        given = {"share": self.gate_share, "risk": self.gate_risk}
+        given = {f"--heavy-{name}": value for name, value in given.items() if value is not None}
+        if self.gate is None and given:
+            option, value = next(iter(given.items()))
+            raise UsageError(f"{option} {value:g}: add --heavy-gate, which says what is expected of a photo")
+        if self.gate is not None and len(given) != 1:
+            raise UsageError(f"--heavy-gate {self.gate}: needs --heavy-share or --heavy-risk, one of them")
+        if self.gate_share is not None and not 0 < self.gate_share <= 1:
+            raise UsageError(f"--heavy-share {self.gate_share:g}: must be above 0 and at most 1")
+        if self.gate_risk is not None and not 0 < self.gate_risk < 100:
+            raise UsageError(f"--heavy-risk {self.gate_risk:g}: is points of accuracy, above 0 and below 100")
+        self.worth(s3)
+
+    def read_gate(self, s3: S3Options) -> Gate | None:
+        return None if self.gate is None else read_gate(self.gate, s3)
+
+    def worth(self, s3: S3Options) -> Worth | None:
+        gate = self.read_gate(s3)
+        if gate is None:
+            return None
+        by_share = self.gate_share is not None
+        limit = gate.threshold_of_share(self.gate_share) if by_share else gate.threshold_of_risk(self.gate_risk)
+        return Worth(gate, limit)
 
     def pinned(self, s3: S3Options) -> Self:
         return dataclasses.replace(self, adapter=adapter_folder(self.adapter, s3).uri)
 
     def settings(self, candidates: int, s3: S3Options) -> dict:
         prompt, options = self._options(s3).prompt, self.options(candidates, s3)
-        return {
-            "prompt": dataclasses.asdict(prompt),
-            "candidates": options.ranked,
-            "skip_within_km": self.skip_within_km,
-        } | ({"enrich_generated": True} if self.enrich_generated else {})
+        return (
+            {
+                "prompt": dataclasses.asdict(prompt),
+                "candidates": options.ranked,
+                "skip_within_km": self.skip_within_km,
+            }
+            | ({"enrich_generated": True} if self.enrich_generated else {})
+            | self._gate_settings(s3)
+        )
+
+    def _gate_settings(self, s3: S3Options) -> dict:
+        gate = self.read_gate(s3)
+        if gate is None:
+            return {}
+        return {"gate": {"fingerprint": gate.fingerprint, "share": self.gate_share, "risk": self.gate_risk}}
 
     def probe(self, s3: S3Options) -> RankerFacts:
         from geoloc.ranking.georanker import check_ranker  # needs torch, which reading options does without

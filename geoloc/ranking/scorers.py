@@ -16,6 +16,7 @@ from geoloc.ranking.candidates import Candidates
 from geoloc.storage import S3Options
 
 if TYPE_CHECKING:
+    from geoloc.estimate.gate import Worth
     from geoloc.index.store import IndexInfo
     from geoloc.ranking.query import RankQuery
 
@@ -111,6 +112,10 @@ class Ranker(Scorer, ABC):
 
     @abstractmethod
     def load(self, s3: S3Options, device: str, threads: int) -> Rank: ...
+
+    def worth(self, s3: S3Options) -> "Worth | None":
+        """Which photos are worth its price; None for all. Raises UsageError."""
+        return None
 
     def options(self, candidates: int, s3: S3Options) -> RankOptions:
         """For photos with so many candidates. Raises UsageError."""

@@ -145,7 +145,13 @@ class Method:
         return None if name is None else read_calibration(name, self.s3)
 
     def check_calibration(self, weights: dict[str, str]) -> None:
-        """Raises UsageError where it was made for other estimates."""
+        """Raises UsageError where it, or a ranker's gate, was made for other estimates."""
+        before = dataclasses.replace(self, recipe=self.recipe.unranked)
+        for ranker in self.recipe.rankers:
+            if worth := ranker.worth(self.s3):
+                settings = before.settings({"encoder": weights["encoder"]})
+                settings |= {"heavy": {ranker.name: weights[ranker.name]}}
+                worth.gate.check(settings, f"--heavy-gate {ranker.gate}")
         if self._calibration:
             self._calibration.check(self.settings(weights), f"--calibration {self.recipe.calibration}")
         if self.recipe.generation and self.recipe.generation.gate.calibration:
@@ -221,6 +227,7 @@ class Method:
             scale_before=before.scale(self.config) / ranker.scale(self.config),
             by="similarity" if number == 0 else "score",
             keep_picture=not last,
+            worth=ranker.worth(self.s3),
         )
 
     def open_index(self) -> Index | IndexUnion:

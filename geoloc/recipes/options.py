@@ -23,6 +23,9 @@ _RANKER = {
     "ranker_cache_gb": "cache_gb",
     "enrich_generated": "enrich_generated",
     "skip_ranking_within_km": "skip_within_km",
+    "heavy_gate": "gate",
+    "heavy_share": "gate_share",
+    "heavy_risk": "gate_risk",
 }
 """Options to GeoRanker's fields."""
 
@@ -72,6 +75,13 @@ class RankerOverrides(RetrievalOverrides):
     """Tell it more of generated places than coordinates: their names, and the picture of a reference within a kilometre."""
     skip_ranking_within_km: float | None = None
     """Keep the chooser's answer where the five most similar places lie within this of each other, km (default: rank all)."""
+    heavy_gate: str | None = None
+    """gate.json from train_gate.py, or the folder with it: GeoRanker ranks those photos alone of which it promises something, as
+    many as --heavy-share or --heavy-risk say."""
+    heavy_share: float | None = None
+    """Of the photos, to rank with it."""
+    heavy_risk: float | None = None
+    """Points of accuracy at 25 km that may be lost, with a probability of 95 %, against ranking all: as few are ranked as that allows."""
 
     def change(self, recipe: Recipe) -> Recipe:
         recipe = super().change(recipe)

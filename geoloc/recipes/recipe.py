@@ -94,6 +94,11 @@ class Recipe:
             self, generation=None, scorers=(self.chooser,), calibration=calibration, min_confidence=None
         )
 
+    @property
+    def unranked(self) -> "Recipe":
+        """What of it comes before its rankers, uncalibrated."""
+        return dataclasses.replace(self, scorers=(self.chooser,), calibration=None, min_confidence=None)
+
     def rank_options(self, s3: S3Options) -> list[RankOptions]:
         """Of each ranker, which has the candidates that the one before it has ranked."""
         found, candidates = [], self.retrieval.candidates

@@ -1,12 +1,16 @@
 """The archive job with a ranker, on a real cluster."""
 
+import dataclasses
+import json
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
 from geoloc.errors import UsageError
+from geoloc.estimate.gate import fit_gate
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.job_options import ArchiveOptions
 from geoloc.recipes.options import RecipeOptions
@@ -79,3 +83,34 @@ def test_it_goes_on_only_with_the_same_ranker(options):
 def test_a_ranker_that_cannot_be_used(options, tmp_path, change, match):
     with pytest.raises(UsageError, match=match):
         geotag_archive(with_recipe(options, output=str(tmp_path / "out"), **change))
+
+
+def test_a_gate_lets_those_pass_that_promise_something(options, tmp_path):
+    """It applies to the run that is there, and to no other."""
+    settings = json.loads(Folder(options.output).read("run.json"))["settings"]["method"]
+    weights = settings["weights"]
+    light = {name: value for name, value in settings.items() if name != "georanker"}
+    light |= {"scorers": ["top1"], "weights": {"encoder": weights["encoder"]}}
+    random = np.random.default_rng(0)
+    table = random.normal(0, 1, (400, 14))
+    unsure = table[:, 0] < 0  # the log odds of the weight within 1 km of the answer
+    applies_to = light | {"heavy": {"georanker": weights["georanker"]}}
+    gate = fit_gate(table, np.where(unsure, 300.0, 3.0), np.full(400, 3.0), applies_to, 40.0)
+    Folder(str(tmp_path)).write("gate.json", gate.to_json())
+    gated = with_recipe(options, heavy_gate=str(tmp_path), heavy_share=0.5)
+    gated = dataclasses.replace(gated, output=str(tmp_path / "out"))
+    assert geotag_archive(gated) == 0
+    rows = pa.concat_tables(Parts(Folder(gated.output) / "geotags").tables()).to_pylist()
+    methods = Counter(row["method"] for row in rows if row["status"] == "located")
+    assert methods["georanker"] > 0
+    assert methods["top1 (not worth ranking)"] > 0
+    assert set(methods) <= {"georanker", "top1 (not worth ranking)", "top1 (ranking failed)"}
+    for changes, message in (
+        ({"candidates": 9}, "was learned from other runs .*candidates was 8, is now 9"),
+        ({"heavy_share": None}, "needs --heavy-share or --heavy-risk, one of them"),
+        ({"heavy_share": 1.5}, "--heavy-share 1.5: must be above 0"),
+        ({"heavy_gate": None}, "--heavy-share 0.5: add --heavy-gate"),
+        ({"heavy_share": None, "heavy_risk": 0.1}, "--heavy-risk 0.1: .* too few to promise that"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            geotag_archive(dataclasses.replace(with_recipe(gated, **changes), output=str(tmp_path / "other")))
