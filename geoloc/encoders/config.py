@@ -46,6 +46,10 @@ GEOCLIP_SCALE = 39.687443
 """exp of the logit scale that GeoCLIP was trained to."""
 
 
+VOTING_SCALE = 33.3
+"""Neighbours weigh exp(similarity / 0.03), as pinpoint-rl lets them vote on a photo's region."""
+
+
 def geoclip() -> EncoderConfig:
     """GeoCLIP (Vivanco et al. 2023): CLIP ViT-L/14 with the head, location encoder and gallery of the package `geoclip`.
 
@@ -64,7 +68,15 @@ def lite() -> EncoderConfig:
     return EncoderConfig("lite", LITE, None, geoclip_head=False, similarity_scale=40.0)
 
 
-ENCODERS: dict[str, Callable[[], EncoderConfig]] = {"geoclip": geoclip, "lite": lite}
+def siglip2() -> EncoderConfig:
+    """SigLIP 2 giant-opt (Tschannen et al. 2025) at 384 pixels, 1536-d, frozen: what Pinpoint retrieves with. Wants an --index of photos.
+
+    Its features are normalised, for search by cosine. Needs the weights `webli` of open_clip, from the model hub or from a folder.
+    """
+    return EncoderConfig("siglip2", "ViT-gopt-16-SigLIP2-384", "webli", False, VOTING_SCALE)
+
+
+ENCODERS: dict[str, Callable[[], EncoderConfig]] = {"geoclip": geoclip, "siglip2": siglip2, "lite": lite}
 ALIGNMENT, WEIGHTS = "alignment.json", "alignment.safetensors"
 PARTS = ("image", "text", "location")
 """Of an aligned vector, in this order, each of the image's width and unit length: the tower's features, and the image

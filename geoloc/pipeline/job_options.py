@@ -48,6 +48,10 @@ LOCATE = ("images", "recipes", "choosers", "candidates", "parts", "ten_crop")
 """What most runs need of these options."""
 
 
+SELF = "self"
+"""In place of an index: the archive's own photos that carry their place."""
+
+
 @dataclass(frozen=True)
 class TrackOptions:
     tracks: str | None = None
@@ -101,6 +105,8 @@ class ArchiveOptions:
             raise UsageError("--context off: looks at no --tracks and no --clock-offset; leave them out")
         recipe = self.method.read(self.s3)
         recipe.check(self.s3)
+        if self.relocate and SELF in recipe.retrieval.index:
+            raise UsageError(f"--index {SELF}: photos that carry GPS would find themselves; leave out --relocate")
         return recipe
 
     def to_dict(self) -> dict:

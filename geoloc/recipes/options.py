@@ -36,11 +36,11 @@ class RetrievalOverrides(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), frozen=True)
 
     encoder: str | None = None
-    """Image encoder: geoclip, lite, or a folder from train_alignment.py (default: the recipe's)."""
+    """Image encoder: geoclip, siglip2, lite, or a folder from train_alignment.py (default: the recipe's)."""
     model: str | None = None
     """Another image tower for the encoder: an open_clip name@weights, hf-hub:…, or local-dir:/folder."""
     index: tuple[str, ...] = ()
-    """Index folders from build_index.py (several are pooled), or `gallery`, the encoder's own, which is the default."""
+    """From build_index.py (several are pooled), `gallery` (the encoder's own, the default), `self` (an archive's photos with GPS)."""
 
     @field_validator("index", mode="before")
     @classmethod

@@ -156,5 +156,5 @@ def test_a_folder_that_does_not_fit(tmp_path, alignment):
     (tmp_path / ALIGNMENT).write_text(json.dumps(card | {"image_dimension": 32}))
     with pytest.raises(UsageError, match=r"--encoder .*alignment.safetensors does not fit alignment.json"):
         load_alignment(Folder(str(tmp_path)))
-    with pytest.raises(UsageError, match=r"--encoder .*there is geoclip, lite, and this is no folder"):
+    with pytest.raises(UsageError, match=r"--encoder .*there is geoclip, siglip2, lite, and this is no folder"):
         encoder_config(str(tmp_path / "nowhere"))

@@ -141,8 +141,17 @@ def test_a_folder_with_its_tower(tmp_path):
         encoder_config("geoclip", f"local-dir:{tmp_path}")
 
 
+def test_siglip2_is_a_tower_that_open_clip_knows():
+    """1.1 billion parameters, so that nothing is loaded here."""
+    config = encoder_config("siglip2")
+    weights = open_clip.get_pretrained_cfg(config.model, config.pretrained)
+    assert weights["hf_hub"] == "timm/ViT-gopt-16-SigLIP2-384/"
+    shape = open_clip.get_model_config(config.model)
+    assert (shape["embed_dim"], shape["vision_cfg"]["image_size"]) == (1536, 384)
+
+
 def test_configs():
-    with pytest.raises(UsageError, match="--encoder tiny: there is geoclip, lite"):
+    with pytest.raises(UsageError, match="--encoder tiny: there is geoclip, siglip2, lite"):
         encoder_config("tiny")
     assert encoder_config("geoclip").pretrained == "openai"
     assert encoder_config("lite", "ViT-B-32@laion2b_s34b_b79k").pretrained == "laion2b_s34b_b79k"

@@ -1,5 +1,6 @@
 """A light ranker from an index to an archive's answers."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from geoloc.errors import UsageError
 from geoloc.index.build import write_index
-from geoloc.index.store import IndexInfo
+from geoloc.index.store import IndexInfo, read_info
 from geoloc.pipeline import light
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.job_options import ArchiveOptions, IndexOptions, LightOptions
@@ -151,13 +152,22 @@ def test_an_archive_is_located_with_it_and_with_two_indexes(toy, two_indexes, tm
         geotag_archive(ArchiveOptions(str(toy / "archive"), str(tmp_path / "other"), refused))
 
 
-def test_two_indexes_without_one_are_in_the_order_of_their_similarity(toy, two_indexes, tmp_path):
-    recipe = RecipeOptions(recipe="lite", index=tuple(two_indexes), candidates=6)
+def test_an_archives_own_photos_are_an_index_that_is_made_first(toy, toy_index, tmp_path):
+    """Without a light ranker, two indexes are in the order of similarity."""
+    recipe = RecipeOptions(recipe="lite", index=(str(toy_index), "self"), candidates=6)
     options = ArchiveOptions(str(toy / "archive"), str(tmp_path / "out"), recipe, context="off")
+    with pytest.raises(UsageError, match="--index self: photos that carry GPS would find themselves"):
+        geotag_archive(dataclasses.replace(options, relocate=True))
     assert geotag_archive(options) == 0
-    located = [row for row in rows_of(options) if row["status"] == "located"]
+    rows = rows_of(options)
+    own = read_info(Folder(str(tmp_path / "out" / "self")))
+    assert own.rows == sum(row["status"] == "kept" for row in rows)
+    located = [row for row in rows if row["status"] == "located"]
     for row in located:
         similarity = [candidate["similarity"] for candidate in row["candidates"]]
         assert similarity == sorted(similarity, reverse=True)
+    found = {candidate["reference"] for row in located for candidate in row["candidates"]}
+    assert found & {row["uri"] for row in rows if row["status"] == "kept"}
+    assert geotag_archive(options) == 0  # nothing is made again
     record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert record["settings"]["method"]["index"].count("+") == 1
+    assert record["settings"]["method"]["index"].endswith(f"+{own.fingerprint}")
