@@ -226,8 +226,10 @@ class LightOptions:
         for name in ("photos", "places", "depth", "steps"):
             if getattr(self, name) < 1:
                 raise UsageError(f"--{name} {getattr(self, name)}: must be at least 1")
-        if not self.places <= min(self.depth, MAX_CANDIDATES):
-            raise UsageError(f"--places {self.places}: must not be above --depth {self.depth}, nor {MAX_CANDIDATES}")
+        if self.places > self.depth:
+            raise UsageError(f"--places {self.places}: must not be above --depth {self.depth}")
+        if self.depth > MAX_CANDIDATES:
+            raise UsageError(f"--depth {self.depth}: must not be above {MAX_CANDIDATES}")
 
 
 @dataclass(frozen=True)

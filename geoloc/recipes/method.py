@@ -225,7 +225,7 @@ class Method:
             self.recipe.rank_options(self.s3)[number],
             self._confidence_after(number + 1),
             scale_before=before.scale(self.config) / ranker.scale(self.config),
-            by="similarity" if number == 0 else "score",
+            by="score" if number or self.pooling else "similarity",
             keep_picture=not last,
             worth=ranker.worth(self.s3),
         )

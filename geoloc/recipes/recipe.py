@@ -8,7 +8,7 @@ from geoloc.candidates.options import Generation
 from geoloc.encoders.config import ENCODERS, EncoderConfig, encoder_config, parse_parts
 from geoloc.errors import UsageError
 from geoloc.estimate.abstention import Abstention
-from geoloc.ranking.choosers import Top1
+from geoloc.ranking.choosers import Light, Top1
 from geoloc.ranking.scorers import Chooser, Ranker, RankOptions, Scorer
 from geoloc.schema import MAX_CANDIDATES
 from geoloc.storage import Folder, S3Options
@@ -138,6 +138,10 @@ class Recipe:
             )
         if self.generation:
             self.generation.check()
+            if isinstance(self.chooser, Light):
+                raise UsageError(
+                    f"--light-ranker {self.chooser.folder}: knows no evidence for places that a model names; recipe {self.name} asks one"
+                )
             if self.generation.references > candidates:
                 raise UsageError(
                     f"--candidates {candidates}: its prompts tell the {self.generation.references} most similar references "

@@ -105,6 +105,7 @@ def test_two_indexes_find_more_than_either(tmp_path):
     [
         ({"places": 0}, "--places 0: must be at least 1"),
         ({"places": 30, "depth": 20}, "--places 30: must not be above --depth 20"),
+        ({"depth": 3_000}, "--depth 3000: must not be above 2048"),
         ({"index": ("gallery",)}, "encoder lite has no gallery"),
         ({"index": ("/nowhere",)}, r"no index\.json"),
         ({"source": "/nowhere"}, r"no index\.json"),

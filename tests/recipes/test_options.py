@@ -3,7 +3,7 @@
 import pytest
 
 from geoloc.errors import UsageError
-from geoloc.ranking.choosers import Density, Top1
+from geoloc.ranking.choosers import Density, Light, Top1
 from geoloc.ranking.rankers import GeoRanker
 from geoloc.recipes.named import georanker_retrieved, lite
 from geoloc.recipes.options import RecipeOptions, vary
@@ -55,6 +55,17 @@ def test_another_encoder_has_its_own_tower(tmp_path):
 def test_an_option_of_a_part_that_is_not_there(changes, message):
     with pytest.raises(UsageError, match=message):
         RecipeOptions(recipe="lite", **changes).read(S3)
+
+
+def test_a_light_ranker_is_a_chooser():
+    options = RecipeOptions(recipe="georanker-retrieved", light_ranker="folder", ranker_model="m", ranker_adapter="a")
+    assert options.read(S3).scorers == (Light("folder"), GeoRanker("m", "a"))
+    assert RecipeOptions(recipe="light", light_ranker="folder").read(S3).chooser == Light("folder")
+    with pytest.raises(UsageError, match="--light-ranker folder: is about the chooser light, not top1"):
+        RecipeOptions(recipe="lite", chooser="top1", light_ranker="folder").read(S3)
+    asking = RecipeOptions(recipe="img2loc", light_ranker="f", generator_model="m", generator_endpoint="http://x/v1")
+    with pytest.raises(UsageError, match="--light-ranker f: knows no evidence for places that a model names"):
+        asking.read(S3).check(S3)
 
 
 def test_every_combination_has_a_name():
