@@ -13,12 +13,13 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 
 from geoloc.errors import UsageError
+from geoloc.estimate.record import read_record
 from geoloc.estimate.softmax import SoftmaxRegression
 from geoloc.estimate.spread import NEAR_KM
 from geoloc.evaluation.reliability import reliability
 from geoloc.geo.distance import THRESHOLDS_KM, haversine_km
 from geoloc.settings import differences
-from geoloc.storage import Folder, S3Options
+from geoloc.storage import S3Options
 
 FORMAT = 1
 MIN_PHOTOS = 100
@@ -101,17 +102,7 @@ class Calibration:
 
 def read_calibration(path: str, s3: S3Options, option: str = "--calibration") -> Calibration:
     """From the file, or from ``calibration.json`` in the folder. Raises UsageError."""
-    path = path if path.endswith(".json") else f"{path.rstrip('/')}/calibration.json"
-    folder, _, name = path.rpartition("/")
-    try:
-        content = json.loads(Folder(folder or ".", s3).read(name))
-        if content.get("format") != FORMAT:
-            raise UsageError(f"{option} {path}: format {content.get('format')}, this version reads {FORMAT}")
-        return Calibration(**content)
-    except FileNotFoundError as error:
-        raise UsageError(f"{option} {path}: no such file; make it with jobs/calibrate.py") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"{option} {path}: is no calibration ({type(error).__name__}: {error})") from error
+    return read_record(Calibration, path, "calibration.json", FORMAT, "calibrate.py", option, s3)
 
 
 def fit(

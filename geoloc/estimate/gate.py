@@ -21,11 +21,12 @@ import pyarrow as pa
 
 from geoloc.errors import UsageError
 from geoloc.estimate.calibration import features
+from geoloc.estimate.record import read_record
 from geoloc.estimate.softmax import SoftmaxRegression
 from geoloc.estimate.spread import NEAR_KM
 from geoloc.ranking.candidates import padded
 from geoloc.settings import differences
-from geoloc.storage import Folder, S3Options, describe
+from geoloc.storage import S3Options
 
 FORMAT = 1
 FILE = "gate.json"
@@ -115,16 +116,7 @@ class Worth:
 
 def read_gate(path: str, s3: S3Options) -> Gate:
     """From the file, or from ``gate.json`` in the folder. Raises UsageError."""
-    folder, _, name = (path if path.endswith(".json") else f"{path.rstrip('/')}/{FILE}").rpartition("/")
-    try:
-        content = json.loads(Folder(folder or ".", s3).read(name))
-        if content.get("format") != FORMAT:
-            raise UsageError(f"--heavy-gate {path}: format {content.get('format')}, this version reads {FORMAT}")
-        return Gate(**content)
-    except FileNotFoundError as error:
-        raise UsageError(f"--heavy-gate {path}: no such file; make it with jobs/train_gate.py") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"--heavy-gate {path}: is no gate ({describe(error)})") from error
+    return read_record(Gate, path, FILE, FORMAT, "train_gate.py", "--heavy-gate", s3)
 
 
 def fit_gate(
