@@ -7,18 +7,21 @@ import numpy as np
 import pyarrow as pa
 
 from geoloc.encoders.image import ImageEncoder
+from geoloc.estimate.finder import Finder
 from geoloc.estimate.locator import Locator, with_seconds
 from geoloc.estimate.options import ComparisonOptions
 from geoloc.estimate.reranker import Reranker
 from geoloc.estimate.retriever import Retriever
 from geoloc.schema import ANSWER, compared
+from geoloc.storage import Folder
 
 
 class Comparison:
     def __init__(self, options: ComparisonOptions, device: str = "cpu", threads: int = 1) -> None:
         encoder = ImageEncoder(options.locators[0].config, device, threads)
+        opened: dict[Folder, Finder] = {}
         self._retrievers = {
-            (indexes, pooling): Retriever(encoder, indexes, options.ten_crop, pooling)
+            (indexes, pooling): Retriever(encoder, indexes, options.ten_crop, pooling, opened)
             for indexes, pooling in {(locator.indexes, locator.pooling) for locator in options.locators}
         }
         self._locators = [

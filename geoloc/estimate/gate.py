@@ -9,7 +9,7 @@ ranked. The regression is fitted on half of the photos and the threshold chosen 
 * a risk: the largest threshold of which it can be said, with probability CERTAINTY, that no more than so many points of accuracy are
   lost. What is lost is bounded from above: right answers of the heavy ranker that are not asked for count, and wrong ones that are
   spared do not, so that it grows with the threshold, and thresholds can be tested one after the other (learn then test, with
-  Clopper and Pearson's bound).
+  Clopper and Pearson's bound, of so many photos as would say as much if they were independent: n over the design effect).
 """
 
 import hashlib
@@ -30,8 +30,10 @@ from geoloc.storage import S3Options
 
 FORMAT = 1
 FILE = "gate.json"
-MIN_PHOTOS = 200
+MIN_PHOTOS, LEAST_HALF = 200, 0.3
+"""Photos in both runs; and the share of them that a half by photographers has: with less, halves are of photos."""
 CERTAINTY = 0.95
+ONE_PHOTOGRAPHER = "photos, because one photographer has most of them"
 _GAINS = np.array([-1.0, 0.0, 1.0])
 
 
@@ -50,6 +52,8 @@ class Gate:
     """(n,) of the photos that thresholds are chosen by, ascending."""
     gained: list[bool]
     """(n,) whether the heavy ranker alone was right about each."""
+    effective: float
+    """So many independent photos say as much as these n do: a photographer's hang together."""
     evidence: dict = field(default_factory=dict)
     """Of those photos: accuracies of both, and of gates of several shares."""
     format: int = FORMAT
@@ -78,12 +82,12 @@ class Gate:
         """
         from scipy.stats import beta  # a second to import, and only a risk needs it
 
-        n, lost = len(self.expected), np.cumsum(self.gained)
-        bound = beta.ppf(CERTAINTY, lost + 1, np.maximum(n - lost, 1e-9))  # of photos up to each being passed by
-        bound[lost >= n] = 1.0
+        n, effective = len(self.expected), self.effective
+        lost = np.cumsum(self.gained) * effective / n  # of photos up to each being passed by
+        bound = np.where(lost < effective, beta.ppf(CERTAINTY, lost + 1, np.maximum(effective - lost, 1e-9)), 1.0)
         kept = int(np.argmax(np.append(bound > points / 100, True)))
-        if kept == 0 and beta.ppf(CERTAINTY, 1, n) > points / 100:
-            least = int(np.ceil(np.log(1 - CERTAINTY) / np.log1p(-points / 100)))
+        if kept == 0 and beta.ppf(CERTAINTY, 1, effective) > points / 100:
+            least = int(np.ceil(np.log(1 - CERTAINTY) / np.log1p(-points / 100) * n / effective))
             raise UsageError(
                 f"--heavy-risk {points:g}: the gate's {n:,} photos are too few to promise that; it needs {least:,}, twice as many "
                 "in both runs of train_gate.py"
@@ -138,8 +142,12 @@ def fit_gate(
         )
     right, right_heavy = light_km < NEAR_KM, heavy_km < NEAR_KM
     gain = right_heavy.astype(int) - right.astype(int)
+    by = "photos" if groups is None else "photographers"
     groups = np.arange(len(table)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    fitting = (np.random.default_rng(seed).permutation(groups.max() + 1) % 2 == 0)[groups]
+    fitting = _half(groups, seed)
+    if not LEAST_HALF < fitting.mean() < 1 - LEAST_HALF:
+        by, groups = ONE_PHOTOGRAPHER, np.arange(len(table))
+        fitting = _half(groups, seed)
     model = SoftmaxRegression.fitted(table[fitting], gain[fitting] + 1, 3)
     expected = model.probabilities(table[~fitting]) @ _GAINS
     order = np.argsort(expected, kind="stable")
@@ -152,8 +160,31 @@ def fit_gate(
         model.weights.tolist(),
         expected[order].tolist(),
         (held_out > 0).tolist(),
-        _evidence(right[~fitting], right_heavy[~fitting], held_out),
+        len(held_out) / _design_effect(gain[~fitting] > 0, groups[~fitting]),
+        _evidence(right[~fitting], right_heavy[~fitting], held_out) | {"halves": by},
     )
+
+
+def _half(groups: np.ndarray, seed: int) -> np.ndarray:
+    """(n,) bool, about half of the photos, whole groups: one after the other, in a drawn order, goes where there are fewer."""
+    sizes = np.bincount(groups)
+    chosen, here, there = np.zeros(len(sizes), bool), 0, 0
+    for group in np.random.default_rng(seed).permutation(len(sizes)):
+        chosen[group] = here <= there
+        here, there = here + sizes[group] * chosen[group], there + sizes[group] * ~chosen[group]
+    return chosen[groups]
+
+
+def _design_effect(right: np.ndarray, groups: np.ndarray) -> float:
+    """By how much the variance of a share is larger than that of as many independent photos (clustered); 1 at least,
+    and, where nothing is right, as if a photographer's photos were one."""
+    n, share = len(right), right.mean()
+    _, group = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(group)
+    if share in (0.0, 1.0):
+        return float((sizes**2).sum() / n)
+    clustered = (np.bincount(group, right - share) ** 2).sum() / n**2 * len(sizes) / max(1, len(sizes) - 1)
+    return float(max(1.0, clustered / (share * (1 - share) / n)))
 
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)

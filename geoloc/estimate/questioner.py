@@ -27,7 +27,7 @@ class Questioner:
         author = photos.author.take(pa.array(rows))
         names = pc.unique(author.drop_null())
         self._author = _coded(author, names)
-        self._authors = np.concatenate([_coded(chunk, names) for chunk in pooler.index.author.chunks])
+        self._authors = np.concatenate([_coded(index.author, names) for index in pooler.index.indexes])
         self._own = np.full(len(rows), -1) if first_row is None else first_row + rows
 
     def __len__(self) -> int:

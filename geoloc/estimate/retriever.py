@@ -20,11 +20,21 @@ from geoloc.storage import Folder
 
 class Retriever:
     def __init__(
-        self, encoder: ImageEncoder, indexes: Sequence[Folder], ten_crop: bool = False, pooling: Pooling | None = None
+        self,
+        encoder: ImageEncoder,
+        indexes: Sequence[Folder],
+        ten_crop: bool = False,
+        pooling: Pooling | None = None,
+        opened: dict[Folder, Finder] | None = None,
     ) -> None:
-        """Searches on the encoder's device. Several indexes, or one with ``pooling``, give places that are pooled."""
+        """Searches on the encoder's device. Several indexes, or one with ``pooling``, give places that are pooled. ``opened``: what
+        other retrievers of the encoder have opened, which is not opened again, and what this one opens."""
         self._encoder, self._ten_crop = encoder, ten_crop
-        finders = [Finder(Index(local_copy(index)), encoder.config, encoder.device) for index in indexes]
+        opened = {} if opened is None else opened
+        for index in indexes:
+            if index not in opened:
+                opened[index] = Finder(Index(local_copy(index)), encoder.config, encoder.device)
+        finders = [opened[index] for index in indexes]
         self._first = finders[0]
         self._searcher = finders[0] if pooling is None else Pooler(finders, pooling)
         self.index = self._searcher.index

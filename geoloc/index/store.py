@@ -58,6 +58,8 @@ class IndexInfo:
     model: str
     rows: int
     dimension: int
+    vectors: str = "images"
+    """Of photos: their own, or, ``multimodal``, of photo, words and coordinates."""
     files: dict[str, dict] = field(default_factory=dict)
     """Name to ``{"bytes": …, "blake2b": …}``."""
     ann: dict | None = None
@@ -97,7 +99,6 @@ class Index:
         table = pq.read_table(path / "candidates.parquet", memory_map=True)
         self.lat, self.lon = table["lat"].to_numpy(), table["lon"].to_numpy()
         self.uri, self.place = table["uri"].combine_chunks(), table["place"].combine_chunks()
-        self.author = table["author"].combine_chunks()
         self.extent_km = table[EXTENT].to_numpy() if EXTENT in table.column_names else None
         self._thumbnails: mmap.mmap | bytes = b""
         if (path / "thumbnails.bin").exists() and (path / "thumbnails.bin").stat().st_size:
@@ -108,6 +109,11 @@ class Index:
     @property
     def rows(self) -> int:
         return self.info.rows
+
+    @functools.cached_property
+    def author(self) -> pa.Array:
+        """(rows,) strings, null where nobody knows: read where it is asked for."""
+        return pq.read_table(self.path / "candidates.parquet", columns=["author"])["author"].combine_chunks()
 
     def nearest(self, lat: float, lon: float, within_km: float) -> int | None:
         """The row of the reference that is nearest to coordinates; None where none is so near."""

@@ -16,8 +16,8 @@ class IndexUnion:
         self.starts = np.cumsum([0, *(index.info.rows for index in indexes)])
         """(indexes + 1,) the row that each begins with."""
         self.lat, self.lon = (np.concatenate([getattr(index, axis) for index in indexes]) for axis in ("lat", "lon"))
-        self.uri, self.place, self.author = (
-            pa.chunked_array([getattr(index, name) for index in indexes]) for name in ("uri", "place", "author")
+        self.uri, self.place = (
+            pa.chunked_array([getattr(index, name) for index in indexes]) for name in ("uri", "place")
         )
 
     @property

@@ -8,11 +8,9 @@ import logging
 import numpy as np
 
 from geoloc.errors import UsageError
-from geoloc.estimate.gate import FILE, Gate, fit_gate
+from geoloc.estimate.gate import FILE, ONE_PHOTOGRAPHER, Gate, fit_gate
 from geoloc.evaluation.datasets import read_truth
-from geoloc.evaluation.matching import match
 from geoloc.evaluation.reading import read_positions
-from geoloc.geo.distance import geodesic_km, valid_coordinates
 from geoloc.pipeline.calibration import examples, scale_and_settings
 from geoloc.pipeline.job_options import GateOptions
 from geoloc.settings import differences
@@ -28,19 +26,17 @@ def train_gate(options: GateOptions) -> int:
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
     scale, light = scale_and_settings(options.light, options.s3, LIGHT)
-    _, heavy = scale_and_settings(options.heavy, options.s3, HEAVY)
+    heavy_scale, heavy = scale_and_settings(options.heavy, options.s3, HEAVY)
     run = read_positions(options.light, "predictions", s3=options.s3, option=LIGHT)
     other = read_positions(options.heavy, "predictions", s3=options.s3, option=HEAVY)
     truth = read_truth(options.truth or options.light, None, options.columns, options.s3)
+    applies_to = _applies_to(options, light, heavy)
     table, light_km, rows = examples(run, truth, scale)
-    row = match(other, truth).row[rows]
-    there = (row >= 0) & valid_coordinates(other.lat[row], other.lon[row])
-    rows, row = rows[there], row[there]
-    heavy_km = geodesic_km(other.lat[row], other.lon[row], truth.lat[rows], truth.lon[rows])
-    groups = truth.groups(rows)
-    gate = fit_gate(
-        table[there], light_km[there], heavy_km, _applies_to(options, light, heavy), scale, groups, options.seed
-    )
+    _, heavy_km, heavy_rows = examples(
+        other, truth, heavy_scale
+    )  # what the ranker says, whatever neighbours make of it
+    rows, at, heavy_at = np.intersect1d(rows, heavy_rows, return_indices=True)
+    gate = fit_gate(table[at], light_km[at], heavy_km[heavy_at], applies_to, scale, truth.groups(rows), options.seed)
     folder.write(FILE, gate.to_json())
     for line in _lines(gate):
         log.info("%s", line)
@@ -49,7 +45,7 @@ def train_gate(options: GateOptions) -> int:
 
 
 def _applies_to(options: GateOptions, light: dict, heavy: dict) -> dict:
-    """The light run's settings, and the heavy ranker's weights; its own settings may change what it does, not for whom it is worth it."""
+    """The light run's settings, and the heavy rankers' weights and settings."""
     rankers = heavy["scorers"][len(light["scorers"]) :]
     same = {name: value for name, value in heavy.items() if name in light} | {
         "scorers": heavy["scorers"][: len(light["scorers"])],
@@ -59,9 +55,10 @@ def _applies_to(options: GateOptions, light: dict, heavy: dict) -> dict:
         raise UsageError(f"{HEAVY} {options.heavy}: has no ranker (its scorers: {', '.join(heavy['scorers'])})")
     if differing := differences(light, same):
         raise UsageError(f"{HEAVY} {options.heavy}: is not {options.light} with a ranker: {'; '.join(differing)}")
-    if heavy[rankers[0]].get("gate"):
-        raise UsageError(f"{HEAVY} {options.heavy}: ranked some photos alone; run it without --heavy-gate")
-    return light | {"heavy": {name: heavy["weights"][name] for name in rankers}}
+    for option, name in (("--heavy-gate", "gate"), ("--skip-ranking-within-km", "skip_within_km")):
+        if any(heavy[ranker].get(name) is not None for ranker in rankers):
+            raise UsageError(f"{HEAVY} {options.heavy}: ranked some photos alone; run it without {option}")
+    return light | {"heavy": {name: {"weights": heavy["weights"][name]} | heavy[name] for name in rankers}}
 
 
 def _lines(gate: Gate) -> list[str]:
@@ -76,4 +73,6 @@ def _lines(gate: Gate) -> list[str]:
             f"{float(share):4.0%} ranked: {found['gate']:.1f} %; at random {found['random']:.1f}, by one who knows {found['oracle']:.1f}"
         )
     gained = int(np.sum(gate.gained))
+    if evidence["halves"] == ONE_PHOTOGRAPHER:
+        lines.append(f"note: halves are of {ONE_PHOTOGRAPHER}: promises are for photos like those")
     return [*lines, f"The ranker alone was right about {gained:,} of them"]

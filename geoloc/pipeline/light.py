@@ -35,6 +35,8 @@ log = logging.getLogger("geoloc")
 
 FEWEST_PHOTOS, FEWEST_AUTHORS = 1_000, 200
 """That a network is learned from; with fewer, the fixed rule is as good (pinpoint-rl)."""
+KNOWN_SHARE = 0.9
+"""Of the index's photos, whose photographer has to be known: of others nobody can leave out those by the same."""
 PRIOR_WEIGHTS = (0.0, 0.001, 0.003, 0.01, 0.03)
 AT_ONCE, FIRST = 256, 10
 FIXED, HELD_OUT, ORACLE = "fixed rule", "light ranker", "nearest place"
@@ -54,6 +56,7 @@ def train_light(options: LightOptions) -> int:
         options.places,
         asked.pooler.pooling,
         asked.scale,
+        tuple(index.info.fingerprint for index in asked.pooler.index.indexes),
         len(asked.questioner),
         asked.questioner.authors,
     )
@@ -74,7 +77,7 @@ def train_light(options: LightOptions) -> int:
     by_name = {run.name: run for run in judged.runs}
     figures = by_name[HELD_OUT].measured.figures
     light = replace(light, learned_without={name: round(figures[name].value, 2) for name in ACCURACIES})
-    reason = _why_not(light, by_name[HELD_OUT])
+    reason = _why_not(light, asked.known_share, by_name[HELD_OUT])
     if reason is None:
         content = fit(questions, options.seed, options.steps).to_bytes()
         folder.write(WEIGHTS, content)
@@ -98,6 +101,8 @@ class _Asked:
     pools: list[Candidates]
     uri: pa.Array
     author: pa.Array
+    known_share: float
+    """Of the index's photos, those whose photographer is known."""
     scale: float
 
     def questions(self) -> Questions:
@@ -138,13 +143,24 @@ def _asked(options: LightOptions, folder: Folder) -> _Asked:
     finders = [Finder(Index(local_copy(index)), config, torch.device("cpu")) for index, _ in found]
     pooler = Pooler(finders, Pooling(depth=options.depth))
     number = next((n for n, (index, _) in enumerate(found) if index.uri == source.uri), None)
-    rows = np.sort(np.random.default_rng(options.seed).permutation(info.rows)[: options.photos])
+    if info.vectors != "images":
+        raise UsageError(
+            f"SOURCE {options.source}: its vectors hold photos' coordinates (--vectors {info.vectors}), so that they would be asked "
+            "about with the answer; build SOURCE with --vectors images, and name this one with --index"
+        )
+    known = photos.author.is_valid().to_numpy(zero_copy_only=False)
+    askable = np.flatnonzero(known) if known.sum() >= FEWEST_PHOTOS else np.arange(info.rows)
+    rows = np.sort(np.random.default_rng(options.seed).permutation(askable)[: options.photos])
     first_row = None if number is None else int(pooler.index.starts[number])
     questioner = Questioner(pooler, photos, rows, first_row)
     lists = _found(questioner)
     pooler.pooling, pools = _best_prior(pooler, questioner, lists, options.places)
     author = photos.author.take(pa.array(rows)).fill_null("")
-    return _Asked(pooler, questioner, lists, pools, photos.uri.take(pa.array(rows)), author, config.similarity_scale)
+    names = photos.uri.take(pa.array(rows)).fill_null("").to_pylist()
+    uri = pa.array(
+        [f"{row}:{name}" for row, name in zip(rows.tolist(), names, strict=True)]
+    )  # which may repeat, or be none
+    return _Asked(pooler, questioner, lists, pools, uri, author, float(known.mean()), config.similarity_scale)
 
 
 def _found(questioner: Questioner) -> list[list[Hits]]:
@@ -216,12 +232,17 @@ def _answers(
     return Positions(name, ids, *first, lists=lists)
 
 
-def _why_not(light: LightInfo, held_out: RunResult) -> str | None:
+def _why_not(light: LightInfo, known_share: float, held_out: RunResult) -> str | None:
     """A network is not to be had, or not worth it."""
     if light.photos < FEWEST_PHOTOS:
         return f"{light.photos:,} photos are too few to learn from ({FEWEST_PHOTOS:,})"
     if light.authors < FEWEST_AUTHORS:
         return f"{light.authors:,} known photographers are too few to learn from ({FEWEST_AUTHORS:,}); tables tell them as `author`"
+    if known_share < KNOWN_SHARE:
+        return (
+            f"of {1 - known_share:.0%} of the index's photos nobody knows who took them, and they may be by the same photographer as "
+            "those asked about; tables tell them as `author`"
+        )
     gain = held_out.measured.against["geoguessr"]
     if gain.low <= 0:
         return (

@@ -137,7 +137,8 @@ def _assemble(
 ) -> IndexInfo:
     if failed.num_rows:
         pq.write_table(failed.drop_columns(["id", "status"]), draft / "skipped.parquet", compression="zstd")
-    info = IndexInfo("photos", encoder.weights["encoder"], models.name, models.model, rows, encoder.dimension)
+    weights = encoder.weights["encoder"]
+    info = IndexInfo("photos", weights, models.name, models.model, rows, encoder.dimension, options.vectors)
     return write_index(draft, info, in_order(parts), options.ann)
 
 

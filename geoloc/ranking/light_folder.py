@@ -37,6 +37,8 @@ class LightInfo:
     pooling: Pooling
     scale: float
     """Of the rule: similarities times this are logits."""
+    indexes: tuple[str, ...] = ()
+    """Fingerprints of what it learned with: another order of the same is another list."""
     photos: int = 0
     """That it learned from."""
     authors: int = 0
@@ -50,7 +52,9 @@ class LightInfo:
     def fingerprint(self) -> str:
         """Two with the same give the same scores."""
         decides = {
-            k: v for k, v in dataclasses.asdict(self).items() if k not in ("photos", "authors", "learned_without")
+            k: v
+            for k, v in dataclasses.asdict(self).items()
+            if k not in ("indexes", "photos", "authors", "learned_without")
         }
         return hashlib.blake2b(json.dumps(decides, sort_keys=True).encode(), digest_size=8).hexdigest()
 
@@ -69,6 +73,9 @@ class LightInfo:
             raise UsageError(
                 f"--light-ranker {name}: learned from vectors of another encoder; train one for these indexes"
             )
+        named = tuple(info.fingerprint for info in infos)
+        if named != self.indexes and sorted(named) == sorted(self.indexes):
+            raise UsageError(f"--light-ranker {name}: learned from these indexes in another order; name them in that")
         if places != self.places:
             raise UsageError(f"--candidates {places}: --light-ranker {name} learned from {self.places} places a photo")
 

@@ -19,11 +19,11 @@ def check_indexes(uris: Sequence[str], config: EncoderConfig, candidates: int, s
 
     Raises UsageError where the encoder or the number of candidates does not go with one, or there is no such gallery.
     """
-    if len(set(uris)) < len(uris):
+    if len({uri if uri == GALLERY else Folder(uri, s3).uri for uri in uris}) < len(uris):
         raise UsageError(f"--index {' '.join(uris)}: names one twice")
     infos = [_check(uri, config, s3) for uri in uris or [GALLERY]]
-    if len(infos) == 1 and infos[0] is not None:
-        _check_rows(infos[0], candidates)
+    if None not in infos:
+        _check_rows(infos, candidates)
     return infos
 
 
@@ -39,8 +39,7 @@ def find_indexes(
         folder = Folder(uri, made_in.s3) if info else _gallery(config, made_in)
         found.append((folder, info or _checked(read_info(folder), uri, config)))
         local_copy(folder, verify=True)
-    if len(found) == 1:
-        _check_rows(found[0][1], candidates)
+    _check_rows([info for _, info in found], candidates)
     return found
 
 
@@ -58,9 +57,10 @@ def _checked(info: IndexInfo, uri: str, config: EncoderConfig) -> IndexInfo:
     return info
 
 
-def _check_rows(info: IndexInfo, candidates: int) -> None:
-    if candidates > info.rows:
-        raise UsageError(f"--candidates {candidates}: the index has only {info.rows} rows")
+def _check_rows(infos: Sequence[IndexInfo], candidates: int) -> None:
+    rows = sum(info.rows for info in infos)
+    if candidates > rows:
+        raise UsageError(f"--candidates {candidates}: the index has only {rows} rows")
 
 
 def check_encoder(folder: Folder, info: IndexInfo, config: EncoderConfig, fingerprint: str) -> None:

@@ -149,8 +149,9 @@ class Method:
         before = dataclasses.replace(self, recipe=self.recipe.unranked)
         for ranker in self.recipe.rankers:
             if worth := ranker.worth(self.s3):
-                settings = before.settings({"encoder": weights["encoder"]})
-                settings |= {"heavy": {ranker.name: weights[ranker.name]}}
+                own = {k: v for k, v in self.settings(weights)[ranker.name].items() if k != "gate"}
+                heavy = {ranker.name: {"weights": weights[ranker.name]} | own}
+                settings = before.settings({"encoder": weights["encoder"]}) | {"heavy": heavy}
                 worth.gate.check(settings, f"--heavy-gate {ranker.gate}")
         if self._calibration:
             self._calibration.check(self.settings(weights), f"--calibration {self.recipe.calibration}")

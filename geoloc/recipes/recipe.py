@@ -136,6 +136,10 @@ class Recipe:
             raise UsageError(
                 f"--recipe {self.name}: {strange[0]} is neither a Chooser nor a Ranker (geoloc.ranking.scorers)"
             )
+        if isinstance(self.chooser, Light) and self.retrieval.parts is not None:
+            raise UsageError(
+                f"--parts {self.retrieval.parts}: a light ranker learned from all parts of vectors; leave it out"
+            )
         if self.generation:
             self.generation.check()
             if isinstance(self.chooser, Light):

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom
 
 from geoloc.errors import UsageError
-from geoloc.estimate.gate import Gate, Worth, fit_gate, read_gate
+from geoloc.estimate.gate import ONE_PHOTOGRAPHER, Gate, Worth, fit_gate, read_gate
 from geoloc.schema import CANDIDATE
 from geoloc.storage import Folder, S3Options
 
@@ -58,7 +58,7 @@ def test_the_promised_loss_is_kept_by_gates_that_are_drawn_anew():
 
 def gate(**changes) -> Gate:
     expected = np.linspace(-0.1, 0.8, 1_000).tolist()
-    made = Gate({}, 1.0, [0.0], [1.0], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]], expected, [False] * 1_000)
+    made = Gate({}, 1.0, [0.0], [1.0], [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]], expected, [False] * 1_000, 1_000.0)
     return dataclasses.replace(made, **changes)
 
 
@@ -78,6 +78,26 @@ def test_thresholds_by_hand():
     equal = gate(expected=[0.0] * 150 + [0.5] * 850, gained=lost.gained)
     assert equal.threshold_of_risk(0.3) == -np.inf  # 50 of them can not be told from that one
     assert equal.threshold_of_risk(0.48) == 0.0
+
+
+def test_a_photographers_photos_are_not_independent():
+    """Of 60 photographers with some photos, some with hundreds, whose gains are all or nothing, no promise is made as of 3,000."""
+    random = np.random.default_rng(0)
+    group = random.choice(60, 3_000, p=(p := 1 / np.arange(1, 61)) / p.sum())
+    lucky = random.random(60) < 0.05
+    table, light = random.normal(0, 1, (3_000, 3)), np.full(3_000, 300.0)
+    heavy = np.where(lucky[group], 3.0, 300.0)
+    one = fit_gate(table, light, heavy, {}, 1.0, group)
+    assert one.effective < 60
+    independent = fit_gate(table, light, random.permutation(heavy), {}, 1.0, group)
+    assert independent.effective > 500
+    assert one.evidence["halves"] == "photographers"
+    assert len(one.expected) == pytest.approx(1_500, abs=300)
+
+
+def test_of_one_photographer_the_halves_are_of_photos(random):
+    gate = fit_gate(*photos(random, 1_000), {}, 1.0, np.zeros(1_000, int))
+    assert (gate.evidence["halves"], len(gate.expected)) == (ONE_PHOTOGRAPHER, 500)
 
 
 def test_what_is_expected_by_hand():

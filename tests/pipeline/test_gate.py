@@ -15,7 +15,11 @@ from geoloc.storage import Folder, S3Options
 
 LIGHT = {"encoder": "lite", "scorers": ["light"], "index": "i", "candidates": 2, "weights": {"encoder": "e"}}
 LIGHT |= {"light": {"fingerprint": "f"}}
-HEAVY = LIGHT | {"scorers": ["light", "georanker"], "weights": {"encoder": "e", "georanker": "g"}, "georanker": {}}
+HEAVY = LIGHT | {
+    "scorers": ["light", "georanker"],
+    "weights": {"encoder": "e", "georanker": "g"},
+    "georanker": {"candidates": 2},
+}
 
 
 def write_run(folder, settings: dict, swapped: np.ndarray, agree: np.ndarray) -> str:
@@ -51,12 +55,27 @@ def test_it_finds_the_photos_whose_candidates_do_not_agree(runs, tmp_path, caplo
     caplog.set_level("INFO", "geoloc")
     assert train_gate(GateOptions(*runs, str(tmp_path / "gate"))) == 0
     gate = read_gate(str(tmp_path / "gate"), S3Options())
-    assert gate.applies_to == LIGHT | {"heavy": {"georanker": "g"}}
+    assert gate.applies_to == LIGHT | {"heavy": {"georanker": {"weights": "g", "candidates": 2}}}
     assert gate.scale == 10.0
     by_share = gate.evidence["acc_25km_by_share"]
     assert by_share["0.5"]["gate"] == 100.0  # three photos in ten are enough
     assert by_share["1"]["gate"] == gate.evidence["acc_25km"]["heavy"] == 100.0
     assert "heavy 100.0 %" in caplog.text
+
+
+def test_what_neighbours_put_right_is_no_merit_of_the_rankers(runs, tmp_path):
+    """Where the heavy run's answers are right, and its candidates are the light run's."""
+    light, _ = runs
+    table = pa.concat_tables(Parts(Folder(f"{light}/geotags")).tables())
+    for axis in ("lat", "lon"):
+        at = table.schema.get_field_index(axis)
+        table = table.set_column(at, table.schema.field(at), table[f"true_{axis}"])
+    Parts(Folder(str(tmp_path / "joint" / "geotags"))).add(table)
+    record = {"settings": {"source": "/photos", "method": HEAVY}, "score_scale": 10.0}
+    Folder(str(tmp_path / "joint")).write("run.json", json.dumps(record).encode())
+    assert train_gate(GateOptions(light, str(tmp_path / "joint"), str(tmp_path / "gate"))) == 0
+    both = read_gate(str(tmp_path / "gate"), S3Options()).evidence["acc_25km"]
+    assert both["heavy"] == both["light"] < 95
 
 
 def test_runs_that_are_not_the_same_but_for_the_ranker(runs, tmp_path):
@@ -74,6 +93,8 @@ def test_runs_that_are_not_the_same_but_for_the_ranker(runs, tmp_path):
     refused("LIGHT_RUN /nowhere: has no run.json", light="/nowhere")
     refused("has no ranker", heavy=light)
     refused("is not .* with a ranker: index was 'i', is now 'j'", heavy=other(HEAVY | {"index": "j"}))
+    skipped = HEAVY | {"georanker": {"skip_within_km": 25.0}}
+    refused("ranked some photos alone; run it without --skip-ranking-within-km", heavy=other(skipped))
     refused(
         "ranked some photos alone; run it without --heavy-gate",
         heavy=other(HEAVY | {"georanker": {"gate": {"share": 1}}}),

@@ -6,11 +6,12 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from geoloc.errors import UsageError
 from geoloc.index.build import write_index
-from geoloc.index.store import IndexInfo, read_info
+from geoloc.index.store import IndexInfo, checksum, read_info
 from geoloc.pipeline import light
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.job_options import ArchiveOptions, IndexOptions, LightOptions
@@ -88,6 +89,21 @@ def test_of_few_photos_or_photographers_it_is_the_fixed_rule_and_says_so(tmp_pat
     assert not (tmp_path / "less" / "light.safetensors").exists()
 
 
+def test_photos_by_nobody_known_are_not_asked_about_and_many_make_no_network(tmp_path, caplog):
+    index = made_up_index(tmp_path / "index", photos=1_500)
+    file = tmp_path / "index" / "candidates.parquet"
+    table = pq.read_table(file)
+    author = pa.array([name if n < 1_200 else None for n, name in enumerate(table["author"].to_pylist())])
+    pq.write_table(table.set_column(table.schema.get_field_index("author"), "author", author), file)
+    record = json.loads((tmp_path / "index" / "index.json").read_text())
+    record["files"][file.name] |= {"bytes": file.stat().st_size, "blake2b": checksum(file)}
+    (tmp_path / "index" / "index.json").write_text(json.dumps(record))
+    train(index, tmp_path / "light", steps=40)
+    found = read_light(Folder(str(tmp_path / "light")))
+    assert (found.model, found.photos) == ("rule", 1_200)
+    assert "of 20% of the index's photos nobody knows who took them" in caplog.text
+
+
 def test_two_indexes_find_more_than_either(tmp_path):
     asked = made_up_index(tmp_path / "asked", 200, seed=1)
     halves = range(CITIES // 2), range(CITIES // 2, CITIES)
@@ -115,6 +131,14 @@ def test_what_cannot_be(tmp_path, changes, message):
     given = {"source": made_up_index(tmp_path / "index", 30), "output": str(tmp_path / "out")} | changes
     with pytest.raises(UsageError, match=message):
         light.train_light(LightOptions(**given))
+
+
+def test_vectors_that_hold_the_answer_are_not_asked_about(tmp_path):
+    index = made_up_index(tmp_path / "index", 30)
+    record = json.loads((tmp_path / "index" / "index.json").read_text())
+    (tmp_path / "index" / "index.json").write_text(json.dumps(record | {"vectors": "multimodal"}))
+    with pytest.raises(UsageError, match="its vectors hold photos' coordinates"):
+        light.train_light(LightOptions(index, str(tmp_path / "out")))
 
 
 def test_an_index_of_another_encoder_is_refused(tmp_path):

@@ -94,7 +94,7 @@ def test_a_gate_lets_those_pass_that_promise_something(options, tmp_path):
     random = np.random.default_rng(0)
     table = random.normal(0, 1, (400, 14))
     unsure = table[:, 0] < 0  # the log odds of the weight within 1 km of the answer
-    applies_to = light | {"heavy": {"georanker": weights["georanker"]}}
+    applies_to = light | {"heavy": {"georanker": {"weights": weights["georanker"]} | settings["georanker"]}}
     gate = fit_gate(table, np.where(unsure, 300.0, 3.0), np.full(400, 3.0), applies_to, 40.0)
     Folder(str(tmp_path)).write("gate.json", gate.to_json())
     gated = with_recipe(options, heavy_gate=str(tmp_path), heavy_share=0.5)
@@ -106,6 +106,7 @@ def test_a_gate_lets_those_pass_that_promise_something(options, tmp_path):
     assert methods["top1 (not worth ranking)"] > 0
     assert set(methods) <= {"georanker", "top1 (not worth ranking)", "top1 (ranking failed)"}
     for changes, message in (
+        ({"ranker_max_pixels": 3136}, "was learned from other runs .*prompt.max_pixels was 7056, is now 3136"),
         ({"candidates": 9}, "was learned from other runs .*candidates was 8, is now 9"),
         ({"heavy_share": None}, "needs --heavy-share or --heavy-risk, one of them"),
         ({"heavy_share": 1.5}, "--heavy-share 1.5: must be above 0"),

@@ -96,6 +96,15 @@ def test_a_folder_is_read_and_scores_as_it_was_fitted(tmp_path):
     np.testing.assert_allclose(scores[row >= 0], expected[row >= 0], rtol=1e-6)
 
 
+def test_the_same_indexes_in_another_order_are_refused(tmp_path):
+    one, two = (dataclasses.replace(PHOTOS, files={"vectors.npy": {"blake2b": name}}) for name in "ab")
+    both = {"kinds": ("photos",) * 2, "encoders": ("encoder-1",) * 2, "indexes": (one.fingerprint, two.fingerprint)}
+    _folder(tmp_path, **both)
+    Light(str(tmp_path)).check_indexes([one, two], 4, S3)
+    with pytest.raises(UsageError, match="learned from these indexes in another order"):
+        Light(str(tmp_path)).check_indexes([two, one], 4, S3)
+
+
 @pytest.mark.parametrize(
     ("infos", "places", "message"),
     [

@@ -63,6 +63,8 @@ def test_a_light_ranker_is_a_chooser():
     assert RecipeOptions(recipe="light", light_ranker="folder").read(S3).chooser == Light("folder")
     with pytest.raises(UsageError, match="--light-ranker folder: is about the chooser light, not top1"):
         RecipeOptions(recipe="lite", chooser="top1", light_ranker="folder").read(S3)
+    with pytest.raises(UsageError, match=r"--parts image: a light ranker learned from all parts"):
+        RecipeOptions(recipe="light", light_ranker="folder", parts="image").read(S3).check(S3)
     asking = RecipeOptions(recipe="img2loc", light_ranker="f", generator_model="m", generator_endpoint="http://x/v1")
     with pytest.raises(UsageError, match="--light-ranker f: knows no evidence for places that a model names"):
         asking.read(S3).check(S3)
