@@ -117,6 +117,10 @@ class Recipe:
 
     def check(self, s3: S3Options) -> None:
         """Raises UsageError for what can be told without loading models or looking at any photo."""
+        if isinstance(self.chooser, Light) and self.retrieval.parts is not None:
+            raise UsageError(
+                f"--parts {self.retrieval.parts}: a light ranker learned from all parts of vectors; leave it out"
+            )
         config, candidates = self.encoder_config(s3), self.retrieval.candidates
         parse_parts(self.retrieval.parts, config)
         if not 1 <= candidates <= MAX_CANDIDATES:
@@ -135,10 +139,6 @@ class Recipe:
         if strange := [type(s).__name__ for s in self.scorers if not isinstance(s, (Chooser, Ranker))]:
             raise UsageError(
                 f"--recipe {self.name}: {strange[0]} is neither a Chooser nor a Ranker (geoloc.ranking.scorers)"
-            )
-        if isinstance(self.chooser, Light) and self.retrieval.parts is not None:
-            raise UsageError(
-                f"--parts {self.retrieval.parts}: a light ranker learned from all parts of vectors; leave it out"
             )
         if self.generation:
             self.generation.check()
