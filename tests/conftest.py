@@ -114,7 +114,10 @@ def with_recipe(options, **changes):
     """Options of a job with other values, those of its recipe among them."""
     ours = {name: value for name, value in changes.items() if name in type(options.method).model_fields}
     others = {name: value for name, value in changes.items() if name not in ours}
-    return dataclasses.replace(options, method=options.method.model_copy(update=ours), **others)
+    method = type(options.method)(
+        **(options.method.model_dump() | ours)
+    )  # which are checked, as those of a command line are
+    return dataclasses.replace(options, method=method, **others)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ next place lies from the last (geoloc.context.transition); if not, as from any o
 
 with d the distance, g the gap in time, d_j those to all of the other's sightings, A the Earth's area, and a and b how
 likely the two places are right. M makes a home that both always come back to say nothing of when they were there. Where a clock has
-been told, all that is asked is whether they were together, and the first's own other sightings are half of M: somebody who never left
-home was not in company with one who saw Rome.
+been told, all that is asked is whether they were together, and where they were far from each other the first's own other sightings are
+half of M: somebody who never left home was not in company with one who saw Rome.
 
 Beside it, moments at which both saw one place are counted: where more fall within a minute at δ than within any minute
 round it, as many as c for λ expected, that is evidence of c log(c/λ) - c + λ.
@@ -36,6 +36,8 @@ MOST, COMPARED, SAMPLE = 20_000, 6_000, 300
 """Sightings looked at: by time, by place with each other, and for where somebody is at any time; spread evenly."""
 SAME_PLACE_KM, OFTEN = 1.0, 500
 """What is one place; and one that the other was at so often that seeing it says nothing of when, such as home."""
+FAR_KM = 100.0
+"""From each other, of whom one cannot have been with the other, whatever an estimate's error."""
 AT_ONCE = 0.75
 """Minutes between photos of one moment."""
 BLUR_KM = (0.1, 10.0)
@@ -266,16 +268,16 @@ def _coincidences(inside: np.ndarray, around: np.ndarray) -> np.ndarray:
 def _evidence(
     first: Sightings, second: Sightings, offsets: np.ndarray, transition: Transition, own: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(m, k), and whether there is another sighting near enough in time to tell. ``own``: if they were apart, the first was as likely
-    where it itself is at other times as where the other is."""
+    """(m, k), and whether there is another sighting near enough in time to tell. ``own``: if they were apart, the first, where it was far
+    from the other, was as likely where it itself is at other times as where the other is. Near it, its own estimates, which share their
+    errors, would speak against company for being nearer to each other."""
     anywhere = second.some(SAMPLE)
     mine = first.some(SAMPLE)
-    usual = np.empty((len(first), 8))
+    usual, own_usual = np.empty((2, len(first), 8))
     for start in range(0, len(first), 128):
         part = slice(start, start + 128)
         usual[part] = _usual(first.part(part), anywhere)
-        if own:
-            usual[part] = (usual[part] + _usual(first.part(part), mine)) / 2
+        own_usual[part] = _usual(first.part(part), mine) if own else usual[part]
     out, told = np.zeros((len(first), len(offsets))), np.zeros((len(first), len(offsets)), bool)
     step = max(1, _PAIRS_AT_ONCE // len(offsets))
     for start in range(0, len(first), step):
@@ -286,7 +288,9 @@ def _evidence(
         squared = ((one.places[row] - second.places[near]) ** 2).sum(1) * EARTH_RADIUS_KM**2
         weights = transition.weights(np.log10(np.maximum(gap, 0.3)))
         then = (_kernels(squared, one.is_fix[row] & second.is_fix[near]) * weights).sum(1)
-        ever = (usual[start + row] * weights).sum(1)
+        far = squared > FAR_KM**2
+        ever = np.where(far[:, None], (usual + own_usual)[start + row] / 2, usual[start + row])
+        ever = (ever * weights).sum(1)
         right, others_right = one.sure[row], second.sure[near]
         wrong = (1 - right) * ANYWHERE
         ratio = np.log((right * (others_right * then + (1 - others_right) * ever) + wrong) / (right * ever + wrong))

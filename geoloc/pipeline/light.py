@@ -20,7 +20,7 @@ from geoloc.evaluation.metrics import ACCURACIES
 from geoloc.evaluation.positions import Positions
 from geoloc.evaluation.table_file import CANDIDATE_PARTS
 from geoloc.geo.distance import haversine_km
-from geoloc.index.store import Index, local_copy, read_info
+from geoloc.index.store import Index, IndexInfo, local_copy, read_info
 from geoloc.pipeline.evaluation import write_evaluation
 from geoloc.pipeline.job_options import LightOptions
 from geoloc.ranking.candidates import Candidates
@@ -130,9 +130,7 @@ class _Asked:
 
 def _asked(options: LightOptions, folder: Folder) -> _Asked:
     source = Folder(options.source, options.s3)
-    info = read_info(source)
-    if info.kind != "photos":
-        raise UsageError(f"SOURCE {options.source}: is an index of {info.kind}; make one of photos with build_index.py")
+    info = _askable_info(source, options)
     config = encoder_config(info.encoder, s3=options.s3)
     found = find_indexes(options.index or (options.source,), config, 1, folder)
     for index, other in found:
@@ -142,25 +140,31 @@ def _asked(options: LightOptions, folder: Folder) -> _Asked:
     photos = Index(local_copy(source))
     finders = [Finder(Index(local_copy(index)), config, torch.device("cpu")) for index, _ in found]
     pooler = Pooler(finders, Pooling(depth=options.depth))
+    known = photos.author.is_valid().to_numpy(zero_copy_only=False)
+    askable = np.flatnonzero(known) if known.sum() >= FEWEST_PHOTOS else np.arange(info.rows)
+    rows = np.sort(np.random.default_rng(options.seed).permutation(askable)[: options.photos])
     number = next((n for n, (index, _) in enumerate(found) if index.uri == source.uri), None)
+    questioner = Questioner(pooler, photos, rows, None if number is None else int(pooler.index.starts[number]))
+    lists = _found(questioner)
+    pooler.pooling, pools = _best_prior(pooler, questioner, lists, options.places)
+    taken = pa.array(rows)
+    uris, author = (column.take(taken).fill_null("") for column in (photos.uri, photos.author))
+    # uris may be none, or repeat: rows are what tells photos apart
+    ids = pa.array([f"{row}:{uri}" for row, uri in zip(rows.tolist(), uris.to_pylist(), strict=True)])
+    return _Asked(pooler, questioner, lists, pools, ids, author, float(known.mean()), config.similarity_scale)
+
+
+def _askable_info(source: Folder, options: LightOptions) -> IndexInfo:
+    """Raises UsageError where the index's photos cannot be asked about by their vectors."""
+    info = read_info(source)
+    if info.kind != "photos":
+        raise UsageError(f"SOURCE {options.source}: is an index of {info.kind}; make one of photos with build_index.py")
     if info.vectors != "images":
         raise UsageError(
             f"SOURCE {options.source}: its vectors hold photos' coordinates (--vectors {info.vectors}), so that they would be asked "
             "about with the answer; build SOURCE with --vectors images, and name this one with --index"
         )
-    known = photos.author.is_valid().to_numpy(zero_copy_only=False)
-    askable = np.flatnonzero(known) if known.sum() >= FEWEST_PHOTOS else np.arange(info.rows)
-    rows = np.sort(np.random.default_rng(options.seed).permutation(askable)[: options.photos])
-    first_row = None if number is None else int(pooler.index.starts[number])
-    questioner = Questioner(pooler, photos, rows, first_row)
-    lists = _found(questioner)
-    pooler.pooling, pools = _best_prior(pooler, questioner, lists, options.places)
-    author = photos.author.take(pa.array(rows)).fill_null("")
-    names = photos.uri.take(pa.array(rows)).fill_null("").to_pylist()
-    uri = pa.array(
-        [f"{row}:{name}" for row, name in zip(rows.tolist(), names, strict=True)]
-    )  # which may repeat, or be none
-    return _Asked(pooler, questioner, lists, pools, uri, author, float(known.mean()), config.similarity_scale)
+    return info
 
 
 def _found(questioner: Questioner) -> list[list[Hits]]:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from geoloc.errors import UsageError
 from geoloc.index.build import write_index
@@ -172,6 +173,25 @@ def test_an_archive_is_located_with_it_and_with_two_indexes(toy, two_indexes, tm
         scores = [candidate["score"] for candidate in row["candidates"]]
         assert scores == sorted(scores, reverse=True)
         assert row["lat"] == row["candidates"][0]["lat"]
+    (tmp_path / "north.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "encoder": "lite",
+                "retrieval": {"index": two_indexes, "candidates": 8},
+                "scorers": [
+                    {"kind": "light", "folder": str(tmp_path / "light")},
+                    {"kind": "tests.recipes.third_party:North", "most": 3},
+                ],
+            }
+        )
+    )
+    ranked = RecipeOptions(recipe=str(tmp_path / "north.yaml"))
+    ranked = ArchiveOptions(str(toy / "archive"), str(tmp_path / "ranked"), ranked, context="off")
+    assert geotag_archive(ranked) == 0
+    first = {row["uri"]: {(c["lat"], c["lon"]) for c in row["candidates"][:3]} for row in located}
+    for row in rows_of(ranked):
+        if row["method"] == "north":  # a ranker after it has those that it put first
+            assert {(c["lat"], c["lon"]) for c in row["candidates"]} == first[row["uri"]]
     refused = recipe.model_copy(update={"index": (two_indexes[0],)})
     with pytest.raises(UsageError, match="learned from indexes of photos, photos, in this order"):
         geotag_archive(ArchiveOptions(str(toy / "archive"), str(tmp_path / "other"), refused))
