@@ -54,7 +54,7 @@ ZONES = np.arange(-14 * 60, 14 * 60 + 1, 15.0)
 _AS_EXPECTED, _ZONE, _DRIFT, _ANY = 0.85, 0.1, 0.045, 0.005
 """That a clock is as it should be, is some zone's, is within half an hour of either, or was never set."""
 _UTC_ZONE = 0.001
-"""The second of them, of two clocks that both say what they are ahead of UTC."""
+"""In place of _ZONE, where both clocks say what they are ahead of UTC."""
 _DRIFTS, _EVER = 30.0, 50 * 365 * 1440.0
 """Minutes."""
 _LEAST_EXPECTED = 0.25

@@ -152,7 +152,7 @@ class Method:
                 own = {k: v for k, v in self.settings(weights)[ranker.name].items() if k != "gate"}
                 heavy = {ranker.name: {"weights": weights[ranker.name]} | own}
                 settings = before.settings({"encoder": weights["encoder"]}) | {"heavy": heavy}
-                worth.gate.check(settings, f"--heavy-gate {ranker.gate}")
+                worth.gate.check(settings, f"--heavy-gate of {ranker.name}")
         if self._calibration:
             self._calibration.check(self.settings(weights), f"--calibration {self.recipe.calibration}")
         if self.recipe.generation and self.recipe.generation.gate.calibration:
