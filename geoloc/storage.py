@@ -5,10 +5,12 @@ import errno
 import functools
 import os
 import re
+import threading
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import boto3
 import botocore.config
@@ -122,12 +124,24 @@ def _absolute(path: str) -> str:
     return os.path.abspath(path)
 
 
+class Fence(Protocol):
+    """Whose turn it is to write (geoloc.pipeline.lease)."""
+
+    term: int
+    """Grows from turn to turn."""
+
+    def __call__(self) -> None:
+        """Raises UsageError where the turn is another's."""
+
+
 @dataclass(frozen=True)
 class Folder:
     """A folder that a run or an index lives in. A file is seen whole or not at all: writes are atomic."""
 
     uri: str
     s3: S3Options = field(default_factory=S3Options)
+    fence: Fence | None = field(default=None, compare=False)
+    """Asked before every change, here and in the folders in it."""
 
     def __post_init__(self) -> None:
         if not is_s3(self.uri) and "://" in self.uri:
@@ -135,12 +149,12 @@ class Folder:
         object.__setattr__(self, "uri", self.uri.rstrip("/") if is_s3(self.uri) else _absolute(self.uri))
 
     def __truediv__(self, name: str) -> "Folder":
-        return Folder(f"{self.uri}/{name}", self.s3)
+        return Folder(f"{self.uri}/{name}", self.s3, self.fence)
 
     def parent(self) -> tuple["Folder", str]:
         """The folder that this is in, and its name there."""
         folder, _, name = self.uri.rpartition("/")
-        return Folder(folder or "/", self.s3), name
+        return Folder(folder or "/", self.s3, self.fence), name
 
     def path(self, name: str = "") -> str:
         """The file's path as ``filesystem`` wants it."""
@@ -172,38 +186,86 @@ class Folder:
 
     def write(self, name: str, data: bytes, durable: bool = True) -> None:
         """``durable``: on the local disk before this returns. Raises UsageError where the disk is full."""
+        self._ask()
         if not self.is_local:
             self.filesystem.pipe_file(self.path(name), data)
             return
+        with self._drafted(name, data, durable) as draft:
+            draft.replace(self.path(name))
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write the file if there is none; whether that was so. Of all who try at once, one does.
+
+        A store without conditional writes lets several: see geoloc.pipeline.lease for how they find out.
+        """
+        self._ask()
+        if self.is_local:
+            with self._drafted(name, data, durable=True) as draft:
+                try:
+                    os.link(draft, self.path(name))
+                    return True
+                except FileExistsError:
+                    return False
+                except OSError:  # a file system without links
+                    return self._create_in_place(name, data)
+        try:
+            self.filesystem.pipe_file(self.path(name), data, mode="create")
+            return True
+        except FileExistsError:  # or it was this very request, whose answer was lost, and which was sent again
+            return self.read(name) == data
+        except (NotImplementedError, OSError):
+            if self.exists(name):
+                return self.read(name) == data
+            self.write(name, data)
+            return True
+
+    def _create_in_place(self, name: str, data: bytes) -> bool:
+        try:
+            with open(self.path(name), "xb") as file:
+                file.write(data)
+            return True
+        except FileExistsError:
+            return False
+
+    @contextlib.contextmanager
+    def _drafted(self, name: str, data: bytes, durable: bool) -> Iterator[Path]:
+        """A local file's content beside it. Raises UsageError where the disk is full."""
         target = Path(self.path(name))
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        draft = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             with draft.open("wb") as file:
                 file.write(data)
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
-            draft.replace(target)
+            yield draft
         except OSError as error:
-            draft.unlink(missing_ok=True)
             if error.errno in _FULL:
                 raise UsageError(f"{self.uri}: no space is left to write {name} ({error.strerror})") from error
             raise
+        finally:
+            draft.unlink(missing_ok=True)
 
     def delete(self, name: str) -> None:
         """Remove the file; one that is not there is no error."""
+        self._ask()
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.rm_file(self.path(name))
 
     def upload(self, local: Path, name: str) -> None:
         """Move a finished local file into the folder."""
+        self._ask()
         if self.is_local:
             Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
             os.replace(local, self.path(name))
         else:
             self.filesystem.put_file(str(local), self.path(name))
             local.unlink()
+
+    def _ask(self) -> None:
+        if self.fence:
+            self.fence()
 
     def check_writable(self, option: str) -> None:
         """Raises UsageError, naming the option, where files cannot be written."""

@@ -127,7 +127,7 @@ class Scene:
 
     def rows(self) -> int:
         """Written so far; each photo once."""
-        ids = [row for found in Parts(Folder(str(self.folder / "run" / "parts"))).ids().values() for row in found]
+        ids = [row for _, found in Parts(Folder(str(self.folder / "run" / "parts"))).ids() for row in found]
         assert len(ids) == len(set(ids))
         return len(ids)
 

@@ -18,7 +18,7 @@ def in_order(parts: Parts, status: str = "indexed") -> Iterator[pa.Table]:
 
     Parts overlap only as far as the workers ran beside each other, so what is held is that overlap.
     """
-    starts = [(int(ids.min()), name) for name, ids in parts.ids().items() if len(ids)]
+    starts = [(int(ids.min()), name) for name, ids in parts.ids() if len(ids)]
     heapq.heapify(starts)
     waiting: pa.Table | None = None
     while starts:

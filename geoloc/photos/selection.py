@@ -45,6 +45,8 @@ class ListingOptions:
     """List what is left out as litter too: thumbnails, recycle bins and the like, and Takeout's copies in albums."""
     sidecars: bool = True
     """Read positions and times from XMP and Google Takeout files beside photos."""
+    keep_removed: bool = False
+    """Keep the rows of photos that SOURCE has no more, such as where it is a table of each day's new photos."""
 
     def check(self) -> None:
         """Raises UsageError."""

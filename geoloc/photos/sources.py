@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -47,6 +47,8 @@ class Found:
     """Of photos that were listed."""
     sidecars_unread: int = 0
     """Of those, that are not asked for."""
+    unread_folders: int = 0
+    """That could not be listed."""
     notes: list[str] = field(default_factory=list)
     """What else there is to say."""
 
@@ -60,6 +62,7 @@ class Found:
         lines += [f"{self.duplicates:,} duplicate rows left out"] if self.duplicates else []
         lines += [f"{self.sidecars:,} sidecars beside photos are read"] if self.sidecars else []
         unread = f"{self.sidecars_unread:,} sidecars beside photos are not read (--sidecars reads positions and times from them)"
+        lines += [f"{self.unread_folders:,} folders could not be read"] if self.unread_folders else []
         return lines + ([unread] if self.sidecars_unread else []) + self.notes
 
 
@@ -78,6 +81,12 @@ class Source:
         folder = Folder(self.uri, self.s3)
         one_photo = os.path.isfile(path_of(folder.uri)) if folder.is_local else is_photo(self.uri)
         return folder.parent()[0].uri if self._is_table or one_photo else folder.uri
+
+    @property
+    def tells_what_is_gone(self) -> bool:
+        """Whether a photo that has not been listed, now that the listing is exhausted, is there no more."""
+        options = self.options
+        return not (options.keep_removed or options.limit or options.sample or self.found.unread_folders)
 
     def takes(self, uri: str) -> bool:
         """Whether the globs let a photo pass."""
@@ -154,7 +163,10 @@ class Source:
             return self._one(uri_of(path_of(root)), self._files_beside(path_of(root)))
         if not os.path.isdir(path_of(root)):
             raise UsageError(f"SOURCE {self.uri}: no such folder")
-        return self._photos_with_sidecars(_walk(path_of(root)))
+        return self._photos_with_sidecars(_walk(path_of(root), self._unread))
+
+    def _unread(self, _: OSError) -> None:
+        self.found.unread_folders += 1
 
     def _one(self, uri: str, files: Files) -> Iterator[dict]:
         """The photo alone, with what lies beside it."""
@@ -245,10 +257,10 @@ def local_etag(status: os.stat_result) -> str:
     return f"{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
-def _walk(root: str) -> Iterator[list[dict]]:
+def _walk(root: str, unread: Callable[[OSError], None]) -> Iterator[list[dict]]:
     """The files of a folder and of those in it, each visited once, so that a loop of links ends."""
     seen = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=unread, followlinks=True):
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in seen:
             subfolders.clear()

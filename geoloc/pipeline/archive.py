@@ -13,7 +13,7 @@ from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.context import locate_each_other
 from geoloc.pipeline.job_options import SELF, ArchiveOptions, IndexOptions
-from geoloc.pipeline.lock import held
+from geoloc.pipeline.lease import leased
 from geoloc.pipeline.models import probe
 from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.publication import open_run, publish
@@ -39,7 +39,7 @@ def geotag_archive(options: ArchiveOptions) -> int:
         return _rehearse(options, recipe, folder)
     folder.check_writable("OUTPUT")
     company = options.tracks.read(options.s3)
-    with held(folder):
+    with leased(folder, options.cluster.wait_minutes) as folder:
         return _run(options, recipe, company, open_run(folder))
 
 

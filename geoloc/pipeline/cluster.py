@@ -19,7 +19,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from geoloc.errors import UsageError
-from geoloc.pipeline.lock import NAME as LOCK
+from geoloc.pipeline.lease import LEASE
 from geoloc.pipeline.plan import Node
 from geoloc.storage import Folder, is_s3, path_of
 
@@ -115,11 +115,11 @@ def quiet_data() -> ray.data.DataContext:
 
 def check_seen(output: Folder, places: Mapping[str, str | Sequence[str] | None]) -> None:
     """That every node sees the local paths, by the options' names, that a job uses there: a file on one node's own disk is lost to
-    the others. ``output`` is held (geoloc.pipeline.lock). Comes after the nodes have been waited for (Placement).
+    the others. ``output`` is held (geoloc.pipeline.lease). Comes after the nodes have been waited for (Placement).
 
     Raises UsageError, naming the option and the nodes.
     """
-    named = {"OUTPUT": (output / LOCK).uri} | {option: place for option, place in places.items() if place}
+    named = {"OUTPUT": (output / LEASE).uri} | {option: place for option, place in places.items() if place}
     local = [
         (option, place)
         for option, found in named.items()

@@ -16,7 +16,7 @@ from geoloc.evaluation.positions import Positions
 from geoloc.photos.sources import Source
 from geoloc.photos.views import AreaView
 from geoloc.pipeline.cluster import check_seen, connect
-from geoloc.pipeline.lock import held
+from geoloc.pipeline.lease import leased
 from geoloc.pipeline.models import probe
 from geoloc.pipeline.options import LocateOptions
 from geoloc.pipeline.placement import Placement
@@ -45,7 +45,7 @@ def compare(options: LocateOptions, recipes: list[Recipe], truth: Positions, fol
     for recipe in recipes:
         groups.setdefault(recipe.encoder_config(folder.s3), []).append(recipe)
     found: dict[str, Positions] = {}
-    with held(folder):
+    with leased(folder, options.cluster.wait_minutes) as folder:
         for number, group in enumerate(groups.values()):
             run = Run(folder / f"encoder-{number}", "answers", compared(len(group)))
             found |= _compare(options, group, truth, run)

@@ -15,7 +15,7 @@ from geoloc.photos.sources import Source
 from geoloc.photos.views import View
 from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.job_options import GeoRankingJobOptions
-from geoloc.pipeline.lock import held
+from geoloc.pipeline.lease import leased
 from geoloc.pipeline.models import probe_encoder
 from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.run import Run
@@ -39,7 +39,7 @@ def build_georanking(options: GeoRankingJobOptions) -> int:
     options.check()
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
-    with held(folder):
+    with leased(folder, options.cluster.wait_minutes) as folder:
         return _run(options, Run(folder, PARTS, GEORANKING))
 
 

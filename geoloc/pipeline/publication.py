@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 
 from geoloc.errors import UsageError
 from geoloc.pipeline.job_options import PublicationOptions
-from geoloc.pipeline.lock import held
+from geoloc.pipeline.lease import leased
 from geoloc.pipeline.run import Run
 from geoloc.recipes.method import RESULTS
 from geoloc.results.export import Export, describe_export
@@ -31,10 +31,10 @@ def publish_again(options: PublicationOptions) -> int:
             count = SidecarTree(tree, "").take_back()
             log.info("Deleted %s sidecars of ours below %s", f"{count:,}", name)
             if tree.uri == (folder / "xmp").uri:
-                with held(folder):
+                with leased(folder) as folder:
                     _forget_export(open_run(folder), "xmp")
         return 0
-    with held(folder):
+    with leased(folder) as folder:
         run = open_run(folder)
         if not run.succeeded:
             raise UsageError(f"RUN {options.run}: is not finished; run geotag_archive.py again")

@@ -17,7 +17,7 @@ from geoloc.index.store import IndexInfo, publish, read_info
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.job_options import IndexOptions
-from geoloc.pipeline.lock import held
+from geoloc.pipeline.lease import leased
 from geoloc.pipeline.models import probe_encoder
 from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.run import Run
@@ -42,7 +42,7 @@ def build_index(options: IndexOptions) -> int:
         raise UsageError(f"--picture-px {options.picture_px}: must not be below 0")
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
-    with held(folder):
+    with leased(folder, options.cluster.wait_minutes) as folder:
         if folder.exists("index.json"):
             info = read_info(folder)
             log.info(

@@ -160,14 +160,27 @@ class Run:
             beside = "; ".join(source.found.lines())
             raise UsageError(f"SOURCE {source.uri}: no photos there{f' ({beside})' if beside else ''}")
         listing = itertools.chain([] if first is None else [first], batches)
-        added = self.manifest.append(listing, listed_with, self.no_success)
+        if again and first is None and source.tells_what_is_gone and not source.found.excluded:
+            raise UsageError(
+                f"SOURCE {source.uri}: none of its {self.manifest.rows:,} photos is there any more; if that is so, use a new OUTPUT, "
+                "or --keep-removed to go on with what is known of them"
+            )
+        listed = self.manifest.append(
+            listing, listed_with, self.no_success, counts=lambda uri: source.tells_what_is_gone and source.takes(uri)
+        )
         self.write_record(listing=vars(source.found))
-        return f"{added:,} new or changed photos" if again else f"{added:,} photos"
+        if listed.gone:
+            log.info(
+                "Photos that are not there any more: %s; their rows go (--keep-removed keeps them)", f"{listed.gone:,}"
+            )
+        if listed.moved:
+            log.info("  %s of those are there under another name, and are looked at anew", f"{listed.moved:,}")
+        return f"{listed.added:,} new or changed photos" if again else f"{listed.added:,} photos"
 
     def _live(self) -> np.ndarray:
         """By id: whether a photo's row is to be in the results, (manifest rows,) bool."""
         live = np.ones(self.manifest.rows, bool)
-        live[self.manifest.replaced()] = False
+        live[self.manifest.dead()] = False
         if self._source and (self._source.options.include or self._source.options.exclude):
             for part in self.manifest.parts:
                 takes = [self._source.takes(uri) for uri in self.manifest.read(part, ["uri"])["uri"].to_pylist()]
@@ -200,7 +213,7 @@ class Run:
     def pending(self) -> tuple[list[Unit], int]:
         """The units that are left, and how many photos they hold."""
         done = ~self._live()
-        for ids in self.parts.ids().values():
+        for _, ids in self.parts.ids():
             done[ids] = True
         units, unit_rows = [], _unit_rows(int((~done).sum()))
         for number, part in enumerate(self.manifest.parts):
@@ -227,12 +240,13 @@ class Run:
     def reconcile(self) -> int:
         """Make the results hold each live photo at most once, and count the live photos that have none.
 
-        Rows of replaced photos go, and so do second rows of a photo, which a task leaves that was run again because
-        its node was cut off while writing.
+        Rows of photos that were replaced, or are gone, go, and so do second rows of a photo, which a task leaves that was run
+        again because its node was cut off while writing, or a run that was paused while another took over: of those, the one
+        that was written in the later turn stays.
         """
         live = self._live()
         seen = np.zeros(len(live), bool)
-        for name, ids in self.parts.ids().items():
+        for name, ids in self.parts.ids(reverse=True):
             first = np.zeros(len(ids), bool)
             first[np.unique(ids, return_index=True)[1]] = True
             keep = first & live[ids] & ~seen[ids]

@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from geoloc.storage import Folder
 
+READ_AHEAD = 16
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -22,9 +24,10 @@ class Parts:
         return [name for name in self.folder.names() if name.endswith(".parquet")]
 
     def add(self, table: pa.Table) -> None:
-        """The file is named by its ids, so a task that is run twice writes the same file twice."""
+        """The file is named by the run's turn to write, and its ids, so a task that is run twice writes the same file twice."""
+        term = self.folder.fence.term if self.folder.fence else 0
         name = hashlib.blake2b(np.sort(table["id"].to_numpy()).tobytes(), digest_size=8).hexdigest()
-        self.write(f"part-{name}.parquet", table)
+        self.write(f"part-{term:06d}-{name}.parquet", table)
 
     def write(self, name: str, table: pa.Table) -> None:
         """A part without rows is none, and goes."""
@@ -45,11 +48,13 @@ class Parts:
         """All rows, a file at a time."""
         return (self.read(name, columns) for name in self.names())
 
-    def ids(self) -> dict[str, np.ndarray]:
-        """The ids in each file."""
-        names = self.names()
-        with ThreadPoolExecutor(16) as pool:
-            return dict(zip(names, pool.map(lambda name: self.read(name, ["id"])["id"].to_numpy(), names), strict=True))
+    def ids(self, reverse: bool = False) -> Iterator[tuple[str, np.ndarray]]:
+        """The ids in each file, by the files' names, or from the last to the first; few at a time are held."""
+        names = sorted(self.names(), reverse=reverse)
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            for start in range(0, len(names), READ_AHEAD):
+                some = names[start : start + READ_AHEAD]
+                yield from zip(some, pool.map(lambda name: self.read(name, ["id"])["id"].to_numpy(), some), strict=True)
 
     def whole(self, name: str, columns: list[str]) -> bool:
         """Whether a file is Parquet that can be read, with those columns."""

@@ -20,7 +20,7 @@ from geoloc.encoders.config import ALIGNMENT, WEIGHTS, EncoderConfig, image_mode
 from geoloc.errors import UsageError
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import check_seen, connect
-from geoloc.pipeline.lock import held
+from geoloc.pipeline.lease import leased
 from geoloc.pipeline.models import probe_encoder
 from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.run import Run
@@ -50,7 +50,7 @@ def train_alignment(options: AlignmentOptions) -> int:
         raise UsageError(f"--encoder {options.encoder}: is trained already; start from geoclip or lite")
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
-    with held(folder):
+    with leased(folder, options.cluster.wait_minutes) as folder:
         if options.from_checkpoint:
             return _take_over(options, models, folder)
         return _run(options, models, Run(folder, "features", REFERENCE))

@@ -18,7 +18,7 @@ from geoloc.errors import UsageError
 from geoloc.geocells.methods import GeocellOptions
 from geoloc.index.store import Index, local_copy, publish, read_info
 from geoloc.pipeline.cluster import check_seen, connect
-from geoloc.pipeline.lock import held
+from geoloc.pipeline.lease import leased
 from geoloc.storage import Folder
 from geoloc.training.curve import geocells_page
 from geoloc.training.fitting import PROGRESS, TRAIN, Diary, fit, in_all_workers, resumed, settle, team, watched
@@ -41,7 +41,7 @@ def train_geocells(options: GeocellJobOptions) -> int:
     options.training.check()
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
-    with held(folder):
+    with leased(folder, options.cluster.wait_minutes) as folder:
         return _run(options, cells, folder)
 
 

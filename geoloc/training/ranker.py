@@ -23,7 +23,7 @@ from geoloc.errors import UsageError
 from geoloc.photos.views import AreaView
 from geoloc.pipeline.cluster import check_seen, connect, quiet_data
 from geoloc.pipeline.georanking import PARTS
-from geoloc.pipeline.lock import held
+from geoloc.pipeline.lease import leased
 from geoloc.pipeline.models import probe_ranker
 from geoloc.pipeline.plan import LOADER_CPUS
 from geoloc.pipeline.run import SUCCESS
@@ -53,7 +53,7 @@ def train_ranker(options: RankerJobOptions) -> int:
     options.prompt.check()
     folder = Folder(options.output, options.s3)
     folder.check_writable("OUTPUT")
-    with held(folder):
+    with leased(folder, options.cluster.wait_minutes) as folder:
         return _run(options, folder)
 
 

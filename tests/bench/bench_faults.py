@@ -58,7 +58,7 @@ class Stand:
 
     def written(self, name: str) -> int:
         with contextlib.suppress(Exception):  # the folder is not there yet, or the store is not
-            return sum(len(ids) for ids in self.parts(name).ids().values())
+            return sum(len(ids) for _, ids in self.parts(name).ids())
         return 0
 
     def answers(self, name: str) -> dict[int, tuple]:

@@ -38,7 +38,7 @@ def main(seed: int = 0) -> None:
         for number in range(3):
             spent, rows_at_kill = run(root, f"killed-{number}", kill_after_rows=draw.randrange(1, PHOTOS - 200))
             again, _ = run(root, f"killed-{number}")
-            ids = np.concatenate(list(Parts(Folder(str(root / f"killed-{number}" / "geotags"))).ids().values()))
+            ids = np.concatenate([ids for _, ids in Parts(Folder(str(root / f"killed-{number}" / "geotags"))).ids()])
             print(
                 f"killed after {spent:.0f} s with {rows_at_kill} rows written, resumed in {again:.0f} s: {len(ids)} rows, "
                 f"{len(ids) - len(np.unique(ids))} duplicates, {PHOTOS - len(np.unique(ids))} missing; "
@@ -53,14 +53,14 @@ def run(root: Path, name: str, kill_after_rows: int | None = None) -> tuple[floa
     job = subprocess.Popen([*command, "--index", root / "index"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     parts = Parts(Folder(str(root / name / "geotags")))
     while job.poll() is None:
-        rows = sum(len(ids) for ids in parts.ids().values())
+        rows = sum(len(ids) for _, ids in parts.ids())
         if kill_after_rows is not None and rows >= kill_after_rows:
             os.kill(job.pid, signal.SIGKILL)
             job.wait()
             return time.monotonic() - start, rows
         time.sleep(0.3)
     assert job.returncode == 0
-    return time.monotonic() - start, sum(len(ids) for ids in parts.ids().values())
+    return time.monotonic() - start, sum(len(ids) for _, ids in parts.ids())
 
 
 if __name__ == "__main__":

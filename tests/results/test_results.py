@@ -102,7 +102,7 @@ def test_a_part_is_named_by_its_rows(parts):
     before = parts.names()
     parts.add(results(ROWS[:2][::-1]))
     assert parts.names() == before
-    assert sorted(np.concatenate(list(parts.ids().values()))) == [0, 1, 2, 3]
+    assert sorted(np.concatenate(list(dict(parts.ids()).values()))) == [0, 1, 2, 3]
 
 
 def export(name, tables, folder, source="/photos", calibrated=False, **options):

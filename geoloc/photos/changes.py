@@ -1,0 +1,144 @@
+"""What is new, changed or gone in a listing, by a join on disk whose memory does not grow with the archive."""
+
+import functools
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+BUCKET_ROWS = 250_000
+"""That are joined at once, about."""
+BUFFER_ROWS = 131_072
+
+_COMPARED = {"etag": pa.string(), "size": pa.int64(), "archived": pa.bool_(), "sidecars_etag": pa.string()}
+KNOWN = pa.schema({"id": pa.int64(), "uri": pa.string()} | _COMPARED)
+"""Of the manifest, for the join."""
+_LISTED = pa.schema({"at": pa.int64(), "uri": pa.string()} | _COMPARED)
+
+
+class Changes:
+    """Of a listing, against what is known. Once made, it holds 16 bytes a row that is new, changed or gone."""
+
+    def __init__(
+        self, folder: Path, known: Iterable[pa.Table], rows: int, listing: Iterable[pa.RecordBatch], schema: pa.Schema
+    ) -> None:
+        """``known``: tables of KNOWN, ``rows`` in all. ``listing``: batches of ``schema``, spooled to the folder."""
+        self._spool, self._schema = folder / "listing.arrow", schema
+        count = max(16, min(512, rows // BUCKET_ROWS + 1))
+        known_at, listed_at = (_Buckets(folder, name, count) for name in ("known", "listed"))
+        known_at.fill(known, KNOWN)
+        listed_at.fill(self._spooled(listing), _LISTED)
+        at, replaces, self._gone = [], [], []
+        self._moved_from, self._moved_to = [], []
+        for old, new in zip(known_at.tables(KNOWN), listed_at.tables(_LISTED), strict=True):
+            row = pc.index_in(new["uri"], old["uri"])
+            changed = _changed(new, old, row)
+            at.append(new["at"].filter(changed).to_numpy())
+            replaces.append(pc.fill_null(old["id"].take(row), -1).filter(changed).to_numpy())
+            missing = np.ones(old.num_rows, bool)
+            missing[row.drop_null().to_numpy()] = False
+            gone = old.filter(pa.array(missing))
+            self._gone.append(gone.select(["id", "uri"]))
+            self._moved_from.append(_contents(gone))
+            self._moved_to.append(_contents(new.filter(pc.is_null(row))))
+        at, replaces = np.concatenate(at), np.concatenate(replaces)
+        order = np.argsort(at)
+        self._at, self._replaces = at[order], replaces[order]
+
+    def rows(self) -> Iterator[pa.Table]:
+        """What is new or changed, in the listing's order, with ``replaces``: the id of what it was, null for what is new."""
+        start = 0
+        with pa.ipc.open_file(pa.memory_map(str(self._spool))) as reader:
+            for number in range(reader.num_record_batches):
+                batch = pa.table(reader.get_batch(number))
+                first, last = np.searchsorted(self._at, (start, start + batch.num_rows))
+                if last > first:
+                    replaces = self._replaces[first:last]
+                    found = batch.take(self._at[first:last] - start)
+                    yield found.append_column("replaces", pa.array(replaces, mask=replaces < 0))
+                start += batch.num_rows
+
+    def gone(self, counts: Callable[[str], bool]) -> np.ndarray:
+        """Ids of what is known and not listed, of those uris that count, ascending."""
+        found = [np.zeros(0, np.int64)]
+        for table in self._gone:
+            keep = pa.array([counts(uri) for uri in table["uri"].to_pylist()], pa.bool_())
+            found.append(table["id"].filter(keep).to_numpy())
+        return np.sort(np.concatenate(found))
+
+    def moved(self) -> int:
+        """How many contents are gone from one name and there under another."""
+        before, after = np.concatenate(self._moved_from), np.concatenate(self._moved_to)
+        return int(np.isin(np.unique(after), before).sum())
+
+    def _spooled(self, listing: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+        """The listing, for the join, when each batch has been written."""
+        start = 0
+        with pa.ipc.new_file(str(self._spool), self._schema) as writer:
+            for batch in listing:
+                writer.write(batch)
+                columns = {name: batch[name] for name in _LISTED.names if name != "at"}
+                yield pa.table({"at": np.arange(start, start + batch.num_rows)} | columns, schema=_LISTED)
+                start += batch.num_rows
+
+
+class _Buckets:
+    """Rows by their uri's hash, in a file a bucket."""
+
+    def __init__(self, folder: Path, name: str, count: int) -> None:
+        self._paths = [folder / f"{name}-{number}.arrow" for number in range(count)]
+
+    def fill(self, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
+        with ExitStack() as stack:
+            files = [stack.enter_context(pa.ipc.new_file(str(path), schema)) for path in self._paths]
+            for table in _buffered(tables):
+                bucket = np.array([zlib.crc32(uri.encode()) for uri in table["uri"].to_pylist()]) % len(files)
+                order = np.argsort(bucket, kind="stable")
+                table, bounds = table.take(order), np.searchsorted(bucket[order], np.arange(len(files) + 1))
+                for number in np.flatnonzero(np.diff(bounds)):
+                    files[number].write_table(table.slice(bounds[number], bounds[number + 1] - bounds[number]))
+
+    def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
+        """A bucket each, gone from the disk when the next is asked for."""
+        for path in self._paths:
+            with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
+                yield reader.read_all().cast(schema).combine_chunks()
+            path.unlink()
+
+
+def _buffered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    waiting, rows = [], 0
+    for table in tables:
+        waiting.append(table)
+        rows += table.num_rows
+        if rows >= BUFFER_ROWS:
+            yield pa.concat_tables(waiting).combine_chunks()
+            waiting, rows = [], 0
+    if rows:
+        yield pa.concat_tables(waiting).combine_chunks()
+
+
+def _changed(new: pa.Table, old: pa.Table, row: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A photo is changed if its etag, or its size where there is no etag, or its sidecars differ, or if it came back from an
+    archive."""
+    before = old.take(row)
+    changes = [_differs(new[name], before[name]) for name in ("etag", "size")]
+    changes.append(_differs(*(pc.fill_null(table["sidecars_etag"], "") for table in (new, before))))
+    changes.append(_differs(pc.fill_null(new["archived"], False), before["archived"]))
+    return functools.reduce(pc.or_, changes, pc.is_null(row))
+
+
+def _differs(new: pa.ChunkedArray, old: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Where both are known and not equal."""
+    return pc.fill_null(pc.not_equal(new, old), False)
+
+
+def _contents(table: pa.Table) -> np.ndarray:
+    """Of rows with an etag and a size, a hash of both, (n,) int64."""
+    table = table.select(["etag", "size"]).drop_null()
+    pairs = zip(table["etag"].to_pylist(), table["size"].to_pylist(), strict=True)
+    return np.array([hash(pair) for pair in pairs], np.int64)
