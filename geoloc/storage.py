@@ -278,6 +278,11 @@ class Folder:
             raise UsageError(f"{option} {self.uri}: cannot write there ({describe(error)})") from error
 
 
+def cache_folder() -> Path:
+    """Where a node keeps what it has copied or made: GEOLOC_CACHE, or ~/.cache/geoloc."""
+    return Path(os.environ.get("GEOLOC_CACHE") or Path.home() / ".cache" / "geoloc")
+
+
 def describe(error: BaseException) -> str:
     """An error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

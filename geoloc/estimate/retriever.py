@@ -11,7 +11,7 @@ from geoloc.encoders.alignment import PARTS
 from geoloc.encoders.image import ImageEncoder
 from geoloc.estimate.finder import Finder
 from geoloc.estimate.pooler import Pooler
-from geoloc.index.store import Index, local_copy
+from geoloc.index.store import open_index
 from geoloc.photos.load import pixel_array
 from geoloc.photos.views import View
 from geoloc.ranking.candidates import Candidates
@@ -33,7 +33,7 @@ class Retriever:
         opened = {} if opened is None else opened
         for index in indexes:
             if index not in opened:
-                opened[index] = Finder(Index(local_copy(index)), encoder.config, encoder.device)
+                opened[index] = Finder(open_index(index), encoder.config, encoder.device)
         finders = [opened[index] for index in indexes]
         self._first = finders[0]
         self._searcher = finders[0] if pooling is None else Pooler(finders, pooling)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from geoloc.index.search import USUAL_K, ReRanked, exact_search, set_parameters
-from geoloc.index.store import CANDIDATES, CELLS, IndexInfo, checksum
+from geoloc.index.store import CANDIDATES, CELLS, THUMBNAILS, IndexInfo, checksum
 
 _RECALL_QUERIES, _TRAINING_ROWS = 1_000, 262_144
 
@@ -28,7 +28,7 @@ def write_index(path: Path, info: IndexInfo, references: Iterable[pa.Table], ann
     row = offset = 0
     with ExitStack() as stack:
         writer = stack.enter_context(pq.ParquetWriter(path / "candidates.parquet", schema, compression="zstd"))
-        thumbnails = stack.enter_context((path / "thumbnails.bin").open("wb"))
+        thumbnails = stack.enter_context((path / THUMBNAILS).open("wb"))
         for batch in references:
             flat = batch["vector"].combine_chunks().flatten().to_numpy()
             vectors[row : row + batch.num_rows] = flat.reshape(-1, info.dimension)

@@ -15,7 +15,8 @@ import mmap
 import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,11 @@ from scipy.spatial import cKDTree
 from geoloc.errors import UsageError
 from geoloc.geo.distance import EARTH_RADIUS_KM, unit_vectors
 from geoloc.schema import PLACE
-from geoloc.storage import Folder
+from geoloc.storage import Folder, cache_folder
 
 FORMAT = 3
+THUMBNAILS = "thumbnails.bin"
+_RANGE_BYTES, _RANGES_AT_ONCE = 32 << 20, 8
 GALLERY_ENCODER = "geoclip-location-encoder"
 CANDIDATES = pa.schema(
     {
@@ -92,18 +95,15 @@ def read_info(folder: Folder) -> IndexInfo:
 class Index:
     """An index on this machine, opened. Vectors and thumbnails are memory-mapped: processes share them."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, copied_from: Folder | None = None) -> None:
+        """``copied_from``: where its thumbnails are, if they have not been copied."""
+        self.path, self._copied_from = path, copied_from
         self.info = read_info(Folder(str(path)))
         self.vectors = np.load(path / "vectors.npy", mmap_mode="r")
         table = pq.read_table(path / "candidates.parquet", memory_map=True)
         self.lat, self.lon = table["lat"].to_numpy(), table["lon"].to_numpy()
         self.uri, self.place = table["uri"].combine_chunks(), table["place"].combine_chunks()
         self.extent_km = table[EXTENT].to_numpy() if EXTENT in table.column_names else None
-        self._thumbnails: mmap.mmap | bytes = b""
-        if (path / "thumbnails.bin").exists() and (path / "thumbnails.bin").stat().st_size:
-            with (path / "thumbnails.bin").open("rb") as file:
-                self._thumbnails = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._at, self._size = table["thumbnail_at"].combine_chunks(), table["thumbnail_size"].combine_chunks()
 
     @property
@@ -127,33 +127,79 @@ class Index:
     def thumbnail(self, row: int) -> bytes | None:
         """The reference photo's JPEG (``--picture-px``)."""
         at = self._at[row].as_py()
-        return None if at is None else self._thumbnails[at : at + self._size[row].as_py()]
+        if at is None:
+            return None
+        end = at + self._size[row].as_py()
+        if self._copied_from and not (self.path / THUMBNAILS).exists():
+            return self._copied_from.filesystem.cat_file(self._copied_from.path(THUMBNAILS), start=at, end=end)
+        return self._thumbnails[at:end]
+
+    @functools.cached_property
+    def _thumbnails(self) -> mmap.mmap:
+        with (self.path / THUMBNAILS).open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def local_copy(folder: Folder, verify: bool = False) -> Path:
-    """Where the index is on this machine: a bucket's is copied once a node, a local one is used as it is.
+def open_index(folder: Folder, thumbnails: bool = False) -> Index:
+    """As ``local_copy``; thumbnails that have not been copied are fetched one by one."""
+    return Index(local_copy(folder, thumbnails), None if folder.is_local else folder)
 
-    Checksums are compared on copying, and, with ``verify``, where nothing needs to be copied. Raises UsageError
-    naming the file that is damaged.
+
+def local_copy(folder: Folder, thumbnails: bool = False) -> Path:
+    """Where the index is on this machine: a bucket's is copied once a node, and its thumbnails, which are most of it, where they
+    are asked for; a local one is used as it is.
+
+    Checksums are compared on copying. Raises UsageError naming the file that is damaged.
     """
     info = read_info(folder)
     if folder.is_local:
-        path = Path(folder.path())
-        check_files(path, info, folder.uri, content=verify)
-        return path
+        return Path(folder.path())
     cache = cache_folder() / "index" / info.fingerprint
     cache.parent.mkdir(parents=True, exist_ok=True)
     with cache.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of all the processes of a node, one copies
-        if not cache.exists():
+        wanted = {name: entry for name, entry in info.files.items() if thumbnails or name != THUMBNAILS}
+        missing = {name: entry for name, entry in wanted.items() if not (cache / name).exists()}
+        if missing or not cache.exists():
             with tempfile.TemporaryDirectory(dir=cache.parent) as draft:
-                for name in info.files:
-                    folder.filesystem.get_file(folder.path(name), f"{draft}/{name}")
-                (Path(draft) / "index.json").write_bytes(info.to_json())
-                check_files(Path(draft), info, folder.uri, content=True)
-                Path(draft).rename(cache)
-                Path(draft).mkdir()  # for TemporaryDirectory to remove
+                _check_sizes(folder, missing)
+                for name, entry in missing.items():
+                    _download(folder, name, Path(draft, name), entry["bytes"])
+                check_files(Path(draft), replace(info, files=missing), folder.uri)
+                cache.mkdir(exist_ok=True)
+                for name in missing:
+                    Path(draft, name).rename(cache / name)
+                (cache / "index.json").write_bytes(info.to_json())
     return cache
+
+
+def _download(folder: Folder, name: str, target: Path, size: int) -> None:
+    """In ranges beside each other, which a store gives faster than one after the other."""
+    with target.open("wb") as file, ThreadPoolExecutor(_RANGES_AT_ONCE) as pool:
+        file.truncate(size)
+
+        def fetch(start: int) -> None:
+            end = min(size, start + _RANGE_BYTES)
+            os.pwrite(file.fileno(), folder.filesystem.cat_file(folder.path(name), start=start, end=end), start)
+
+        list(pool.map(fetch, range(0, size, _RANGE_BYTES)))
+
+
+def check_index(folder: Folder) -> IndexInfo:
+    """Before work, without copying it: that all its files are there, of their size, and, of a local one, that they are what they
+    were, which is looked at again only if one has been touched. Raises UsageError naming the file that is damaged."""
+    info = read_info(folder)
+    if not folder.is_local:
+        _check_sizes(folder, info.files)
+        return info
+    path = Path(folder.path())
+    touched = [(name, (path / name).stat().st_mtime_ns if (path / name).exists() else 0) for name in sorted(info.files)]
+    stamp = hashlib.blake2b(json.dumps([str(path), info.fingerprint, touched]).encode(), digest_size=16).hexdigest()
+    checked = cache_folder() / "checked" / stamp
+    check_files(path, info, folder.uri, content=not checked.exists())
+    checked.parent.mkdir(parents=True, exist_ok=True)
+    checked.touch()
+    return info
 
 
 def publish(folder: Folder, write: Callable[[Path], IndexInfo]) -> IndexInfo:
@@ -168,20 +214,33 @@ def publish(folder: Folder, write: Callable[[Path], IndexInfo]) -> IndexInfo:
     return info
 
 
-def check_files(path: Path, info: IndexInfo, uri: str, content: bool) -> None:
+def check_files(path: Path, info: IndexInfo, uri: str, content: bool = True) -> None:
+    """Raises UsageError."""
     for name, entry in info.files.items():
         file = path / name
-        if not file.exists():
-            raise UsageError(f"--index {uri}: {name} is missing; rebuild the index")
-        if file.stat().st_size != entry["bytes"] or (content and checksum(file) != entry["blake2b"]):
-            raise UsageError(f"--index {uri}: {name} is damaged (size or checksum differs); copy it again or rebuild")
+        _check_size(name, file.stat().st_size if file.exists() else None, entry["bytes"], uri)
+        if content and checksum(file) != entry["blake2b"]:
+            raise _damaged(name, uri)
+
+
+def _check_sizes(folder: Folder, files: dict[str, dict]) -> None:
+    """Of a bucket's files."""
+    sizes = {path.rsplit("/", 1)[-1]: size for path, size in folder.filesystem.du(folder.path(), total=False).items()}
+    for name, entry in files.items():
+        _check_size(name, sizes.get(name), entry["bytes"], folder.uri)
+
+
+def _check_size(name: str, size: int | None, wanted: int, uri: str) -> None:
+    if size is None:
+        raise UsageError(f"--index {uri}: {name} is missing; rebuild the index")
+    if size != wanted:
+        raise _damaged(name, uri)
+
+
+def _damaged(name: str, uri: str) -> UsageError:
+    return UsageError(f"--index {uri}: {name} is damaged (size or checksum differs); copy it again or rebuild")
 
 
 def checksum(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def cache_folder() -> Path:
-    """Where a node keeps what it has copied or made: GEOLOC_CACHE, or ~/.cache/geoloc."""
-    return Path(os.environ.get("GEOLOC_CACHE") or Path.home() / ".cache" / "geoloc")

@@ -93,7 +93,8 @@ class Fetcher:
         try:
             if photo.get("archived"):
                 raise PhotoError("archived", "it is in cold storage, and must be restored before it can be read")
-            data = self.get(photo["uri"], photo["size"], photo["etag"])
+            within = (photo["container"], photo["offset"]) if photo.get("container") else None
+            data = self.get(photo["uri"], photo["size"], photo["etag"], within)
             sidecars = tuple(self._sidecar(uri) for uri in photo.get("sidecars") or ())
         except PhotoError as error:
             data = error
@@ -106,21 +107,27 @@ class Fetcher:
             data = None
         return Sidecar(uri.rsplit("/", 1)[-1], data)
 
-    def get(self, uri: str, size: int | None = None, etag: str | None = None) -> bytes:
-        """The photo's bytes. ``size`` and ``etag`` are what the manifest says; None where it does not know.
+    def get(
+        self, uri: str, size: int | None = None, etag: str | None = None, within: tuple[str, int] | None = None
+    ) -> bytes:
+        """The photo's bytes. ``size`` and ``etag`` are what the manifest says; None where it does not know. ``within``: the container
+        that it lies in, whose etag it is then, and where it begins there.
 
         Raises PhotoError of the kinds of fetching (geoloc.errors).
         """
         if size is not None:
             self._check_size(size)
+        uri, stretch = (within[0], slice(within[1], within[1] + size)) if within else (uri, None)
         if is_s3(uri):
-            data = self._get_s3(uri, etag)
+            data = self._get_s3(uri, etag, stretch)
         elif "://" in uri:
             raise PhotoError("forbidden", "only s3:// and local files are fetched")
         else:
-            data = self._get_local(uri, etag)
+            data = self._get_local(uri, etag, stretch)
         if not data:
             raise PhotoError("empty", "the file has no bytes")
+        if stretch and len(data) < size:
+            raise PhotoError("truncated", f"its container ends {size - len(data):,} bytes before it does")
         return data
 
     def _check_size(self, size: int) -> None:
@@ -129,12 +136,15 @@ class Fetcher:
         if size > self._options.max_bytes:
             raise PhotoError("too_large", f"{size / 2**20:.1f} MB, the limit is {self._options.max_bytes / 2**20:g} MB")
 
-    def _get_local(self, path: str, etag: str | None) -> bytes:
+    def _get_local(self, path: str, etag: str | None, stretch: slice | None) -> bytes:
         try:
             with open(path_of(path), "rb") as file:
                 status = os.fstat(file.fileno())
                 if etag is not None and local_etag(status) != etag:
                     raise PhotoError("changed", _CHANGED)
+                if stretch:
+                    file.seek(stretch.start)
+                    return file.read(stretch.stop - stretch.start)
                 self._check_size(status.st_size)
                 return file.read()
         except FileNotFoundError as error:
@@ -146,26 +156,30 @@ class Fetcher:
         except OSError as error:
             raise PhotoError("network", describe(error)) from error
 
-    def _get_s3(self, uri: str, etag: str | None) -> bytes:
+    def _get_s3(self, uri: str, etag: str | None, stretch: slice | None) -> bytes:
         bucket, key = split_s3(uri)
         try:
-            return self._get_key(bucket, key, etag)
+            return self._get_key(bucket, key, etag, stretch)
         except PhotoError as error:
             if error.kind == "not_found":  # a table's key may have its accents composed otherwise than the store's
                 for spelling in spellings(key):
                     with contextlib.suppress(PhotoError):
-                        return self._get_key(bucket, spelling, etag)
+                        return self._get_key(bucket, spelling, etag, stretch)
             raise
 
-    def _get_key(self, bucket: str, key: str, etag: str | None) -> bytes:
+    def _get_key(self, bucket: str, key: str, etag: str | None, stretch: slice | None) -> bytes:
         if _is_odd(key):
-            return self._get_odd_key(bucket, key, etag)
+            return self._get_odd_key(bucket, key, etag, stretch)
+        options = {"if_match": etag} if etag else {}
+        if stretch:
+            options["range"] = (stretch.start, stretch.stop)
         deadline = time.monotonic() + self._options.retry_s
         attempt = 0
         while True:
             try:
-                result = obstore.get(self._store(bucket), key, options={"if_match": etag} if etag else {})
-                self._check_size(result.meta["size"])
+                result = obstore.get(self._store(bucket), key, options=options)
+                if not stretch:
+                    self._check_size(result.meta["size"])
                 return bytes(result.bytes())
             except FileNotFoundError as error:
                 raise PhotoError("not_found", _reason(error)) from error
@@ -189,13 +203,14 @@ class Fetcher:
                 self._stores[bucket] = _open_store(bucket, self._options)
             return self._stores[bucket]
 
-    def _get_odd_key(self, bucket: str, key: str, etag: str | None) -> bytes:
+    def _get_odd_key(self, bucket: str, key: str, etag: str | None, stretch: slice | None) -> bytes:
         with self._opening:
             if self._client is None:
                 self._client = self._options.s3.client(self._options.attempts)
         try:
             match = {"IfMatch": etag} if etag else {}
-            response = self._client.get_object(Bucket=bucket, Key=key, **match)
+            part = {"Range": f"bytes={stretch.start}-{stretch.stop - 1}"} if stretch else {}
+            response = self._client.get_object(Bucket=bucket, Key=key, **match, **part)
             self._check_size(response["ContentLength"])
             return response["Body"].read()
         except botocore.exceptions.ClientError as error:

@@ -1,4 +1,4 @@
-"""Where photos come from: an S3 prefix, a local folder, one photo, or a table. Lists, never looks at a photo."""
+"""Where photos come from: an S3 prefix, a local folder, one photo, a tar file, or a table. Lists, never looks at a photo."""
 
 import functools
 import hashlib
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from geoloc.errors import UsageError
-from geoloc.photos import sidecars, tables
+from geoloc.photos import sidecars, tables, tars
 from geoloc.photos.formats import is_photo, left_out_text, suffix_of
 from geoloc.photos.selection import ListingOptions, TakeoutCopies, litter
 from geoloc.schema import LISTING
@@ -48,7 +48,7 @@ class Found:
     sidecars_unread: int = 0
     """Of those, that are not asked for."""
     unread_folders: int = 0
-    """That could not be listed."""
+    """That could not be listed, or not in full; tar files among them."""
     notes: list[str] = field(default_factory=list)
     """What else there is to say."""
 
@@ -62,7 +62,9 @@ class Found:
         lines += [f"{self.duplicates:,} duplicate rows left out"] if self.duplicates else []
         lines += [f"{self.sidecars:,} sidecars beside photos are read"] if self.sidecars else []
         unread = f"{self.sidecars_unread:,} sidecars beside photos are not read (--sidecars reads positions and times from them)"
-        lines += [f"{self.unread_folders:,} folders could not be read"] if self.unread_folders else []
+        lines += (
+            [f"{self.unread_folders:,} folders or tar files could not be read whole"] if self.unread_folders else []
+        )
         return lines + ([unread] if self.sidecars_unread else []) + self.notes
 
 
@@ -79,6 +81,8 @@ class Source:
     def root(self) -> str:
         """What the paths of its photos begin with."""
         folder = Folder(self.uri, self.s3)
+        if self._is_tar:
+            return folder.uri
         one_photo = os.path.isfile(path_of(folder.uri)) if folder.is_local else is_photo(self.uri)
         return folder.parent()[0].uri if self._is_table or one_photo else folder.uri
 
@@ -107,6 +111,10 @@ class Source:
     def _is_table(self) -> bool:
         return self.uri.lower().endswith(tables.SUFFIXES)
 
+    @property
+    def _is_tar(self) -> bool:
+        return self.uri.lower().endswith(tars.SUFFIX) and not os.path.isdir(path_of(Folder(self.uri).uri))
+
     def _below(self, uri: str) -> str:
         return uri.removeprefix(self.root.rstrip("/") + "/")
 
@@ -129,6 +137,8 @@ class Source:
             suffix = suffix_of(path)
             if not self.options.litter and (kind := litter(path)):
                 self.found.litter[kind] += 1
+            elif suffix == tars.SUFFIX and "container" not in row:
+                yield from self._photos_in(row)
             elif suffix in sidecars.SUFFIXES:
                 beside[path.rsplit("/", 1)[-1].lower()] = row
             elif not is_photo(path):
@@ -138,6 +148,23 @@ class Source:
             else:
                 photos.append(row)
         yield from self._with_sidecars(photos, beside)
+
+    def _photos_in(self, tar: dict) -> Iterator[dict]:
+        """Of the files in a tar; sidecars in it are not read."""
+        rows, problem = tars.members_of(tar, self.s3)
+        if problem:
+            self.found.notes.append(f"{tar['uri']}: only {len(rows):,} files of it can be listed ({problem})")
+            self.found.unread_folders += 1
+        for row in rows:
+            path = self._below(row["uri"])
+            if not self.options.litter and (kind := litter(path)):
+                self.found.litter[kind] += 1
+            elif not is_photo(path):
+                self.found.left_out[suffix_of(path)] += 1
+            elif not self.options.takes(path):
+                self.found.excluded += 1
+            else:
+                yield row
 
     def _with_sidecars(self, photos: Iterable[dict], beside: dict[str, dict]) -> Iterator[dict]:
         unclaimed = set(beside)
@@ -159,6 +186,8 @@ class Source:
 
     def _folder(self) -> Iterator[dict]:
         root = Folder(self.uri).uri
+        if self._is_tar and os.path.isfile(path_of(root)):
+            return self._photos_with_sidecars([[_file(path_of(root))]])
         if os.path.isfile(path_of(root)):
             return self._one(uri_of(path_of(root)), self._files_beside(path_of(root)))
         if not os.path.isdir(path_of(root)):
@@ -192,6 +221,10 @@ class Source:
         if first is not None:
             yield from self._photos_with_sidecars(_by_folder(itertools.chain([first], entries)))
         elif key and not key.endswith("/"):
+            if self._is_tar:
+                files = [entry for entry in self._entries(bucket, key) if entry["uri"] == self.uri]
+                yield from self._photos_with_sidecars([files])
+                return
             folder, slash, name = key.rpartition("/")
             stem = folder + slash + sidecars.common_stem(name)
             yield from self._one(self.uri, list(self._entries(bucket, stem)))

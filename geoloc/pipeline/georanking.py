@@ -95,8 +95,11 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
 def _build_retrieved(retrieval: LocatorOptions, options: GeoRankingOptions, device: str, threads: int) -> Answer:
     from geoloc.encoders.image import ImageEncoder
     from geoloc.estimate.retriever import Retriever
+    from geoloc.index.store import local_copy
     from geoloc.ranking.georanking import GeoRanking, Retrieved
 
+    for index in retrieval.indexes:
+        local_copy(index, thumbnails=True)
     retriever = Retriever(ImageEncoder(retrieval.config, device, threads), retrieval.indexes)
     return GeoRanking(Retrieved(retriever, options, retrieval.parts), options).build
 

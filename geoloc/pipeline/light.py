@@ -20,7 +20,7 @@ from geoloc.evaluation.metrics import ACCURACIES
 from geoloc.evaluation.positions import Positions
 from geoloc.evaluation.table_file import CANDIDATE_PARTS
 from geoloc.geo.distance import haversine_km
-from geoloc.index.store import Index, IndexInfo, local_copy, read_info
+from geoloc.index.store import IndexInfo, open_index, read_info
 from geoloc.pipeline.evaluation import write_evaluation
 from geoloc.pipeline.job_options import LightOptions
 from geoloc.ranking.candidates import Candidates
@@ -137,8 +137,8 @@ def _asked(options: LightOptions, folder: Folder) -> _Asked:
         if other.kind == "cells" or (other.kind == "photos" and other.weights != info.weights):
             what = "holds cells" if other.kind == "cells" else f"was made with another encoder than {options.source}"
             raise UsageError(f"--index {index.uri}: {what}")
-    photos = Index(local_copy(source))
-    finders = [Finder(Index(local_copy(index)), config, torch.device("cpu")) for index, _ in found]
+    photos = open_index(source)
+    finders = [Finder(open_index(index), config, torch.device("cpu")) for index, _ in found]
     pooler = Pooler(finders, Pooling(depth=options.depth))
     known = photos.author.is_valid().to_numpy(zero_copy_only=False)
     askable = np.flatnonzero(known) if known.sum() >= FEWEST_PHOTOS else np.arange(info.rows)

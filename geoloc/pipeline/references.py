@@ -139,7 +139,7 @@ def _assemble(
         pq.write_table(failed.drop_columns(["id", "status"]), draft / "skipped.parquet", compression="zstd")
     weights = encoder.weights["encoder"]
     info = IndexInfo("photos", weights, models.name, models.model, rows, encoder.dimension, options.vectors)
-    return write_index(draft, info, in_order(parts), options.ann)
+    return write_index(draft, info, in_order(parts, draft), options.ann)
 
 
 def _announce(folder: Folder, info: IndexInfo) -> None:

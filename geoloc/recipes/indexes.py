@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from geoloc.encoders.config import EncoderConfig
 from geoloc.errors import UsageError
-from geoloc.index.store import GALLERY_ENCODER, IndexInfo, local_copy, publish, read_info
+from geoloc.index.store import GALLERY_ENCODER, IndexInfo, check_index, publish, read_info
 from geoloc.storage import Folder, S3Options
 
 log = logging.getLogger("geoloc")
@@ -38,7 +38,7 @@ def find_indexes(
     for uri, info in zip(uris or [GALLERY], check_indexes(uris, config, candidates, made_in.s3), strict=True):
         folder = Folder(uri, made_in.s3) if info else _gallery(config, made_in)
         found.append((folder, info or _checked(read_info(folder), uri, config)))
-        local_copy(folder, verify=True)
+        check_index(folder)
     _check_rows([info for _, info in found], candidates)
     return found
 

@@ -15,7 +15,7 @@ from geoloc.estimate.abstention import Abstention
 from geoloc.estimate.calibration import Calibration, read_calibration
 from geoloc.estimate.confidence import Confidence
 from geoloc.estimate.options import LocatorOptions
-from geoloc.index.store import Index, IndexInfo, local_copy
+from geoloc.index.store import Index, IndexInfo, open_index
 from geoloc.index.union import IndexUnion
 from geoloc.photos.views import AreaView, View
 from geoloc.recipes.indexes import GALLERY, check_encoder, check_indexes, find_indexes
@@ -233,7 +233,7 @@ class Method:
 
     def open_index(self) -> Index | IndexUnion:
         """Whose rows candidates tell."""
-        opened = [Index(local_copy(index)) for index in self.indexes]
+        opened = [open_index(index, thumbnails=True) for index in self.indexes]
         return opened[0] if self.pooling is None else IndexUnion(opened)
 
     def _confidence_after_retrieval(self) -> Confidence:

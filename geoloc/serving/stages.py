@@ -4,12 +4,11 @@ import pyarrow as pa
 from PIL import Image
 
 from geoloc.estimate.locator import Locator
-from geoloc.index.store import cache_folder
 from geoloc.photos.views import Picture
 from geoloc.recipes.method import Method
 from geoloc.schema import LOCATED, PICTURE, packed
 from geoloc.serving.options import S3, ModelOptions
-from geoloc.storage import Folder
+from geoloc.storage import Folder, cache_folder
 
 
 def find_method(options: ModelOptions) -> Method:

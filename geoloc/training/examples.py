@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from geoloc.encoders.text import place_sentence
 from geoloc.index.rows import in_order, indexed_rows
-from geoloc.index.store import cache_folder
 from geoloc.results.parts import Parts
+from geoloc.storage import cache_folder
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Examples:
 
 def _copy(parts: Parts, cache: Path) -> None:
     total, row, tables, features = indexed_rows(parts), 0, [], None
-    for table in in_order(parts):
+    for table in in_order(parts, cache):
         flat = table["vector"].combine_chunks().flatten().to_numpy()
         if features is None:
             shape = (total, len(flat) // table.num_rows)

@@ -16,7 +16,7 @@ import numpy as np
 
 from geoloc.errors import UsageError
 from geoloc.geocells.methods import GeocellOptions
-from geoloc.index.store import Index, local_copy, publish, read_info
+from geoloc.index.store import open_index, publish, read_info
 from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.lease import leased
 from geoloc.storage import Folder
@@ -95,7 +95,7 @@ def _examples(source: Folder, cells: GeocellOptions) -> "CellExamples":
     from geoloc.geocells.division import Division  # needs torch (geoloc.recipes.stage)
     from geoloc.training.cell_steps import CellExamples
 
-    index = Index(local_copy(source))
+    index = open_index(source)
     division = Division.of(index.lat, index.lon, cells)
     return CellExamples(index.vectors, index.lat, index.lon, division.cells(index.lat, index.lon), division)
 
@@ -158,7 +158,7 @@ def _publish(
     curves = json.loads(folder.read(PROGRESS))
     best = min(curves["validations"], key=lambda point: point["loss"])
     facts = {"method": options.cells.method, "training": asdict(options.training), "best": best}
-    index = Index(local_copy(Folder(options.source, options.s3)))
+    index = open_index(Folder(options.source, options.s3))
     settings = (
         facts
         | asdict(cells)

@@ -8,19 +8,20 @@ import fcntl
 import functools
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from geoloc.errors import PhotoError
 from geoloc.index.rows import in_order
-from geoloc.index.store import cache_folder
 from geoloc.photos.decode import PhotoFile
 from geoloc.photos.views import AreaView
 from geoloc.ranking.options import PromptOptions
 from geoloc.ranking.prompt import PromptPlace, negatives_of, reference_words
 from geoloc.results.parts import Parts
 from geoloc.schema import PICTURE, packed, unpacked
+from geoloc.storage import cache_folder
 
 _CHUNK_ROWS = 16
 _COLUMNS = ["id", "gps", "ref_gps", "ref_texts", "ref_km", "image", "ref_images"]
@@ -56,7 +57,7 @@ class Questions:
             if not file.exists():
                 draft = file.with_suffix(".tmp")
                 with pa.OSFile(str(draft), "wb") as sink:
-                    _copy(parts, sink)
+                    _copy(parts, cache, sink)
                 draft.rename(file)
         return cls(pa.ipc.open_file(pa.memory_map(str(file))).read_all())
 
@@ -79,9 +80,9 @@ class Questions:
         }
 
 
-def _copy(parts: Parts, sink: pa.OSFile) -> None:
+def _copy(parts: Parts, scratch: Path, sink: pa.OSFile) -> None:
     writer = None
-    for table in in_order(parts, "ready"):
+    for table in in_order(parts, scratch, "ready"):
         table = table.select(_COLUMNS)
         writer = writer or pa.ipc.new_file(sink, table.schema)
         writer.write_table(table, max_chunksize=_CHUNK_ROWS)

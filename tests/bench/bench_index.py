@@ -1,8 +1,11 @@
-"""Writing an index of a million vectors: time, and memory that does not grow with the index.
+"""Writing an index: time, and memory that does not grow with it.
 
-python -m tests.bench.bench_index
+python -m tests.bench.bench_index                  a million vectors, in order
+python -m tests.bench.bench_index ROWS KB          from parts of 512 rows that all overlap, with thumbnails of so many kB: the
+                                                   assembly that build_index.py ends with
 """
 
+import sys
 import tempfile
 import threading
 import time
@@ -13,13 +16,16 @@ import numpy as np
 import pyarrow as pa
 
 from geoloc.index.build import write_index
+from geoloc.index.rows import in_order
 from geoloc.index.store import IndexInfo
+from geoloc.results.parts import Parts
 from geoloc.schema import REFERENCE
+from geoloc.storage import Folder
 
-ROWS, DIMENSION, BATCH = 1_000_000, 768, 4_096
+ROWS, DIMENSION, BATCH, PART_ROWS = 1_000_000, 768, 4_096, 512
 
 
-def main() -> None:
+def main(rows: int | None = None, thumbnail_kb: float = 2) -> None:
     before, peak, stop = own_memory(), [0.0], threading.Event()
 
     def watch() -> None:
@@ -28,25 +34,36 @@ def main() -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        info = write_index(Path(folder), IndexInfo("photos", "e", "lite", "m", ROWS, DIMENSION), references())
+        batches, count = (overlapping(Path(folder), rows, thumbnail_kb), rows) if rows else (references(), ROWS)
+        start, before, peak[0] = time.perf_counter(), own_memory(), 0.0
+        info = write_index(Path(folder, "index"), IndexInfo("photos", "e", "lite", "m", count, DIMENSION), batches)
         size = sum(entry["bytes"] for entry in info.files.values()) / 1e9
         seconds = time.perf_counter() - start
     stop.set()
-    print(f"{ROWS:,} x {DIMENSION}, {size:.1f} GB: {seconds:.0f} s, {peak[0]:.0f} MB of memory at the peak")
+    print(f"{count:,} x {DIMENSION}, {size:.1f} GB: {seconds:.0f} s, {peak[0]:.0f} MB of memory at the peak")
 
 
-def references() -> Iterator[pa.Table]:
+def overlapping(folder: Path, rows: int, thumbnail_kb: float) -> Iterator[pa.Table]:
+    """Parts that each hold every so many-th row."""
+    parts, count = Parts(Folder(str(folder / "parts"))), rows // PART_ROWS
+    for number, table in enumerate(references(rows // count * count, PART_ROWS, int(1_000 * thumbnail_kb))):
+        ids = np.arange(number, rows // count * count, count)[: table.num_rows]
+        table = table.set_column(0, "id", pa.array(ids)).set_column(2, "status", pa.array(["indexed"] * len(ids)))
+        parts.add(table)
+    return in_order(parts, folder)
+
+
+def references(total: int = ROWS, batch: int = BATCH, thumbnail: int = 2_000) -> Iterator[pa.Table]:
     random = np.random.default_rng(0)
-    for first in range(0, ROWS, BATCH):
-        rows = min(BATCH, ROWS - first)
+    for first in range(0, total, batch):
+        rows = min(batch, total - first)
         vectors = random.standard_normal((rows, DIMENSION), np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         offsets = np.arange(0, (rows + 1) * DIMENSION, DIMENSION, dtype=np.int32)
         columns = {"id": np.arange(first, first + rows), "lat": np.zeros(rows), "lon": np.zeros(rows)}
         columns |= {
             "uri": [f"s3://bucket/{n}.jpg" for n in range(first, first + rows)],
-            "thumbnail": [bytes(2_000)] * rows,
+            "thumbnail": [random.bytes(thumbnail) for _ in range(rows)],
         }
         columns["vector"] = pa.ListArray.from_arrays(offsets, pa.array(vectors.ravel()))
         nulls = {field.name: pa.nulls(rows, field.type) for field in REFERENCE if field.name not in columns}
@@ -60,4 +77,4 @@ def own_memory() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

@@ -12,11 +12,12 @@ from geoloc.encoders.config import GEOCLIP_SCALE, lite
 from geoloc.encoders.config import geoclip as geoclip_config
 from geoloc.encoders.geoclip import geoclip_weights
 from geoloc.errors import UsageError
+from geoloc.index import rows, store
 from geoloc.index.build import write_index
 from geoloc.index.gallery import write_gallery
 from geoloc.index.rows import in_order, indexed_rows
 from geoloc.index.search import ExactSearcher, ReRanked, exact_search
-from geoloc.index.store import Index, IndexInfo, local_copy, read_info
+from geoloc.index.store import Index, IndexInfo, check_index, checksum, local_copy, open_index, read_info
 from geoloc.results.parts import Parts
 from geoloc.schema import PLACE, REFERENCE
 from geoloc.storage import Folder
@@ -49,7 +50,7 @@ def write(path, vectors, **options) -> IndexInfo:
 
 def test_what_is_written_is_read(tmp_path, vectors):
     info = write(tmp_path, vectors)
-    index = Index(local_copy(Folder(str(tmp_path)), verify=True))
+    index = open_index(Folder(str(tmp_path)))
     assert index.info == info == read_info(Folder(str(tmp_path)))
     assert np.array_equal(index.vectors, vectors)
     assert (index.lat[7], index.lon[7], index.uri[7].as_py()) == (0.07, -0.07, "/photos/7.jpg")
@@ -104,22 +105,34 @@ def test_approximate_search_knows_every_row(tmp_path, vectors, kind):
     assert all(len(set(found[found >= 0])) == (found >= 0).sum() for found in rows)
 
 
-def test_damage_is_found_and_named(tmp_path, vectors):
-    write(tmp_path, vectors)
-    folder = Folder(str(tmp_path))
-    file = tmp_path / "vectors.npy"
+def test_damage_is_found_and_named(tmp_path, vectors, monkeypatch):
+    monkeypatch.setenv("GEOLOC_CACHE", str(tmp_path / "cache"))
+    write(tmp_path / "index", vectors)
+    folder = Folder(str(tmp_path / "index"))
+    file = tmp_path / "index" / "vectors.npy"
+    check_index(folder)
     data = bytearray(file.read_bytes())
     data[-5] ^= 1
     file.write_bytes(data)
-    local_copy(folder)
-    with pytest.raises(UsageError, match=r"vectors\.npy is damaged"):
-        local_copy(folder, verify=True)
+    for _ in range(2):
+        with pytest.raises(UsageError, match=r"vectors\.npy is damaged"):
+            check_index(folder)
     file.write_bytes(data[:-4])
     with pytest.raises(UsageError, match=r"vectors\.npy is damaged"):
-        local_copy(folder)
+        check_index(folder)
     file.unlink()
     with pytest.raises(UsageError, match=r"vectors\.npy is missing"):
-        local_copy(folder)
+        check_index(folder)
+
+
+def test_a_local_index_is_read_in_full_once(tmp_path, vectors, monkeypatch):
+    monkeypatch.setenv("GEOLOC_CACHE", str(tmp_path / "cache"))
+    write(tmp_path / "index", vectors)
+    read = []
+    monkeypatch.setattr(store, "checksum", lambda file: read.append(file.name) or checksum(file))
+    for _ in range(3):
+        check_index(Folder(str(tmp_path / "index")))
+    assert sorted(read) == sorted(read_info(Folder(str(tmp_path / "index"))).files)
 
 
 def test_what_is_no_index_is_refused(tmp_path):
@@ -141,8 +154,17 @@ def test_a_buckets_index_is_copied_once_and_checked(tmp_path, vectors, s3, monke
     for file in (tmp_path / "index").iterdir():
         s3.upload_file(str(file), "indexes", f"one/{file.name}")
     folder = Folder("s3://indexes/one")
-    path = local_copy(folder)
-    assert np.array_equal(Index(path).vectors, vectors)
+    check_index(folder)
+    monkeypatch.setattr(store, "_RANGE_BYTES", 1_000)
+    path, index = local_copy(folder), open_index(folder)
+    assert np.array_equal(index.vectors, vectors)
+    assert not (path / "thumbnails.bin").exists()
+    assert [index.thumbnail(row) for row in (0, 1, 297)] == [b"jpeg0", None, b"jpeg297"]  # fetched
+    assert local_copy(folder, thumbnails=True) == path
+    s3.delete_object(Bucket="indexes", Key="one/thumbnails.bin")
+    assert open_index(folder).thumbnail(297) == b"jpeg297"
+    with pytest.raises(UsageError, match=r"thumbnails\.bin is missing"):
+        check_index(folder)
     s3.put_object(Bucket="indexes", Key="one/vectors.npy", Body=b"gone")
     assert local_copy(folder) == path
     s3.put_object(
@@ -155,17 +177,20 @@ def test_a_buckets_index_is_copied_once_and_checked(tmp_path, vectors, s3, monke
     assert len([p for p in (tmp_path / "cache" / "index").iterdir() if p.is_dir()]) == 1
 
 
-def test_rows_come_in_order_from_overlapping_parts(tmp_path, random):
+def test_rows_come_in_order_from_overlapping_parts(tmp_path, random, monkeypatch):
     parts = Parts(Folder(str(tmp_path)))
     table = references(unit(random, 100), failed=(3, 50, 99))
     order = np.minimum(np.arange(100) // 10 * 10 + random.integers(0, 25, 100), 10_000).argsort(kind="stable")
     for start in range(0, 100, 9):
         parts.add(table.take(order[start : start + 9]))
     assert indexed_rows(parts) == 97
-    batches = list(in_order(parts))
+    monkeypatch.setattr(rows, "BUCKET_BYTES", 4 * table.nbytes // 10)
+    batches = list(in_order(parts, tmp_path))
+    assert [path.name for path in tmp_path.iterdir() if path.name not in parts.names()] == []
     ids = np.concatenate([batch["id"].to_numpy() for batch in batches])
     assert np.array_equal(ids, np.setdiff1d(np.arange(100), [3, 50, 99]))
     assert max(batch.num_rows for batch in batches) < 60
+    assert list(in_order(Parts(Folder(str(tmp_path / "none"))), tmp_path)) == []
 
 
 def test_gallery_is_an_index_of_coordinates(tmp_path, small_gallery):

@@ -21,7 +21,7 @@ ELSEWHERE = {"token": "x", "host": "elsewhere", "processes": "another boot", "pi
 @pytest.fixture
 def quick(monkeypatch):
     """A minute in a second."""
-    for name, seconds in {"BEAT_S": 0.1, "STALE_S": 1.0, "TRUST_S": 0.2, "SETTLE_S": 0.2}.items():
+    for name, seconds in {"BEAT_S": 0.1, "STALE_S": 2.0, "TRUST_S": 0.2, "SETTLE_S": 0.2}.items():
         monkeypatch.setattr(lease, name, seconds)
 
 
@@ -68,7 +68,7 @@ def test_a_killed_run_is_taken_over_at_once_where_it_ran(tmp_path):
         assert folder.fence.term == 2
 
 
-@pytest.mark.parametrize("clock", [-3_600, 0, 3_600])
+@pytest.mark.parametrize("clock", [-3_600, 3_600])
 def test_a_run_elsewhere_lives_while_it_renews_whatever_its_clock_says(folder, quick, clock):
     stop = threading.Event()
 
