@@ -8,7 +8,7 @@ import re
 import threading
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +36,13 @@ class S3Options:
     """URL of an S3-compatible store such as MinIO or Ceph (default: AWS_ENDPOINT_URL or the profile's)."""
     anonymous: bool = False
     """Send unsigned requests, for public buckets."""
+    requester_pays: bool = False
+    """Pay for the requests, where a bucket's owner does not."""
+
+    @property
+    def payer(self) -> dict[str, str]:
+        """What boto3 is to be told with every request."""
+        return {"RequestPayer": "requester"} if self.requester_pays else {}
 
     def session(self) -> boto3.session.Session:
         try:
@@ -54,10 +61,10 @@ class S3Options:
         return self.session().client("s3", endpoint_url=self.endpoint, config=config)
 
     def address(self, bucket: str) -> tuple[str | None, str]:
-        """Endpoint (None for AWS's own) and region of a bucket, which on AWS need not be the configured one."""
+        """Endpoint (None for the usual one of AWS) and region of a bucket, which there need not be the configured one."""
         client = self.client()
         region = client.meta.region_name or "us-east-1"
-        if ".amazonaws.com" not in client.meta.endpoint_url:
+        if client.meta.endpoint_url not in ("https://s3.amazonaws.com", f"https://s3.{region}.amazonaws.com"):
             return client.meta.endpoint_url, region
         try:
             headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
@@ -72,10 +79,31 @@ class S3Options:
             profile=self.profile,
             anon=self.anonymous,
             endpoint_url=self.endpoint,
+            requester_pays=self.requester_pays,
             client_kwargs={"region_name": self.region} if self.region else {},
             use_listings_cache=False,
             skip_instance_cache=True,
         )
+
+
+@dataclass(frozen=True)
+class SourceS3Options:
+    """How to reach SOURCE's photos, where that is another way than --s3.*: what is not given is as there."""
+
+    profile: str | None = None
+    """Named profile of the AWS configuration files."""
+    region: str | None = None
+    """Region."""
+    endpoint: str | None = None
+    """URL of an S3-compatible store, or of AWS's, such as https://s3.us-east-1.amazonaws.com."""
+    anonymous: bool = False
+    """Send unsigned requests, for a public bucket."""
+    requester_pays: bool = False
+    """Pay for the requests, where the bucket's owner does not."""
+
+    def over(self, s3: S3Options) -> S3Options:
+        """With what is given here."""
+        return replace(s3, **{name: value for name, value in vars(self).items() if value})
 
 
 def is_s3(uri: str) -> bool:

@@ -3,9 +3,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from botocore.stub import Stubber
 
 from geoloc.errors import UsageError
-from geoloc.storage import Folder
+from geoloc.storage import Folder, S3Options, SourceS3Options
+
+VPC = "https://bucket.vpce-1a2b3c4d-5e6f.s3.us-west-2.vpce.amazonaws.com"
 
 FULL = """
 import resource, sys
@@ -56,3 +59,38 @@ def test_a_relative_path_in_rays_copy_of_a_working_directory_is_refused(tmp_path
 def test_home_is_known(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert Folder("~/photos").uri == "/home/somebody/photos"
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "endpoint"),
+    [
+        ({}, {}, None),
+        ({"endpoint": "https://s3.us-west-2.amazonaws.com"}, {}, None),
+        ({"endpoint": "http://minio.example:9000"}, {}, "http://minio.example:9000"),
+        ({"endpoint": VPC}, {}, VPC),
+        ({}, {"AWS_ENDPOINT_URL_S3": VPC}, VPC),
+        ({}, {"AWS_USE_FIPS_ENDPOINT": "true"}, "https://s3-fips.us-west-2.amazonaws.com"),
+        ({}, {"AWS_USE_DUALSTACK_ENDPOINT": "true"}, "https://s3.dualstack.us-west-2.amazonaws.com"),
+        ({"region": "cn-north-1"}, {}, "https://s3.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_an_endpoint_is_used_as_it_was_given(monkeypatch, options, environment, endpoint):
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    region = options.get("region", "us-west-2")
+    client = S3Options(**({"region": region} | options)).client()
+    if endpoint is None:  # the bucket's own region is asked for
+        stubber = Stubber(client)
+        stubber.add_response("head_bucket", {"ResponseMetadata": {"HTTPHeaders": {"x-amz-bucket-region": "eu-west-1"}}})
+        stubber.activate()
+    monkeypatch.setattr(S3Options, "client", lambda self: client)
+    assert S3Options(**options).address("bucket") == (endpoint, "eu-west-1" if endpoint is None else region)
+
+
+def test_a_source_is_reached_otherwise_where_that_is_said():
+    s3 = S3Options(profile="mine", region="eu-west-1", endpoint="http://minio.example:9000")
+    assert SourceS3Options().over(s3) == s3
+    other = SourceS3Options(endpoint="https://s3.us-east-1.amazonaws.com", anonymous=True, requester_pays=True).over(s3)
+    assert other == S3Options("mine", "eu-west-1", "https://s3.us-east-1.amazonaws.com", True, True)

@@ -210,7 +210,7 @@ class Fetcher:
         try:
             match = {"IfMatch": etag} if etag else {}
             part = {"Range": f"bytes={stretch.start}-{stretch.stop - 1}"} if stretch else {}
-            response = self._client.get_object(Bucket=bucket, Key=key, **match, **part)
+            response = self._client.get_object(Bucket=bucket, Key=key, **match, **part, **self._options.s3.payer)
             self._check_size(response["ContentLength"])
             return response["Body"].read()
         except botocore.exceptions.ClientError as error:
@@ -231,6 +231,7 @@ def _open_store(bucket: str, options: FetchOptions) -> S3Store:
         **({"endpoint": endpoint} if endpoint else {}),
         region=region,
         skip_signature=s3.anonymous,
+        request_payer=s3.requester_pays,
         credential_provider=None if s3.anonymous else Boto3CredentialProvider(s3.session()),
         client_options={
             "allow_http": (endpoint or "").startswith("http://"),

@@ -232,7 +232,9 @@ class Source:
     def _entries(self, bucket: str, prefix: str) -> Iterator[dict]:
         paginator = self.s3.client().get_paginator("list_objects_v2")
         try:
-            for page in paginator.paginate(Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"]):
+            for page in paginator.paginate(
+                Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"], **self.s3.payer
+            ):
                 for entry in page.get("Contents", ()):
                     if not entry["Key"].endswith("/"):  # a folder as consoles make them
                         yield {

@@ -29,7 +29,7 @@ from geoloc.recipes.reading import read_recipe
 from geoloc.recipes.recipe import Recipe
 from geoloc.results.options import ExportOptions
 from geoloc.schema import MAX_CANDIDATES
-from geoloc.storage import S3Options
+from geoloc.storage import S3Options, SourceS3Options
 from geoloc.tracks.reading import read_tracks
 
 log = logging.getLogger("geoloc")
@@ -39,6 +39,7 @@ METHOD = (
     *("generator_model", "generator_endpoint"),
     *("calibration", "min_confidence"),
 )
+SourceS3 = Annotated[SourceS3Options, tyro.conf.arg(name="source.s3")]
 Context = Literal["auto", "off"]
 HideBy = Literal["photo", "burst", "day", "trip", "album"]
 NEIGHBOURS = "photos that locate each other"
@@ -94,7 +95,12 @@ class ArchiveOptions:
     listing: Listing = field(default_factory=ListingOptions)
     photos: Photos = field(default_factory=PhotoOptions)
     cluster: Cluster = field(default_factory=ClusterOptions)
+    source_s3: SourceS3 = field(default_factory=SourceS3Options)
     s3: S3Options = field(default_factory=S3Options)
+
+    @property
+    def photos_s3(self) -> S3Options:
+        return self.source_s3.over(self.s3)
 
     def check(self) -> Recipe:
         """How photos are located. Raises UsageError for what can be told without looking at any photo."""
@@ -137,7 +143,12 @@ class IndexOptions:
     listing: Listing = field(default_factory=ListingOptions)
     photos: Photos = field(default_factory=PhotoOptions)
     cluster: Cluster = field(default_factory=ClusterOptions)
+    source_s3: SourceS3 = field(default_factory=SourceS3Options)
     s3: S3Options = field(default_factory=S3Options)
+
+    @property
+    def photos_s3(self) -> S3Options:
+        return self.source_s3.over(self.s3)
 
 
 @dataclass(frozen=True)

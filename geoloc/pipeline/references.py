@@ -70,7 +70,7 @@ def _gallery(draft: Path, models: EncoderConfig) -> IndexInfo:
 
 def _run(options: IndexOptions, models: EncoderConfig, folder: Folder) -> int:
     connect()
-    source = Source(options.source, options.s3, options.listing)
+    source = Source(options.source, options.photos_s3, options.listing)
     stage = Stage("encoder", functools.partial(_build_referencer, models, options.vectors == "multimodal"))
     placement = Placement(options.cluster, [stage])
     check_seen(folder, {"SOURCE": source.place})
@@ -92,7 +92,9 @@ def _run(options: IndexOptions, models: EncoderConfig, folder: Folder) -> int:
     run.take_up(source, options.photos.retry_kinds())
     stream = Stream(
         run,
-        load=options.photos.load_options(encoder.view, options.s3, need_position=True, thumbnail_px=options.picture_px),
+        load=options.photos.load_options(
+            encoder.view, options.photos_s3, need_position=True, thumbnail_px=options.picture_px
+        ),
         placement=placement,
         max_failing_share=options.photos.max_failing_share,
         max_part_rows=part_rows(options.picture_px, 4_096),

@@ -6,6 +6,7 @@ import threading
 import time
 import urllib.parse
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
@@ -31,6 +32,8 @@ class FaultyS3(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.methods["GET"] += 1
+        if key := self.headers.get("x-amz-request-payer"):
+            self.methods[key] += 1
         key = self.path.rsplit("/", 1)[-1]
         self.seen[key] += 1
         if key.startswith("throttled") and self.seen[key] <= 2:
@@ -96,6 +99,18 @@ def fetcher():
 @pytest.mark.parametrize("key", ["plain", "throttled", "reset", "cut"])
 def test_passing_trouble_is_retried(fetcher, key):
     assert fetcher.get(f"s3://bucket/{key}") == f"bytes of {key}".encode()
+
+
+@pytest.mark.parametrize("key", ["plain", "odd//plain"])
+def test_who_pays_for_requests_says_so_with_each(fetcher, key, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    before = FaultyS3.methods["requester"]
+    fetcher.get(f"s3://bucket/{key}")
+    assert FaultyS3.methods["requester"] == before
+    s3 = replace(fetcher._options.s3, requester_pays=True, anonymous=False)
+    Fetcher(FetchOptions(s3=s3)).get(f"s3://bucket/{key}")
+    assert FaultyS3.methods["requester"] == before + 1
 
 
 LASTING = {
