@@ -50,13 +50,13 @@ class S3Options:
         except botocore.exceptions.ProfileNotFound as error:
             raise UsageError(f"--s3.profile {self.profile}: {error}") from error
 
-    def client(self, attempts: int = 8) -> Any:
-        """A boto3 S3 client. Also the authority on which endpoint and region the environment means."""
+    def client(self, attempts: int = 8, signature: str | None = None) -> Any:
+        """A boto3 S3 client. ``signature``: its version, where it matters. Also the authority on which endpoint and region the environment means."""
         config = botocore.config.Config(
             retries={"total_max_attempts": attempts, "mode": "standard"},
             connect_timeout=10,
             read_timeout=60,
-            signature_version=botocore.UNSIGNED if self.anonymous else None,
+            signature_version=botocore.UNSIGNED if self.anonymous else signature,
         )
         return self.session().client("s3", endpoint_url=self.endpoint, config=config)
 

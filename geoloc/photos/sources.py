@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from geoloc.errors import UsageError
 from geoloc.photos import sidecars, tables, tars
+from geoloc.photos.bucket import Bucket
 from geoloc.photos.formats import is_photo, left_out_text, suffix_of
 from geoloc.photos.selection import ListingOptions, TakeoutCopies, litter
 from geoloc.schema import LISTING
@@ -26,9 +27,6 @@ WINDOW = 100_000
 
 Files = list[dict]
 """Rows of LISTING."""
-
-ARCHIVED = ("GLACIER", "DEEP_ARCHIVE")
-"""Storage classes whose objects must be restored before they can be read."""
 
 
 @dataclass
@@ -230,20 +228,8 @@ class Source:
             yield from self._one(self.uri, list(self._entries(bucket, stem)))
 
     def _entries(self, bucket: str, prefix: str) -> Iterator[dict]:
-        paginator = self.s3.client().get_paginator("list_objects_v2")
         try:
-            for page in paginator.paginate(
-                Bucket=bucket, Prefix=prefix, OptionalObjectAttributes=["RestoreStatus"], **self.s3.payer
-            ):
-                for entry in page.get("Contents", ()):
-                    if not entry["Key"].endswith("/"):  # a folder as consoles make them
-                        yield {
-                            "uri": f"s3://{bucket}/{entry['Key']}",
-                            "size": entry["Size"],
-                            "etag": entry["ETag"],
-                            "modified": entry["LastModified"],
-                            "archived": _is_archived(entry),
-                        }
+            yield from Bucket(self.s3, bucket).objects(prefix)
         except botocore.exceptions.ClientError as error:
             code = error.response["Error"]["Code"]
             hint = {
@@ -350,12 +336,6 @@ def _between_stems(files: list[dict]) -> int:
         if not files[at]["uri"].rpartition("/")[2].startswith(stem):
             return at
     return len(files)
-
-
-def _is_archived(entry: dict) -> bool:
-    restored = entry.get("RestoreStatus", {})
-    readable = "RestoreExpiryDate" in restored and not restored.get("IsRestoreInProgress")
-    return entry.get("StorageClass") in ARCHIVED and not readable
 
 
 def _etag_of(files: list[dict]) -> str:
