@@ -27,7 +27,8 @@ AT_ONCE = 8
 """Stretches."""
 PAGES_AHEAD = 64
 """Of a stretch, that wait while an earlier one is handed out."""
-MAX_STRETCHES = 256
+MAX_STRETCHES = 64
+"""Each costs a page or two that it does not use."""
 ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S = 12, 0.2, 20.0
 """A store that is out of order for some two minutes costs two minutes."""
 
@@ -204,7 +205,8 @@ def _parsed(body: bytes, bucket: str) -> _Page:
     files, key = [], ""
     for entry in root.iterfind("Contents"):
         values = {child.tag: child.text for child in entry}
-        key = unquote_str(values["Key"])
+        key = values["Key"]
+        key = unquote_str(key) if "%" in key or "+" in key else key
         if not key.endswith("/"):  # a folder as consoles make them
             files.append(
                 {

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.util.placement_group import PlacementGroup
 
 from geoloc.errors import ACCESS, SourceFailingError, UsageError
 from geoloc.photos.load import LoadOptions, PhotoLoader
+from geoloc.pipeline.metrics import Metrics, count_fetched
 from geoloc.pipeline.models import ModelActor
 from geoloc.pipeline.placement import InBundles, Placement
 from geoloc.pipeline.plan import LOADER_CPUS, TOKEN_CPUS, Pool
@@ -91,8 +93,9 @@ class Stream:
             return work
         log.info("To do: %s photos; %s", f"{left:,}", self.placement.plan.describe())
         progress, part_rows = Progress(left), int(np.clip(left // 64, 64, self.max_part_rows))
+        metrics = Metrics(self.run.folder.uri, left)
         try:
-            while units and not self._through(units, part_rows, progress, work):
+            while units and not self._through(units, part_rows, progress, metrics, work):
                 self.placement.adapt()
                 self.run.parts.remove_drafts()
                 units, still = self.run.pending()
@@ -107,7 +110,7 @@ class Stream:
             work.first_seconds, work.first_photos = progress.first
         return work
 
-    def _through(self, units: list[Unit], part_rows: int, progress: Progress, work: Work) -> bool:
+    def _through(self, units: list[Unit], part_rows: int, progress: Progress, metrics: Metrics, work: Work) -> bool:
         """Whether all of it was done; what was not is to be done on other nodes."""
         pulse = Pulse.remote([LOADING, *(pool.stage.name for pool in self.placement.plan.pools), WRITING])
         breaker = _Breaker.remote(self.max_failing_share)
@@ -121,7 +124,9 @@ class Stream:
             try:
                 with interrupted_by(find):
                     for receipt in self._receipts(units, part_rows, pulse, breaker, group):
-                        progress.add(json.loads(receipt.pop("statuses")))
+                        statuses = json.loads(receipt.pop("statuses"))
+                        progress.add(statuses)
+                        metrics.add(statuses, receipt)
                         for name, seconds in receipt.items():
                             work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
             except _ClusterChangedError as change:
@@ -219,13 +224,15 @@ def _load(
 ) -> Iterator[pa.Table]:
     listing, failed_before = ray.get(manifest), ray.get(tried_again)
     for unit in (Unit(**row) for row in units.to_pylist()):
-        for batch in _loader(options).load(unit.pending(listing)):
+        pending = unit.pending(listing)
+        for batch in _loader(options).load(pending):
             fresh = batch["error_kind"].filter(pa.array(~np.isin(batch["id"].to_numpy(), failed_before)))
             kinds = {kind: count for kind, count in Counter(fresh.to_pylist()).items() if kind in OUT_OF_REACH}
             if len(fresh) and (reason := ray.get(breaker.add.remote(len(fresh), kinds))):
                 raise SourceFailingError(reason)
             pulse.beat.remote(LOADING, f"ended a batch of {batch.num_rows}")
             yield batch
+        count_fetched(pc.sum(pending["size"]).as_py() or 0)
 
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)  # where its node is lost, another counts anew

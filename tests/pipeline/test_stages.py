@@ -5,11 +5,14 @@ import os
 import re
 import resource
 import threading
+import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import ray
 from PIL import Image
 
 from geoloc.errors import UsageError
@@ -53,6 +56,37 @@ def test_photos_that_kill_their_process_are_rows_with_a_reason(tmp_path):
     assert sorted(row["id"] for row in rows) == list(range(60))
     assert {row["id"] for row in rows if row["error_kind"] == "crashed"} == {7, 8, 44}
     assert run.reconcile() == 0
+    told = prometheus_is_told(run.folder.uri)
+    assert told['ray_geoloc_photos_total{status="located"}'] == 57
+    assert told['ray_geoloc_photos_total{status="failed"}'] == 3
+    assert told["ray_geoloc_photos_left{}"] == 0
+    drawn = {name for name in DASHBOARD if "geoloc" in name}
+    assert drawn <= {name.split("{")[0] for name in told} | {"ray_geoloc_stage_seconds_total"}  # these rows have none
+    sizes = [size for part in run.manifest.parts for size in run.manifest.read(part, ["size"])["size"].to_pylist()]
+    assert 0 < told["ray_geoloc_fetched_bytes_total{}"] <= sum(sizes)  # of some workers it comes later
+
+
+DASHBOARD = set(re.findall(r"\bray_\w+", Path("cluster/grafana-geoloc.json").read_text()))
+"""Metrics."""
+
+
+def prometheus_is_told(output: str) -> dict[str, float]:
+    """What Ray exports of a run, when all of it has come."""
+    deadline = time.monotonic() + 60
+    while True:
+        found = {}
+        for node in ray.nodes():
+            with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics") as answer:
+                text = answer.read().decode()
+            for name, labels, value in re.findall(r"^(ray_geoloc_\w+){(.*)} (\S+)$", text, re.MULTILINE):
+                tags = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+                if tags.get("output", output) == output:
+                    own = ",".join(f'{tag}="{tags[tag]}"' for tag in ("status", "stage") if tag in tags)
+                    found[f"{name}{{{own}}}"] = found.get(f"{name}{{{own}}}", 0) + float(value)
+        if found.get("ray_geoloc_photos_left{}") == 0 and "ray_geoloc_fetched_bytes_total{}" in found:
+            return found
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
 
 
 def deadly(poison: int, device: str, threads: int):
