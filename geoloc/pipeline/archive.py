@@ -6,12 +6,15 @@ import logging
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
+import pyarrow.compute as pc
+
 from geoloc.candidates.budget import Estimate, Spending
 from geoloc.context.company import CompanyOptions
 from geoloc.estimate.confidence import Confidence
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.context import locate_each_other
+from geoloc.pipeline.forecast import SAMPLE, Forecast
 from geoloc.pipeline.job_options import SELF, ArchiveOptions, IndexOptions
 from geoloc.pipeline.lease import leased
 from geoloc.pipeline.models import probe
@@ -35,12 +38,45 @@ def geotag_archive(options: ArchiveOptions) -> int:
     """Run to the end; returns the process's exit status. Raises UsageError where there is something to be put right."""
     recipe = options.check()
     folder = Folder(options.output, options.s3)
+    if options.plan:
+        return _plan(options, folder)
     if options.dry_run:
         return _rehearse(options, recipe, folder)
     folder.check_writable("OUTPUT")
     company = options.tracks.read(options.s3)
     with leased(folder, options.cluster.wait_minutes) as folder:
         return _run(options, recipe, company, open_run(folder))
+
+
+def _plan(options: ArchiveOptions, folder: Folder) -> int:
+    """What is left would take, by what was done; where nothing was, by a sample that is done first, and is a part of the run."""
+    source = Source(options.source, options.photos_s3, options.listing)
+    photos, size, sized = 0, 0, 0
+    for batch in source.list():
+        photos += batch.num_rows
+        size += pc.sum(batch["size"]).as_py() or 0
+        sized += batch.num_rows - batch["size"].null_count
+    log.info("Photos: %s", f"{photos:,}")
+    if not _work_on_record(folder):
+        log.info("Of these, %s are located first", f"{min(SAMPLE, photos):,}")
+        listing = replace(options.listing, sample=SAMPLE, limit=None)
+        if status := geotag_archive(replace(options, plan=False, listing=listing)):
+            return status
+    run = open_run(folder)
+    rows = sum(len(ids) for _, ids in run.parts.ids())
+    written = sum(run.parts.folder.filesystem.size(run.parts.folder.path(name)) for name in run.parts.names())
+    forecast = Forecast(max(0, photos - rows), size / max(1, sized), written / max(1, rows), _work_on_record(folder))
+    for line in forecast.lines(options.prices):
+        log.info("%s", line)
+    log.info("The same command without --plan goes on with the rest")
+    return 0
+
+
+def _work_on_record(folder: Folder) -> dict:
+    """Of the last run that did any; empty where none has."""
+    record = json.loads(folder.read("run.json")) if folder.exists("run.json") else {}
+    work = record.get("last_work") or {}
+    return work if work.get("photos") else {}
 
 
 def _rehearse(options: ArchiveOptions, recipe: Recipe, folder: Folder) -> int:

@@ -13,6 +13,7 @@ from geoloc.evaluation.protocol import Protocol
 from geoloc.evaluation.recognition import Columns
 from geoloc.help import Group
 from geoloc.photos.selection import ListingOptions
+from geoloc.pipeline.forecast import Prices
 from geoloc.pipeline.options import (
     LOCATED_HERE,
     Cluster,
@@ -75,9 +76,9 @@ class TrackOptions:
 @dataclass(frozen=True)
 class ArchiveOptions:
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """The photos: s3://bucket/prefix, a local folder, or a .csv/.parquet file with a column `uri`."""
+    """The photos: s3://bucket/prefix, folder, .tar, or .csv/.parquet with a column `uri`."""
     output: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
-    """Run folder, s3:// or local. The same command on the same folder goes on, and later takes up what is new."""
+    """Run folder, s3:// or local. The same command goes on, and later takes up what is new."""
     method: Annotated[RecipeOptions, tyro.conf.OmitArgPrefixes, Group("method", METHOD)] = field(
         default_factory=RecipeOptions
     )
@@ -89,8 +90,10 @@ class ArchiveOptions:
         default_factory=TrackOptions
     )
     dry_run: Annotated[bool, Group("options")] = False
-    """Say how many photos there are, where they would go and what that would cost, and do nothing: nothing is read but the listing,
-    nothing is written, and nobody is asked."""
+    """Say how many photos there are, where they would go and what that would cost; only list them."""
+    plan: Annotated[bool, Group("options")] = False
+    """Locate a thousand photos, say what all would take (--prices.*), and stop; the run that goes on has those."""
+    prices: Prices = field(default_factory=Prices)
     exports: Exports = field(default_factory=ExportOptions)
     listing: Listing = field(default_factory=ListingOptions)
     photos: Photos = field(default_factory=PhotoOptions)
@@ -107,6 +110,11 @@ class ArchiveOptions:
         self.photos.check()
         self.listing.check()
         self.exports.check()
+        self.prices.check()
+        if self.plan and self.dry_run:
+            raise UsageError("--plan: locates some photos first, which --dry-run does not; give one of them")
+        if self.plan and (self.listing.limit or self.listing.sample):
+            raise UsageError("--plan: is for all of SOURCE's photos; leave out --limit and --sample")
         if self.context == "off" and self.tracks != TrackOptions():
             raise UsageError("--context off: looks at no --tracks and no --clock-offset; leave them out")
         recipe = self.method.read(self.s3)

@@ -88,7 +88,7 @@ class ClusterOptions:
     batch_size: int | None = None
     """Photos the models take at once (default: 256 on a GPU, 16 a CPU core)."""
     wait_minutes: float = 0
-    """How long to wait for the cluster to grow to what the plan needs, minutes; without --gpus, for any GPU to come."""
+    """How long to wait for the cluster to grow as planned (without --gpus, for any GPU), and for another run to leave OUTPUT, minutes."""
     adapt_minutes: float = 3
     """How long nodes have to be lost, or others be there, before the models are laid out anew over those that there are, minutes
     (0: never). Those that Ray can restart where they were go on by themselves."""

@@ -35,6 +35,8 @@ from geoloc.storage import describe
 log = logging.getLogger("geoloc")
 
 LOADING, WRITING = "loading", "writing"
+SPENT_BY = {"generator": "generate_s"}
+"""Of the stages behind the first; the others rank."""
 PATIENCE_S, AGAIN_S = 600, 5
 """That a store may be out of order, and between two attempts to write to it."""
 RECENT = 1_000
@@ -56,6 +58,9 @@ class Work:
     """Photos a second after that; of all, where that was all."""
     stage_seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     """Seconds that all workers together spent, by stage."""
+    workers: dict[str, int] = dataclasses.field(default_factory=dict)
+    """That spent them side by side: of fetching, requests."""
+    gpus: int = 0
 
     def lines(self) -> list[str]:
         if not self.photos:
@@ -108,7 +113,16 @@ class Stream:
             work.photos = progress.photos
             work.seconds, work.rate = progress.seconds, progress.rate
             work.first_seconds, work.first_photos = progress.first
+            work.workers, work.gpus = self._workers(), self.placement.plan.gpus
         return work
+
+    def _workers(self) -> dict[str, int]:
+        plan = self.placement.plan
+        loaders = max(1, plan.loaders)
+        workers = {"fetch_s": loaders * self.load.fetch.concurrency, "decode_s": loaders}
+        first, *others = plan.pools
+        workers |= {"embed_s": first.actors, "retrieve_s": first.actors}
+        return workers | {SPENT_BY.get(pool.stage.name, "rank_s"): pool.actors for pool in others}
 
     def _through(self, units: list[Unit], part_rows: int, progress: Progress, metrics: Metrics, work: Work) -> bool:
         """Whether all of it was done; what was not is to be done on other nodes."""

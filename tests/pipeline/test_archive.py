@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 import shutil
 import threading
 import time
@@ -22,6 +23,7 @@ from geoloc.geo.distance import haversine_km
 from geoloc.photos.decode import PhotoFile
 from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
+from geoloc.pipeline import archive
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.calibration import calibrate
 from geoloc.pipeline.job_options import (
@@ -62,6 +64,28 @@ def finished(toy, toy_index, ray_cluster, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished") / "out"
     assert geotag_archive(ArchiveOptions(str(toy / "archive"), str(folder), method(toy_index), context="off")) == 0
     return folder
+
+
+def test_a_plan_locates_some_which_the_run_then_has(options, caplog, monkeypatch):
+    monkeypatch.setattr(archive, "SAMPLE", 12)
+    planned = dataclasses.replace(options, plan=True)
+    with caplog.at_level("INFO"):
+        assert geotag_archive(planned) == 0
+    assert "Photos: 40" in caplog.text
+    assert re.search(r"decoding: at most [\d,.]+ photos/s", caplog.text)
+    assert "28 photos to do: at least" in caplog.text
+    assert caplog.text.count("(this bounds it)") == 1
+    written = {row["id"]: row for row in results(options)}
+    assert len(written) == 12
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert geotag_archive(planned) == 0  # by what was done, and nothing is done again
+    assert "are located first" not in caplog.text
+    assert "28 photos to do: at least" in caplog.text
+    assert geotag_archive(options) == 0
+    rows = results(options)
+    assert len(rows) == 40
+    assert {row["id"]: row for row in rows if row["id"] in written} == written
 
 
 @pytest.fixture
