@@ -92,7 +92,7 @@ class ArchiveOptions:
     dry_run: Annotated[bool, Group("options")] = False
     """Say how many photos there are, where they would go and what that would cost; only list them."""
     plan: Annotated[bool, Group("options")] = False
-    """Locate a thousand photos, say what all would take (--prices.*), and stop; the run that goes on has those."""
+    """Locate 1,000 photos, say what all would take (--prices.*), and stop."""
     prices: Prices = field(default_factory=Prices)
     exports: Exports = field(default_factory=ExportOptions)
     listing: Listing = field(default_factory=ListingOptions)
