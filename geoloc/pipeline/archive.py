@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from geoloc.candidates.budget import Estimate, Spending
 from geoloc.context.company import CompanyOptions
+from geoloc.errors import UsageError
 from geoloc.estimate.confidence import Confidence
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import check_seen, connect
@@ -21,7 +22,7 @@ from geoloc.pipeline.models import probe
 from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.publication import open_run, publish
 from geoloc.pipeline.references import build_index
-from geoloc.pipeline.run import Run
+from geoloc.pipeline.run import MANIFEST_FOLDER, Run
 from geoloc.pipeline.stages import Stream, Work
 from geoloc.recipes.method import RESULTS, Facts, Method
 from geoloc.recipes.reading import recipe_to_dict
@@ -58,13 +59,15 @@ def _plan(options: ArchiveOptions, folder: Folder) -> int:
         sized += batch.num_rows - batch["size"].null_count
     log.info("Photos: %s", f"{photos:,}")
     if not _work_on_record(folder):
+        if (folder / MANIFEST_FOLDER).names():
+            raise UsageError(f"--plan: the run in OUTPUT {folder.uri} has not told yet what it takes; let it end first")
         log.info("Of these, %s are located first", f"{min(SAMPLE, photos):,}")
-        listing = replace(options.listing, sample=SAMPLE, limit=None)
+        listing = replace(options.listing, sample=SAMPLE)
         if status := geotag_archive(replace(options, plan=False, listing=listing)):
             return status
-    run = open_run(folder)
-    rows = sum(len(ids) for _, ids in run.parts.ids())
-    written = sum(run.parts.folder.filesystem.size(run.parts.folder.path(name)) for name in run.parts.names())
+    parts = Parts(folder / RESULTS)
+    rows = sum(len(ids) for _, ids in parts.ids())
+    written = sum(parts.folder.filesystem.size(parts.folder.path(name)) for name in parts.names())
     forecast = Forecast(max(0, photos - rows), size / max(1, sized), written / max(1, rows), _work_on_record(folder))
     for line in forecast.lines(options.prices):
         log.info("%s", line)

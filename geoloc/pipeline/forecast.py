@@ -57,6 +57,8 @@ class Forecast:
     def lines(self, prices: Prices) -> list[str]:
         """For people."""
         rates, gpus = self.rates(), self.work["gpus"]
+        if not rates:
+            return ["What was looked at took no time that could be measured: none of it had to be read"]
         bound = min(rates, key=rates.get)
         hours = self.photos / rates[bound] / 3600
         lines = [

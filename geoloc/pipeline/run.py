@@ -29,6 +29,7 @@ from geoloc.storage import Folder
 log = logging.getLogger("geoloc")
 
 SUCCESS = "_SUCCESS"
+MANIFEST_FOLDER = "manifest"
 HOUSEHOLDS_FILE = "context/households.parquet"
 """Vouches for what photos said together (geoloc.pipeline.context)."""
 
@@ -53,7 +54,7 @@ class Run:
     def __init__(self, folder: Folder, parts: str, schema: pa.Schema) -> None:
         """``schema`` is that of the parts."""
         self.folder = folder
-        self.manifest = Manifest(folder / "manifest")
+        self.manifest = Manifest(folder / MANIFEST_FOLDER)
         self.parts = Parts(folder / parts)
         self._columns = schema.names
         self.tried_again = np.zeros(0, np.int64)
