@@ -158,7 +158,7 @@ def test_from_bucket_to_bucket(bucket, s3, toy, toy_index, monkeypatch, tmp_path
     names = {entry["Key"] for entry in s3.list_objects_v2(Bucket="archive", Prefix="run/")["Contents"]}
     assert {"run/_SUCCESS", "run/report.html", "run/run.json", "run/geotags.geojson"} <= names
     assert sum(name.endswith(".xmp") for name in names) == statuses.count("located")
-    assert not any("lock" in name for name in names)
+    assert [name for name in names if "/lease/" in name] == ["run/lease/000001.json"]
     assert (
         "test"
         not in json.loads(s3.get_object(Bucket="archive", Key="run/run.json")["Body"].read())["options"]["s3"].values()
@@ -348,6 +348,7 @@ def test_an_index_is_the_same_however_it_is_built(toy, toy_index, tmp_path):
     assert sorted(path.name for path in (tmp_path / "index").iterdir()) == [
         "candidates.parquet",
         "index.json",
+        "lease",
         "skipped.parquet",
         "thumbnails.bin",
         "vectors.npy",
