@@ -44,23 +44,30 @@ def main(tries: int = 200) -> None:
 
 def race(place: str, tries: int) -> Counter:
     """Tries by the number of runs that held the folder at once."""
-    barrier, held = multiprocessing.Barrier(RIVALS), multiprocessing.Array("i", tries)
-    rivals = [multiprocessing.Process(target=rival, args=(place, tries, barrier, held)) for _ in range(RIVALS)]
+    barrier, most, inside = (
+        multiprocessing.Barrier(RIVALS),
+        multiprocessing.Array("i", tries),
+        multiprocessing.Value("i"),
+    )
+    rivals = [multiprocessing.Process(target=rival, args=(place, tries, barrier, most, inside)) for _ in range(RIVALS)]
     for process in rivals:
         process.start()
     for process in rivals:
         process.join()
-    return Counter(held)
+    return Counter(most)
 
 
-def rival(place: str, tries: int, barrier, held) -> None:
+def rival(place: str, tries: int, barrier, most, inside) -> None:
     folders = [Folder(f"{place}/{number}") for number in range(tries)]
     for number, folder in enumerate(folders):
         barrier.wait()
         with contextlib.suppress(UsageError), leased(folder):
-            with held.get_lock():
-                held[number] += 1
-            time.sleep(HOLD_S)  # all who could hold it too have come by then
+            with most.get_lock():
+                inside.value += 1
+                most[number] = max(most[number], inside.value)
+            time.sleep(HOLD_S)
+            with most.get_lock():
+                inside.value -= 1
 
 
 if __name__ == "__main__":
