@@ -32,7 +32,7 @@ def listing(name: str, prefix: str = "", s3: S3Options | None = None) -> list[tu
 
 @given(keys=st.sets(KEYS.map("".join), max_size=20), size=st.integers(1, 9), at_once=st.integers(1, 4))
 @example(keys={f"{n}/" for n in range(9)}, size=2, at_once=2)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_lists_what_botocore_lists_in_its_order(s3, monkeypatch, keys, size, at_once):
     monkeypatch.setattr(module, "PAGE", size)
     monkeypatch.setattr(module, "AT_ONCE", at_once)
