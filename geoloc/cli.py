@@ -60,6 +60,11 @@ COMMANDS = {
         "geoloc.pipeline.job_options:TogetherOptions",
         "geoloc.pipeline.together:locate_table",
     ),
+    "status": Command(
+        "Tell how far a run is.",
+        "geoloc.pipeline.status:StatusOptions",
+        "geoloc.pipeline.status:print_status",
+    ),
     "export": Command(
         "Write a run's exports and report again.",
         "geoloc.pipeline.job_options:PublicationOptions",

@@ -24,6 +24,7 @@ from geoloc.pipeline.publication import open_run, publish
 from geoloc.pipeline.references import build_index
 from geoloc.pipeline.run import MANIFEST_FOLDER, Run
 from geoloc.pipeline.stages import Stream, Work
+from geoloc.pipeline.status import PROGRESS, told
 from geoloc.recipes.method import RESULTS, Facts, Method
 from geoloc.recipes.reading import recipe_to_dict
 from geoloc.recipes.recipe import Recipe
@@ -46,7 +47,9 @@ def geotag_archive(options: ArchiveOptions) -> int:
     folder.check_writable("OUTPUT")
     company = options.tracks.read(options.s3)
     with leased(folder, options.cluster.wait_minutes) as folder:
-        return _run(options, recipe, company, open_run(folder))
+        status = _run(options, recipe, company, open_run(folder))
+        folder.delete(PROGRESS)
+        return status
 
 
 def _plan(options: ArchiveOptions, folder: Folder) -> int:
@@ -120,7 +123,8 @@ def _run(options: ArchiveOptions, recipe: Recipe, company: CompanyOptions, run: 
 
     settle(_weights_on_record(run) or load()[1].weights)
     log.info("Confidences: %s", f"calibrated by {recipe.calibration}" if recipe.calibration else "uncalibrated")
-    run.take_up(source, options.photos.retry_kinds(), approve=lambda: settle(load()[1].weights))
+    with told(run.folder, "listing photos"):
+        run.take_up(source, options.photos.retry_kinds(), approve=lambda: settle(load()[1].weights))
     if left := run.pending()[1]:
         settle(load()[1].weights)
     confidence = method.confidence
@@ -195,9 +199,11 @@ def _finish(
     work: Work,
     root: str,
 ) -> int:
-    missing = run.reconcile()
+    with told(run.folder, "checking that every photo has its result"):
+        missing = run.reconcile()
     if not missing:
-        locate_each_other(run, confidence, options.context, company)
+        with told(run.folder, "letting photos locate each other"):
+            locate_each_other(run, confidence, options.context, company)
     summary = Summary.of(run.parts.tables(COLUMNS))
     run.write_record(
         options=options.to_dict(),
@@ -213,7 +219,8 @@ def _finish(
     for line in [*summary.lines(prices), *work.lines()]:
         log.info("%s", line)
     log.info("Results: %s", run.parts.folder.uri)
-    publish(run, options.exports, summary)
+    with told(run.folder, "writing the report and exports"):
+        publish(run, options.exports, summary)
     if missing:
         log.error("%s photos have no result; run the same command again to go on", f"{missing:,}")
         return 1

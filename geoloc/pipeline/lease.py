@@ -31,6 +31,7 @@ log = logging.getLogger("geoloc")
 LEASE = "lease"
 """Of a run's folder."""
 BEAT_S = 5
+LOOK_S = 3 * BEAT_S
 STALE_S = 60
 """A run elsewhere that has not renewed for so long, while it was watched, is dead."""
 TRUST_S = 20
@@ -106,6 +107,17 @@ def leased(folder: Folder, wait_minutes: float = 0) -> Iterator[Folder]:
             last, holder = _last(terms)
             if (last, holder.get("token")) == (term, mine["token"]):
                 terms.write(_name(term), json.dumps(mine | {"released": True}).encode())
+
+
+def holder_of(folder: Folder) -> str | None:
+    """The host of the run that holds a folder, for those who look on; None where none does, as far as can be seen in LOOK_S."""
+    terms = folder / LEASE
+    term, first = _last(terms)
+    lives, until = _lives(first), _now() + LOOK_S
+    while lives is None and _now() < until:
+        time.sleep(BEAT_S / 5)
+        lives = True if _last(terms) != (term, first) else None
+    return first.get("host", "another machine") if lives else None
 
 
 def _acquire(terms: Folder, mine: dict, wait_s: float) -> int:

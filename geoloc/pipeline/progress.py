@@ -33,6 +33,17 @@ class Progress:
         if self._terminal:
             print(file=sys.stderr)
 
+    def record(self) -> dict:
+        """For those who look on from elsewhere (geoloc.pipeline.status)."""
+        return {
+            "to_do": self._total,
+            "done": self.photos,
+            "statuses": dict(self._statuses),
+            "seconds": round(self.seconds),
+            "photos_per_s": round(self._rate(), 1),
+            "seconds_left": self._seconds_left(),
+        }
+
     @property
     def photos(self) -> int:
         """That are written."""
@@ -57,10 +68,13 @@ class Progress:
         first_time, first_done = self._first or (self._start, 0)
         return (self.photos - first_done) / (self._latest - first_time) if self.photos > first_done else 0.0
 
+    def _seconds_left(self) -> int | None:
+        rate = self._rate()
+        return round((self._total - self.photos) / rate) if rate else None
+
     def _line(self, now: float) -> str:
         rate = self._rate()
-        left = timedelta(seconds=round((self._total - self.photos) / rate)) if rate else None
-        speed = f"{rate:.1f} photos/s · {left} left" if rate else "warming up"
+        speed = f"{rate:.1f} photos/s · {timedelta(seconds=self._seconds_left())} left" if rate else "warming up"
         share = 100 * self.photos / max(self._total, 1)
         counts = ", ".join(f"{count:,} {status}" for status, count in sorted(self._statuses.items()))
         elapsed = timedelta(seconds=round(now - self._start))

@@ -27,6 +27,7 @@ from geoloc.pipeline.placement import InBundles, Placement
 from geoloc.pipeline.plan import LOADER_CPUS, TOKEN_CPUS, Pool
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import Run, Unit
+from geoloc.pipeline.status import told
 from geoloc.pipeline.watch import Pulse, interrupted_by, stalled
 from geoloc.results.parts import Parts
 from geoloc.schema import SECONDS
@@ -100,12 +101,13 @@ class Stream:
         progress, part_rows = Progress(left), int(np.clip(left // 64, 64, self.max_part_rows))
         metrics = Metrics(self.run.folder.uri, left)
         try:
-            while units and not self._through(units, part_rows, progress, metrics, work):
-                self.placement.adapt()
-                self.run.parts.remove_drafts()
-                units, still = self.run.pending()
-                progress.found_done(left - still)
-                log.info("Laid out anew: %s photos are left; %s", f"{still:,}", self.placement.plan.describe())
+            with told(self.run.folder, "working through photos", progress.record):
+                while units and not self._through(units, part_rows, progress, metrics, work):
+                    self.placement.adapt()
+                    self.run.parts.remove_drafts()
+                    units, still = self.run.pending()
+                    progress.found_done(left - still)
+                    log.info("Laid out anew: %s photos are left; %s", f"{still:,}", self.placement.plan.describe())
         except ray.exceptions.RayError as error:
             raise _reason(error) from error
         finally:

@@ -147,5 +147,7 @@ def test_a_full_disk_where_results_are_written_is_told_in_one_line(tmp_path):
     stream = Stream(run, LoadOptions(DecodeOptions(View(16))), placement, finish=on_a_full_disk)
     with pytest.raises(UsageError) as caught:
         stream.work()
-    assert re.fullmatch(r"/.*/parts: no space is left to write part-[\w-]+\.parquet \(File too large\)", str(caught.value))
+    assert re.fullmatch(
+        r"/.*/parts: no space is left to write part-[\w-]+\.parquet \(File too large\)", str(caught.value)
+    )
     assert not list((tmp_path / "run" / "parts").iterdir())
