@@ -3,7 +3,7 @@ import json
 import pytest
 
 from geoloc.errors import UsageError
-from geoloc.pipeline import lease, status
+from geoloc.pipeline import lease
 from geoloc.pipeline.lease import leased
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.status import PROGRESS, StatusOptions, describe_status, print_status, status_of, told
@@ -70,5 +70,5 @@ def test_one_that_ended_tells_its_counts(folder, proof, missing, state, capsys):
 
 
 def test_a_folder_without_a_run_is_an_error(folder):
-    with pytest.raises(UsageError, match="RUN .*: has no run.json"):
+    with pytest.raises(UsageError, match=r"RUN .*: has no run.json"):
         status_of(folder)
