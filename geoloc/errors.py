@@ -53,3 +53,15 @@ class PhotoError(Exception):
     def columns(self) -> dict:
         """Of the photo's row."""
         return {"status": "failed", "error_kind": self.kind, "error": self.message}
+
+
+def reason_of(error: BaseException) -> BaseException:
+    """What the user is to be told of a task's failure on the cluster, where the task said so; else the error itself."""
+    seen = error
+    while seen is not None:
+        if isinstance(seen, (UsageError, SourceFailingError)):
+            kind = UsageError if isinstance(seen, UsageError) else SourceFailingError
+            message = str(getattr(seen, "cause", seen))
+            return kind(message.split("\n", 1)[0])  # Ray Data adds advice of its own
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return error

@@ -6,6 +6,7 @@ import logging
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from geoloc.candidates.budget import Estimate, Spending
@@ -20,17 +21,17 @@ from geoloc.pipeline.job_options import SELF, ArchiveOptions, IndexOptions
 from geoloc.pipeline.lease import leased
 from geoloc.pipeline.models import probe
 from geoloc.pipeline.placement import Placement
-from geoloc.pipeline.publication import open_run, publish
+from geoloc.pipeline.publication import open_run, publish, summarised
 from geoloc.pipeline.references import build_index
 from geoloc.pipeline.run import MANIFEST_FOLDER, Run
 from geoloc.pipeline.stages import Stream, Work
 from geoloc.pipeline.status import PROGRESS, told
+from geoloc.pipeline.tasks import each_of
 from geoloc.recipes.method import RESULTS, Facts, Method
 from geoloc.recipes.reading import recipe_to_dict
 from geoloc.recipes.recipe import Recipe
 from geoloc.results.geoparquet import with_geometry
 from geoloc.results.parts import Parts
-from geoloc.results.summary import COLUMNS, Summary
 from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
@@ -97,7 +98,7 @@ def _rehearse(options: ArchiveOptions, recipe: Recipe, folder: Folder) -> int:
     record = json.loads(folder.read("run.json")) if folder.exists("run.json") else {}
     asked_so = record.get("settings", {}).get("method", {}).get("generation")
     if asked_so == json.loads(json.dumps(generation.settings(options.s3))):
-        before = Summary.of(Parts(folder / RESULTS).tables(COLUMNS))
+        before = summarised(Parts(folder / RESULTS))
         if before.generation["requests"]:
             spent = Spending(*(before.generation[name] for name in vars(Spending())))
             estimate, by = Estimate.measured(spent, before.asked), f"the {before.asked:,} asked about so far"
@@ -129,9 +130,14 @@ def _run(options: ArchiveOptions, recipe: Recipe, company: CompanyOptions, run: 
         settle(load()[1].weights)
     confidence = method.confidence
     run.write_record(recipe=recipe_to_dict(method.recipe), score_scale=confidence.scale)
-    run.renew("confidence", confidence.state(), lambda results: with_geometry(confidence.renew(results)))
+    each = each_of(run.manifest.rows)
+    run.renew("confidence", confidence.state(), functools.partial(_with_confidence, confidence), each)
     work = _stream(options, run, *load()).work() if left else _nothing_to_do()
     return _finish(options, recipe, confidence, company, run, work, source.root)
+
+
+def _with_confidence(confidence: Confidence, results: pa.Table) -> pa.Table:
+    return with_geometry(confidence.renew(results))
 
 
 def _with_own_photos(options: ArchiveOptions, recipe: Recipe, folder: Folder) -> Recipe:
@@ -204,7 +210,8 @@ def _finish(
     if not missing:
         with told(run.folder, "letting photos locate each other"):
             locate_each_other(run, confidence, options.context, company)
-    summary = Summary.of(run.parts.tables(COLUMNS))
+    each = each_of(run.manifest.rows)
+    summary = summarised(run.parts, each)
     run.write_record(
         options=options.to_dict(),
         root=root,
@@ -220,7 +227,7 @@ def _finish(
         log.info("%s", line)
     log.info("Results: %s", run.parts.folder.uri)
     with told(run.folder, "writing the report and exports"):
-        publish(run, options.exports, summary)
+        publish(run, options.exports, summary, each)
     if missing:
         log.error("%s photos have no result; run the same command again to go on", f"{missing:,}")
         return 1

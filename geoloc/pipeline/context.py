@@ -11,7 +11,6 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +33,7 @@ from geoloc.geo.places import places
 from geoloc.pipeline.job_options import Context
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import HOUSEHOLDS_FILE, Run
+from geoloc.pipeline.tasks import AT_ONCE, Cluster, here, value
 from geoloc.results.geoparquet import with_geometry
 from geoloc.results.parts import Parts
 from geoloc.schema import CLOCKS, CLOCKS_FILE, CONFIDENCES, JOINT, RESULT
@@ -43,8 +43,6 @@ log = logging.getLogger("geoloc")
 
 VERSION = 2
 """Of the joint answers: results of another are told anew."""
-AT_ONCE = 1_000_000
-"""Photos, of some files or of some households, that one process holds: some 300 bytes each, and twice as much at work."""
 LEARNED_OF = 200_000
 """Photos, or one household's if those are more."""
 GROWTH = 1.25
@@ -131,11 +129,11 @@ class JointStage:
     def done(self, names: list[str]) -> int:
         """The number of files that were written."""
         groups = [list(group) for group in np.array_split(names, min(len(names), -(-self._photos // AT_ONCE)) or 1)]
-        run = _here if len(groups) == 1 else _Cluster()
+        run = here if len(groups) == 1 else Cluster()
         counts = [run(_members, self._parts, group) for group in groups]
-        households = Households.of(pa.concat_tables(map(_value, counts)), AT_ONCE)
-        if households.buckets > 1 and run is _here:
-            run = _Cluster()
+        households = Households.of(pa.concat_tables(map(value, counts)), AT_ONCE)
+        if households.buckets > 1 and run is here:
+            run = Cluster()
         dealt = [run(_deal, self._parts, group, households, returns=households.buckets) for group in groups]
         state = self._state(run, [one[0] for one in dealt])
         salt = hashlib.blake2b(json.dumps([self._settings, state], sort_keys=True, default=str).encode()).hexdigest()
@@ -154,7 +152,7 @@ class JointStage:
             run(_change, self._parts, self._confidence, group, *(one[number] for one in located))
             for number, group in enumerate(groups)
         ]
-        written = sum(map(_value, changed))
+        written = sum(map(value, changed))
         clocks = self._memory.table(CLOCKS_FILE, CLOCKS)
         clocks = clocks.filter(pc.is_in(clocks["household"], pc.unique(sums.same["household"])))
         self._memory.write(state, pa.concat_tables([clocks, sums.clocks]), pa.concat_tables([sums.same, sums.new]))
@@ -165,14 +163,14 @@ class JointStage:
         settings = json.loads(json.dumps(self._settings, default=str))
         state = self._memory.state()
         if state.get("settings") != settings or not state["photos"] <= self._photos <= GROWTH * state["photos"]:
-            told = _value(run(_learn, self._company, self._confidence.scale, *first))
+            told = value(run(_learn, self._company, self._confidence.scale, *first))
             state = {"settings": settings, "photos": self._photos, "learned": told}
         return state
 
     def _summed(self, located: list[list]) -> "_Sums":
         progress, sums = Progress(self._photos), []
         for one in located:
-            sums.append(_value(one[-1]))
+            sums.append(value(one[-1]))
             if len(located) > 1:
                 progress.add({"looked at": sums[-1].photos})
         progress.close()
@@ -227,34 +225,6 @@ class _Sums:
         if self.clocks.num_rows:
             lines.append(f"Clocks that differ: {self.clocks.num_rows:,} ({CLOCKS_FILE}, and in the report)")
         return lines
-
-
-def _here(function: Callable, *args: Any, returns: int = 0) -> Any:
-    return function(*args)
-
-
-class _Cluster:
-    """Ray's tasks, spread over its nodes; their values are references until ``_value`` has them, or another task."""
-
-    def __init__(self) -> None:
-        from geoloc.pipeline.cluster import connect
-
-        connect()
-
-    def __call__(self, function: Callable, *args: Any, returns: int = 0) -> Any:
-        import ray
-
-        task = ray.remote(function).options(num_cpus=1, num_returns=max(returns, 1), scheduling_strategy="SPREAD")
-        if returns == 1:
-            task = ray.remote(lambda *args: function(*args)[0]).options(num_cpus=1, scheduling_strategy="SPREAD")
-            return [task.remote(*args)]
-        return task.remote(*args)
-
-
-def _value(value: Any) -> Any:
-    import ray
-
-    return ray.get(value) if isinstance(value, ray.ObjectRef) else value
 
 
 def _members(parts: Parts, names: list[str]) -> pa.Table:

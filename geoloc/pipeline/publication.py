@@ -1,5 +1,6 @@
-"""What others read of a run: its exports and its report, made with it, or again without it. Needs no Ray."""
+"""What others read of a run: its exports and its report, made with it, or again without it. Needs Ray for a large run only."""
 
+import functools
 import logging
 from dataclasses import asdict, replace
 
@@ -7,9 +8,11 @@ from geoloc.errors import UsageError
 from geoloc.pipeline.job_options import PublicationOptions
 from geoloc.pipeline.lease import leased
 from geoloc.pipeline.run import Run
+from geoloc.pipeline.tasks import each_of
 from geoloc.recipes.method import RESULTS
 from geoloc.results.export import Export, describe_export
 from geoloc.results.options import FORMATS, ExportOptions
+from geoloc.results.parts import Each, Parts
 from geoloc.results.report import write_report
 from geoloc.results.sidecars import SidecarTree
 from geoloc.results.summary import COLUMNS, Summary
@@ -38,8 +41,18 @@ def publish_again(options: PublicationOptions) -> int:
         run = open_run(folder)
         if not run.succeeded:
             raise UsageError(f"RUN {options.run}: is not finished; run geotag_archive.py again")
-        publish(run, options.exports, Summary.of(run.parts.tables(COLUMNS)))
+        each = each_of(run.manifest.rows)
+        publish(run, options.exports, summarised(run.parts, each), each)
     return 0
+
+
+def summarised(parts: Parts, each: Each = map) -> Summary:
+    """Of a run's results."""
+    return Summary.joined(each(functools.partial(_summary, parts), parts.names()))
+
+
+def _summary(parts: Parts, name: str) -> Summary:
+    return Summary.of([parts.read(name, COLUMNS)])
 
 
 def _forget_export(run: Run, name: str) -> None:
@@ -52,7 +65,7 @@ def open_run(folder: Folder) -> Run:
     return Run(folder, RESULTS, RESULT)
 
 
-def publish(run: Run, options: ExportOptions, summary: Summary) -> None:
+def publish(run: Run, options: ExportOptions, summary: Summary, each: Each = map) -> None:
     """Write the report and the exports of what a run's folder holds, and say so. An export that was made once is kept up to
     date ever after, with the options it was made with: what others still read must not be what no longer holds."""
     record = run.record()
@@ -64,7 +77,7 @@ def publish(run: Run, options: ExportOptions, summary: Summary) -> None:
         if name in made:
             export = Export(ExportOptions(**made[name]), run.folder, record["root"], calibrated)
             if name in options.export or export.is_there(name):
-                log.info("%s", describe_export(name, export.write(name, run.parts.tables())))
+                log.info("%s", describe_export(name, export.write(name, run.parts, each)))
     run.write_record(exports=made)
-    write_report(run.folder, run.parts, summary, record)
+    write_report(run.folder, run.parts, summary, record, each)
     log.info("Report: %s/report.html", run.folder.uri)

@@ -7,12 +7,13 @@
 ``_SUCCESS``    JSON, last, and only if rows out = photos in; gone before anything changes
 """
 
+import collections
+import functools
 import hashlib
 import itertools
 import json
 import logging
 from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ import pyarrow.compute as pc
 from geoloc.errors import UsageError
 from geoloc.photos.manifest import Manifest
 from geoloc.photos.sources import Source
-from geoloc.results.parts import Parts
+from geoloc.results.parts import Each, Parts
 from geoloc.settings import differences
 from geoloc.storage import Folder
 
@@ -103,7 +104,7 @@ class Run:
         """Set entries of ``run.json``, leaving the others as they are."""
         self.folder.write("run.json", json.dumps(self.record() | entries, indent=1, default=str).encode())
 
-    def renew(self, name: str, state: dict, change: Callable[[pa.Table], pa.Table]) -> None:
+    def renew(self, name: str, state: dict, change: Callable[[pa.Table], pa.Table], each: Each = map) -> None:
         """Bring the results that are there to a ``state`` that new ones have from the start, part by part.
 
         ``run.json`` says under ``name`` which state they are in, and none while that is being changed: what is cut off here
@@ -115,8 +116,7 @@ class Run:
             self.no_success()
             self.folder.delete(HOUSEHOLDS_FILE)
             self.write_record(**{name: None})
-            for part in names:
-                self.parts.write(part, change(self.parts.read(part)))
+            collections.deque(each(functools.partial(_renewed, self.parts, change), names), maxlen=0)
         self.write_record(**{name: state})
 
     def settle(self, settings: dict) -> None:
@@ -190,9 +190,8 @@ class Run:
 
     def set_aside_damaged(self) -> list[str]:
         """Results files that are cut short, empty, or not of this run: they no longer count. Returns their names."""
-        with ThreadPoolExecutor(16) as pool:
-            names = self.parts.names()
-            damaged = [name for name, own in zip(names, pool.map(self._is_own, names), strict=True) if not own]
+        own = self.parts.each(lambda name: (name, self._is_own(name)))
+        damaged = [name for name, is_own in own if not is_own]
         for name in damaged:
             self.no_success()
             self.parts.set_aside(name)
@@ -227,10 +226,11 @@ class Run:
 
     def forget_failures(self, kinds: Collection[str]) -> int:
         """Take the photos out of the results that failed, wholly or in part, for these reasons; returns how many."""
-        forgotten = [np.zeros(0, np.int64)]
-        for name in self.parts.names():
-            rows = self.parts.read(name, ["id", "error_kind"])
-            again = pc.is_in(rows["error_kind"], pa.array(kinds, pa.string()))
+        forgotten, kinds = [np.zeros(0, np.int64)], pa.array(kinds, pa.string())
+        names = self.parts.names()
+        failures = self.parts.each(lambda name: self.parts.read(name, ["id", "error_kind"]))
+        for name, rows in zip(names, failures, strict=True):
+            again = pc.is_in(rows["error_kind"], kinds)
             if pc.any(again).as_py():
                 self.no_success()
                 self.parts.write(name, self.parts.read(name).filter(pc.invert(again)))
@@ -256,6 +256,10 @@ class Run:
                 self.no_success()
                 self.parts.write(name, self.parts.read(name).filter(pa.array(keep)))
         return int((live & ~seen).sum())
+
+
+def _renewed(parts: Parts, change: Callable[[pa.Table], pa.Table], name: str) -> None:
+    parts.write(name, change(parts.read(name)))
 
 
 def check_same(folder: Folder, before: dict, settings: dict) -> None:

@@ -19,7 +19,7 @@ import ray
 import ray.data
 from ray.util.placement_group import PlacementGroup
 
-from geoloc.errors import ACCESS, SourceFailingError, UsageError
+from geoloc.errors import ACCESS, SourceFailingError, UsageError, reason_of
 from geoloc.photos.load import LoadOptions, PhotoLoader
 from geoloc.pipeline.metrics import Metrics, count_fetched
 from geoloc.pipeline.models import ModelActor
@@ -109,7 +109,7 @@ class Stream:
                     progress.found_done(left - still)
                     log.info("Laid out anew: %s photos are left; %s", f"{still:,}", self.placement.plan.describe())
         except ray.exceptions.RayError as error:
-            raise _reason(error) from error
+            raise reason_of(error) from error
         finally:
             progress.close()
             work.photos = progress.photos
@@ -272,18 +272,6 @@ class _Breaker:
             f"{kinds.total():,} of the last {total:,} photos could not be had ({counts}): stopped; put it right and run the same "
             f"command again (--max-failing-share {self._max_share:g})"
         )
-
-
-def _reason(error: BaseException) -> BaseException:
-    """What the user is to be told, where a task said so; else the error itself."""
-    seen = error
-    while seen is not None:
-        if isinstance(seen, (UsageError, SourceFailingError)):
-            kind = UsageError if isinstance(seen, UsageError) else SourceFailingError
-            message = str(getattr(seen, "cause", seen))
-            return kind(message.split("\n", 1)[0])  # Ray Data adds advice of its own
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return error
 
 
 @functools.lru_cache(maxsize=1)

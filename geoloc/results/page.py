@@ -1,6 +1,8 @@
 """Pages that open anywhere, without network: one HTML file with its styles, scripts and figures inside."""
 
 import functools
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 
 import jinja2
@@ -87,16 +89,50 @@ def grid_cells(lat: np.ndarray, lon: np.ndarray, values: np.ndarray, degrees: fl
     >>> cells["lat"], cells["value"].round(1), cells["count"]
     (array([ 1.5, 50. ]), array([0.3, nan]), array([2, 1]))
     """
-    row = np.floor((lat + 90) / degrees).astype(np.int64)
-    cell = row * int(360 / degrees + 1) + np.floor((lon + 180) / degrees).astype(np.int64)
-    _, cell, count = np.unique(cell, return_inverse=True, return_counts=True)
-    real = np.isfinite(values)
-    known = np.bincount(cell, real, len(count))
-    total = np.bincount(cell, np.where(real, values, 0), len(count))
-    return {
-        "lat": np.bincount(cell, lat) / count,
-        "lon": np.bincount(cell, lon) / count,
-        "value": np.divide(total, known, out=np.full(len(count), np.nan), where=known > 0),
-        "count": count,
-        "size": 3 + 2.5 * np.log10(count + 1),
-    }
+    return CellSums.of(lat, lon, values, degrees).means()
+
+
+@dataclass(frozen=True)
+class CellSums:
+    """Of points, in cells of a grid (m,): by row from the south pole and column from the antimeridian."""
+
+    row: np.ndarray
+    column: np.ndarray
+    count: np.ndarray
+    sums: np.ndarray
+    """Of latitudes, longitudes, values where there is one, and their number, (4, m)."""
+
+    @classmethod
+    def of(cls, lat: np.ndarray, lon: np.ndarray, values: np.ndarray, degrees: float) -> "CellSums":
+        real = np.isfinite(values)
+        row, column = (np.floor((axis + half) / degrees).astype(np.int64) for axis, half in ((lat, 90), (lon, 180)))
+        sums = np.stack([lat, lon, np.where(real, values, 0), real]).astype(np.float64)
+        return cls(row, column, np.ones(len(row), np.int64), sums)._by_cell()
+
+    @classmethod
+    def joined(cls, several: Iterable["CellSums"]) -> "CellSums":
+        """Of cells of one grid. Few at a time are held."""
+        total = cls(*np.zeros((3, 0), np.int64), np.zeros((4, 0)))
+        for one in several:
+            pairs = [(getattr(total, f.name), getattr(one, f.name)) for f in fields(cls)]
+            total = cls(*(np.concatenate(pair, axis=-1) for pair in pairs))._by_cell()
+        return total
+
+    def coarser(self, times: int) -> "CellSums":
+        """Cells so many times as high and wide."""
+        return replace(self, row=self.row // times, column=self.column // times)._by_cell()
+
+    def _by_cell(self) -> "CellSums":
+        _, first, cell = np.unique(np.stack([self.row, self.column]), axis=1, return_index=True, return_inverse=True)
+        count, *sums = (np.bincount(cell.ravel(), values, len(first)) for values in (self.count, *self.sums))
+        return CellSums(self.row[first], self.column[first], count.astype(np.int64), np.stack(sums))
+
+    def means(self) -> dict[str, np.ndarray]:
+        lat, lon, value, known = self.sums
+        return {
+            "lat": lat / self.count,
+            "lon": lon / self.count,
+            "value": np.divide(value, known, out=np.full(len(lat), np.nan), where=known > 0),
+            "count": self.count,
+            "size": 3 + 2.5 * np.log10(self.count + 1),
+        }

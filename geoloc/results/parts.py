@@ -1,9 +1,10 @@
 """A folder of Parquet files that rows are added to, by many processes at once, and never half."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,9 @@ import pyarrow.parquet as pq
 from geoloc.storage import Folder
 
 READ_AHEAD = 16
+T = TypeVar("T")
+Each = Callable[[Callable, Iterable], Iterator]
+"""``map``, or the like of it on many processes: what is given to it can be pickled."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,16 @@ class Parts:
             for start in range(0, len(names), READ_AHEAD):
                 some = names[start : start + READ_AHEAD]
                 yield from zip(some, pool.map(lambda name: self.read(name, ["id"])["id"].to_numpy(), some), strict=True)
+
+    def each(self, read: Callable[[str], T]) -> Iterator[T]:
+        """Of every file, by its name, in their order; some are read ahead."""
+        with ThreadPoolExecutor(READ_AHEAD) as pool:
+            yield from pool.map(read, self.names())
+
+    def rows(self, name: str) -> int:
+        """Of a file."""
+        with self.folder.filesystem.open(self.folder.path(name), "rb") as file:
+            return pq.read_metadata(file).num_rows
 
     def whole(self, name: str, columns: list[str]) -> bool:
         """Whether a file is Parquet that can be read, with those columns."""

@@ -1,6 +1,7 @@
 """``report.html``: one file that opens anywhere, without network: a map, the counts, what failed and why."""
 
 import base64
+import functools
 import io
 import shlex
 from collections import Counter
@@ -24,8 +25,8 @@ from geoloc.photos.fetch import Fetcher, FetchOptions
 from geoloc.photos.sources import Found
 from geoloc.photos.views import View
 from geoloc.results import trips
-from geoloc.results.page import grid_cells, render, with_finer, world_map
-from geoloc.results.parts import Parts
+from geoloc.results.page import CellSums, render, with_finer, world_map
+from geoloc.results.parts import Each, Parts
 from geoloc.results.summary import Summary
 from geoloc.schema import CLOCKS_FILE
 from geoloc.settings import flattened
@@ -48,23 +49,25 @@ COLUMNS = ["id", "uri", "status", "lat", "lon", "radius_km", "confidence", "meth
 COLUMNS += ["estimate_lat", "estimate_lon", "because"]
 
 
-def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -> None:
+def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict, each: Each = map) -> None:
     """Draw the run's results into ``folder``. ``record`` is its run.json."""
-    points = _Points.of(parts)
+    many = summary.statuses["located"] + summary.statuses["kept"] > SINGLE_POINTS
+    points = None if many else _Points.of(parts)
+    finest = CellSums.joined(each(functools.partial(_cell_sums, parts), parts.names())) if many else None
     page = render(
         "results",
         "report.html",
-        {"chart": _map(points)},
+        {"chart": _map(points, finest)},
         summary=summary,
         thresholds=THRESHOLDS_KM,
         record=record,
         settings=flattened(record["settings"]),
         gallery=_gallery(parts, summary.rows, Fetcher(FetchOptions(s3=folder.s3))),
-        aggregated=points.many,
+        aggregated=many,
         found=_found(record.get("listing")),
         asked=summary.generation_text(_prices(record)),
-        days=points.days[: trips.MOST_DAYS],
-        more_days=max(0, len(points.days) - trips.MOST_DAYS),
+        days=points.days[: trips.MOST_DAYS] if points else [],
+        more_days=max(0, len(points.days) - trips.MOST_DAYS) if points else 0,
         clocks=_clocks(folder),
         restore=_restore(parts) if summary.error_kinds["archived"] else None,
     )
@@ -73,38 +76,36 @@ def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict) -
 
 @dataclass(frozen=True)
 class _Points:
+    """Of photos that have a place."""
+
     lat: np.ndarray
     lon: np.ndarray
     confidence: np.ndarray
     """NaN for a photo that was kept."""
     labels: list[dict]
-    """What hovering shows; empty where there are too many to show singly."""
+    """What hovering shows."""
     lines: list[tuple[list[float], list[float]]]
-    """Longitudes and latitudes of trips; likewise."""
+    """Longitudes and latitudes of trips."""
     days: list[dict]
-    """Where cameras were on them; likewise."""
+    """Where cameras were on them."""
 
     @classmethod
     def of(cls, parts: Parts) -> "_Points":
-        lat, lon, confidence, labels, ordered = [], [], [], [], []
-        for table in parts.tables(list(dict.fromkeys([*COLUMNS, *trips.COLUMNS]))):
-            table = table.filter(table["lat"].is_valid())
-            if len(labels) <= SINGLE_POINTS:
-                ordered.append(table)
-            lat.append(table["lat"].to_numpy())
-            lon.append(table["lon"].to_numpy())
-            confidence.append(table["confidence"].to_numpy())
-            if len(labels) <= SINGLE_POINTS:
-                labels += [_label(row) for row in table.to_pylist()]
-        arrays = (np.concatenate([np.zeros(0), *column]) for column in (lat, lon, confidence))
-        many = len(labels) > SINGLE_POINTS
-        rows = None if many or not ordered else pa.concat_tables(ordered)
-        return cls(*arrays, labels, trips.lines(rows) if rows else [], trips.days(rows) if rows else [])
+        columns = list(dict.fromkeys([*COLUMNS, *trips.COLUMNS]))
+        tables = [table.filter(table["lat"].is_valid()) for table in parts.tables(columns)]
+        if not sum(table.num_rows for table in tables):
+            return cls(*np.zeros((3, 0)), [], [], [])
+        rows = pa.concat_tables(tables)
+        arrays = (rows[name].to_numpy() for name in ("lat", "lon", "confidence"))
+        return cls(*arrays, [_label(row) for row in rows.to_pylist()], trips.lines(rows), trips.days(rows))
 
-    @property
-    def many(self) -> bool:
-        """Too many to draw singly."""
-        return len(self.lat) > SINGLE_POINTS
+
+def _cell_sums(parts: Parts, name: str) -> CellSums:
+    """Of the photos of a file that have a place, by the smallest cells."""
+    columns = ("lat", "lon", "confidence")
+    table = parts.read(name, list(columns))
+    table = table.filter(table["lat"].is_valid())
+    return CellSums.of(*(table[column].to_numpy() for column in columns), FINE_DEGREES[0])
 
 
 def _clocks(folder: Folder) -> list[dict]:
@@ -178,12 +179,13 @@ def _label(row: dict) -> dict:
     }
 
 
-def _map(points: _Points) -> figure:
+def _map(points: _Points | None, finest: CellSums | None) -> figure:
+    """Of either."""
     plot = world_map()
     mapper = LinearColorMapper(PALETTE, low=0, high=1, nan_color=KEPT_COLOUR)
-    if points.lines:
+    if points and points.lines:
         plot.multi_line(*map(list, zip(*points.lines, strict=True)), color="#5b6770", alpha=0.45, line_width=1.2)
-    levels = [_cells(points, CELL_DEGREES), _finest(points)] if points.many else [_singles(points)]
+    levels = [_singles(points)] if points else [_cells(finest, CELL_DEGREES), _fine_cells(finest)]
     dots = [
         plot.scatter(
             "lon",
@@ -198,9 +200,9 @@ def _map(points: _Points) -> figure:
         )
         for data in levels
     ]
-    if points.many:
+    if finest:
         with_finer(plot, *dots, NEAR_DEGREES)
-    tips = [("photos", "@count"), ("mean confidence", "@confidence{0.00}")] if points.many else None
+    tips = [("photos", "@count"), ("mean confidence", "@confidence{0.00}")] if finest else None
     tips = tips or "<b>@name</b><br>@where<br>@sure<br>@coordinates<br>@because"
     plot.add_tools(HoverTool(renderers=dots, tooltips=tips))
     plot.add_layout(ColorBar(color_mapper=mapper, title="confidence", height=14, width=220), "below")
@@ -225,15 +227,15 @@ def _singles(points: _Points) -> dict:
     } | {key: [one[0][key] for one in labels] for key in ("where", "sure", "coordinates", "because")}
 
 
-def _cells(points: _Points, degrees: float) -> dict:
+def _cells(finest: CellSums, degrees: float) -> dict:
     """One dot a grid cell: at the mean of its photos, as large as they are many, as bright as they are sure."""
-    cells = grid_cells(points.lat, points.lon, points.confidence, degrees)
+    cells = finest.coarser(round(degrees / FINE_DEGREES[0])).means()
     return cells | {"confidence": cells.pop("value")}
 
 
-def _finest(points: _Points) -> dict:
+def _fine_cells(finest: CellSums) -> dict:
     for degrees in FINE_DEGREES:
-        cells = _cells(points, degrees)
+        cells = _cells(finest, degrees)
         if len(cells["lat"]) <= FINE_CELLS:
             break
     return cells

@@ -1,16 +1,21 @@
 """XMP sidecars of estimates: written, renewed and withdrawn; somebody else's are never touched."""
 
+import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 from xml.sax.saxutils import quoteattr
+
+import numpy as np
 
 from geoloc.geo.precision import place_within, rounded
 from geoloc.photos.position import estimate_text
 from geoloc.results.options import Names
+from geoloc.results.parts import Each
 from geoloc.storage import Folder, raw_name
 
 _LONGEST_NAME = 255
@@ -19,6 +24,10 @@ _LARGEST = 8 << 10
 """Bytes; what is larger is none of ours."""
 _MARK = re.compile(rb"<!-- geoloc ([0-9a-f]{16}) -->\n")
 _REQUESTS = 16
+_NONE = np.uint64(0)
+_NEW, _THERE, _TAKEN, _TOO_LONG = range(4)
+"""What becomes of a row: none is there, one is, another row has it, nobody can have it."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,42 +38,39 @@ class SidecarTree:
     source: str
     names: Names = "photo.jpg.xmp"
 
-    def update(self, tables: Iterable[list[dict]]) -> Counter:
-        """Make the tree hold a sidecar for each of these rows of RESULT, and none of ours besides. Returns what was done,
-        and what was not and why, with counts."""
-        there = self._there()
-        done, wanted = Counter(), set()
-        with ThreadPoolExecutor(_REQUESTS) as pool:
-            for rows in tables:
-                files = []
-                for row in rows:
-                    name = self._name(row["uri"])
-                    if len(name.rsplit("/", 1)[-1].encode("utf-8", "surrogateescape")) > _LONGEST_NAME:
-                        done["held back, their names being too long for a sidecar's"] += 1
-                    elif name in wanted:
-                        done[f"held back, another photo having the same {self.names}"] += 1
-                    else:
-                        wanted.add(name)
-                        files.append((name, sidecar(row)))
-                done.update(pool.map(lambda file: self._write(*file, file[0] in there), files))
-            rest = sorted(name for name, size in there.items() if name not in wanted and size <= _LARGEST)
-            done.update(filter(None, pool.map(self._withdraw, rest)))
-        return done
+    def update(self, read: Callable[[T], list[dict]], batches: Sequence[T], each: Each = map) -> Counter:
+        """Make the tree hold a sidecar for each row of RESULT that ``read`` gives of the batches, and none of ours besides.
+        Returns what was done, and what was not and why, with counts."""
+        claims = list(each(functools.partial(_claims, self, read), batches))
+        there = np.sort(np.array([_hash(name) for name, _ in self._listed()], np.uint64))
+        wanted, first = np.unique(np.concatenate([np.zeros(0, np.uint64), *claims]), return_index=True)
+        firsts = np.split(
+            np.isin(np.arange(sum(map(len, claims))), first), np.cumsum([len(one) for one in claims])[:-1]
+        )
+        fates = [
+            np.select([one == _NONE, ~f], [_TOO_LONG, _TAKEN], np.isin(one, there))
+            for one, f in zip(claims, firsts, strict=True)
+        ]
+        done = sum(each(functools.partial(_write, self, read), zip(batches, fates, strict=True)), Counter())
+        return done + self._withdraw_others(wanted)
 
     def take_back(self) -> int:
         """Delete all of ours; returns how many there were."""
-        return self.update([])["withdrawn"]
+        return self._withdraw_others(np.zeros(0, np.uint64))["withdrawn"]
 
-    def _there(self) -> dict[str, int]:
-        """Sizes of the sidecars that are there, by name."""
+    def _withdraw_others(self, wanted: np.ndarray) -> Counter:
+        """Those of ours whose hashes are not among these, which ascend."""
+        rest = [name for name, size in self._listed() if size <= _LARGEST and not _among(_hash(name), wanted)]
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            return Counter(filter(None, pool.map(self._withdraw, sorted(rest))))
+
+    def _listed(self) -> Iterator[tuple[str, int]]:
+        """Names and sizes, folder by folder."""
         root = self.folder.path().rstrip("/") + "/"
-        try:
-            found = self.folder.filesystem.find(self.folder.path(), detail=True)
-        except FileNotFoundError:
-            return {}
-        return {
-            path.removeprefix(root): entry["size"] for path, entry in found.items() if path.lower().endswith(".xmp")
-        }
+        for folder, _, files in self.folder.filesystem.walk(self.folder.path(), detail=True):
+            for name, entry in files.items():
+                if name.lower().endswith(".xmp"):
+                    yield f"{folder}/{name}".removeprefix(root), entry["size"]
 
     def _name(self, uri: str) -> str:
         root = self.source.rstrip("/") + "/"
@@ -74,21 +80,51 @@ class SidecarTree:
         name = "/".join([*folders, f"{stem}.xmp"])
         return raw_name(name) if self.folder.is_local else name
 
-    def _write(self, name: str, data: bytes, there: bool) -> str:
-        if there:
+    def _write(self, row: dict, fate: int) -> str:
+        if fate == _TOO_LONG:
+            return "held back, their names being too long for a sidecar's"
+        if fate == _TAKEN:
+            return f"held back, another photo having the same {self.names}"
+        name, data = self._name(row["uri"]), sidecar(row)
+        if fate == _THERE:
             before = self.folder.read(name)
             if before == data:
                 return "there already"
             if not is_ours(before):
                 return "held back, a sidecar of somebody else's being there"
         self.folder.write(name, data, durable=False)
-        return "renewed" if there else "written"
+        return "renewed" if fate == _THERE else "written"
 
     def _withdraw(self, name: str) -> str | None:
         if not is_ours(self.folder.read(name)):
             return None
         self.folder.delete(name)
         return "withdrawn"
+
+
+def _claims(tree: SidecarTree, read: Callable[[T], list[dict]], batch: T) -> np.ndarray:
+    """Hashes of the names that its photos' sidecars have, (n,) uint64; _NONE where that is too long for one."""
+    names = [tree._name(row["uri"]) for row in read(batch)]
+    lengths = [len(name.rsplit("/", 1)[-1].encode("utf-8", "surrogateescape")) for name in names]
+    return np.array(
+        [_hash(n) if length <= _LONGEST_NAME else _NONE for n, length in zip(names, lengths, strict=True)], np.uint64
+    )
+
+
+def _write(tree: SidecarTree, read: Callable[[T], list[dict]], one: tuple[T, np.ndarray]) -> Counter:
+    """A batch, and what becomes of each of its rows."""
+    batch, fates = one
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return Counter(pool.map(tree._write, read(batch), fates.tolist()))
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big") or 1
+
+
+def _among(one: int, ascending: np.ndarray) -> bool:
+    at = np.searchsorted(ascending, np.uint64(one))
+    return bool(at < len(ascending) and ascending[at] == one)
 
 
 def is_ours(data: bytes) -> bool:

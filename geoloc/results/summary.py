@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +14,14 @@ from geoloc.geo.distance import THRESHOLDS_KM, geodesic_km, valid_coordinates
 from geoloc.geo.precision import COUNTRY_KM
 from geoloc.schema import GENERATION
 
-MAX_ERRORS = 1_000
 ADVICE = {
     "permanent": "the files are at fault",
     "access": "to be put right; the same command tries them again",
     "passing": "the same command tries them again",
 }
-MAX_PROBLEMS = 100
+MAX_ERRORS, MAX_PROBLEMS = 1_000, 100
+MOST = {"errors": MAX_ERRORS, "gps_problems": MAX_PROBLEMS, "doubts": MAX_PROBLEMS}
+"""Of the lists of photos."""
 COLUMNS = ["id", "uri", "status", "lat", "lon", "true_lat", "true_lon", "place", "method", "error_kind", "error"]
 COLUMNS += ["radius_km", "gps", "gps_problem", "exif_from", "taken_from", "generation"]
 COLUMNS += ["estimate_lat", "estimate_lon", "because", "alone_lat", "alone_lon", "gps_doubt"]
@@ -74,6 +75,18 @@ class Summary:
         for table in tables:
             summary._add(table)
         return summary
+
+    @classmethod
+    def joined(cls, summaries: Iterable["Summary"]) -> "Summary":
+        """Of all that these are of, in their order."""
+        total = cls()
+        for one in summaries:
+            for name, most in MOST.items():
+                of = getattr(total, name)
+                of += getattr(one, name)[: most - len(of)]
+            for name in {one.name for one in fields(cls)} - MOST.keys():
+                setattr(total, name, getattr(total, name) + getattr(one, name))
+        return total
 
     def _add(self, table: pa.Table) -> None:
         status = np.array(table["status"].to_pylist(), object)

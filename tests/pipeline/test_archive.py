@@ -23,7 +23,7 @@ from geoloc.geo.distance import haversine_km
 from geoloc.photos.decode import PhotoFile
 from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
-from geoloc.pipeline import archive
+from geoloc.pipeline import archive, tasks
 from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.calibration import calibrate
 from geoloc.pipeline.job_options import (
@@ -489,7 +489,7 @@ def test_exclusions_take_rows_out_and_bring_them_back(options, family):
     assert len(results(options)) == 7
 
 
-def test_exports_are_made_again_alone_and_taken_back(done, tmp_path, caplog):
+def test_exports_are_made_again_alone_and_taken_back(done, tmp_path, caplog, monkeypatch):
     caplog.set_level("INFO", "geoloc")
     out = tmp_path / "out"
     (out / "report.html").unlink()
@@ -501,6 +501,12 @@ def test_exports_are_made_again_alone_and_taken_back(done, tmp_path, caplog):
     assert f"Export csv: {located:,} written" in caplog.text
     names, table = {path.name for path in (out / "xmp").rglob("*.xmp")}, (out / "geotags.csv").read_bytes()
     assert publish_again(PublicationOptions(str(out))) == 0  # as they were made, whatever is usual
+    assert {path.name for path in (out / "xmp").rglob("*.xmp")} == names
+    assert (out / "geotags.csv").read_bytes() == table
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks, "AT_ONCE", 10)  # as a large run: by tasks
+        shutil.rmtree(out / "xmp")
+        assert publish_again(again) == 0
     assert {path.name for path in (out / "xmp").rglob("*.xmp")} == names
     assert (out / "geotags.csv").read_bytes() == table
     assert publish_again(PublicationOptions(str(out), take_back=(str(out / "xmp"),))) == 0

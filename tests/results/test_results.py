@@ -3,16 +3,20 @@ import html
 import json
 import re
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 
 import duckdb
 import geopandas
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from geoloc.results.export import Export
 from geoloc.results.geoparquet import with_geometry
 from geoloc.results.options import ExportOptions
+from geoloc.results.page import CellSums, grid_cells
 from geoloc.results.parts import Parts
 from geoloc.results.report import write_report
 from geoloc.results.summary import COLUMNS, Summary
@@ -105,8 +109,15 @@ def test_a_part_is_named_by_its_rows(parts):
     assert sorted(np.concatenate(list(dict(parts.ids()).values()))) == [0, 1, 2, 3]
 
 
-def export(name, tables, folder, source="/photos", calibrated=False, **options):
-    return Export(ExportOptions(export=(name,), **options), Folder(str(folder)), source, calibrated).write(name, tables)
+def export(name, parts, folder, source="/photos", calibrated=False, **options):
+    return Export(ExportOptions(export=(name,), **options), Folder(str(folder)), source, calibrated).write(name, parts)
+
+
+def parts_of(folder, *tables) -> Parts:
+    parts = Parts(Folder(str(folder / "parts")))
+    for table in tables:
+        parts.add(table)
+    return parts
 
 
 def test_covering_boxes_let_readers_skip(parts, tmp_path):
@@ -122,7 +133,7 @@ def test_covering_boxes_let_readers_skip(parts, tmp_path):
 
 
 def test_geojson(parts, tmp_path):
-    export("geojson", parts.tables(), tmp_path)
+    export("geojson", parts, tmp_path)
     collection = json.loads((tmp_path / "geotags.geojson").read_text())
     assert len(geopandas.read_file(tmp_path / "geotags.geojson")) == len(collection["features"])  # GDAL's own reading
     features = {feature["id"]: feature for feature in collection["features"]}
@@ -134,7 +145,7 @@ def test_geojson(parts, tmp_path):
 
 
 def test_csv_has_exiftools_headings(parts, tmp_path):
-    export("csv", parts.tables(), tmp_path)
+    export("csv", parts, tmp_path)
     with (tmp_path / "geotags.csv").open() as file:
         lines = {line["SourceFile"]: line for line in csv.DictReader(file)}
     assert set(lines) == {"/photos/é #0.jpg", "/photos/é #1.jpg"}
@@ -149,11 +160,28 @@ def test_csv_has_exiftools_headings(parts, tmp_path):
 
 
 def test_csv_of_a_bucket_names_files_below_a_root(tmp_path):
-    tables = [results([row(0, uri="s3://bucket/photos/a/b.jpg")])]
+    parts = parts_of(tmp_path, results([row(0, uri="s3://bucket/photos/a/b.jpg")]))
     for root, name in ((None, "a/b.jpg"), ("/mnt/photos/", "/mnt/photos/a/b.jpg")):
-        export("csv", tables, tmp_path, "s3://bucket/photos", csv_root=root)
+        export("csv", parts, tmp_path, "s3://bucket/photos", csv_root=root)
         with (tmp_path / "geotags.csv").open() as file:
             assert [line["SourceFile"] for line in csv.DictReader(file)] == [name]
+
+
+@pytest.mark.parametrize("name", ["csv", "geojson"])
+def test_a_large_run_is_exported_in_several_files_and_none_of_before_stays(name, tmp_path, monkeypatch):
+    parts = parts_of(tmp_path, *(results([row(2 * n), row(2 * n + 1)]) for n in range(5)))
+    export(name, parts, tmp_path)
+    assert [path.name for path in tmp_path.glob("geotags*")] == [f"geotags.{name}"]
+    monkeypatch.setattr("geoloc.results.export.FILE_ROWS", 5)
+    with ThreadPoolExecutor(2) as pool:  # as tasks of a cluster do it
+        done = Export(ExportOptions(), Folder(str(tmp_path)), "/photos", False).write(name, parts, pool.map)
+    made = sorted(tmp_path.glob("geotags*"))
+    assert [path.name for path in made] == [f"geotags-0000{n}.{name}" for n in range(3)]
+    photos = [line for path in made for line in path.read_text().splitlines() if "é #" in line]
+    assert (done["written"], len(set(photos))) == (10, 10)
+    monkeypatch.undo()
+    export(name, parts, tmp_path)
+    assert [path.name for path in tmp_path.glob("geotags*")] == [f"geotags.{name}"]
 
 
 STATES = [
@@ -177,15 +205,16 @@ STATES = [
     ],
 )
 def test_nothing_is_exported_over_what_is_known_nor_beyond_the_radius(options, calibrated, kept, tmp_path):
+    parts = parts_of(tmp_path, results(STATES[:3]), results(STATES[3:]))
     for name in ("csv", "xmp"):
-        done = export(name, [results(STATES)], tmp_path, calibrated=calibrated, **options)
+        done = export(name, parts, tmp_path, calibrated=calibrated, **options)
         assert done["written"] == len(kept)
         assert done["held back, having a position of their own"] == 1
         assert done.total() == 6  # the uncertain one is no estimate
     with (tmp_path / "geotags.csv").open() as file:
         assert {int(line["SourceFile"][-5]) for line in csv.DictReader(file)} == kept
     assert {int(path.name[-9]) for path in (tmp_path / "xmp").iterdir()} == kept
-    done = export("geojson", [results(STATES)], tmp_path, calibrated=calibrated, **options)
+    done = export("geojson", parts, tmp_path, calibrated=calibrated, **options)
     features = json.loads((tmp_path / "geotags.geojson").read_text())["features"]
     assert len(features) == 7
     held_back = [f["id"] for f in features if f["properties"]["held_back"]]
@@ -242,6 +271,21 @@ def test_report_is_one_file_that_needs_no_network(parts, tmp_path):
     assert "&lt;s3&gt;" in page
     assert not re.search(r"<(script|link|img|iframe)[^>]+(src|href)=.?https?:", page)
     assert "not calibrated" in page
+
+
+@given(st.integers(0, 3), st.integers(1, 4), st.randoms(use_true_random=False))
+def test_cells_that_are_summed_part_by_part_are_those_of_all(parts, times, random):
+    points = [
+        np.array(
+            [[random.uniform(-90, 90), random.uniform(-180, 180), random.choice([0.5, np.nan])] for _ in range(30)]
+        )
+        for _ in range(parts)
+    ]
+    together = np.concatenate([np.zeros((0, 3)), *points]).T
+    whole = grid_cells(*together, 7.5 * times)
+    joined = CellSums.joined(CellSums.of(*some.T, 7.5) for some in points).coarser(times).means()
+    for name, values in whole.items():
+        np.testing.assert_allclose(joined[name], values)
 
 
 def test_report_of_many_is_no_larger_than_its_grid(tmp_path, random):

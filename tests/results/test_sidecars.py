@@ -14,7 +14,7 @@ from geoloc.results.sidecars import SidecarTree, is_ours, sidecar
 from geoloc.storage import Folder
 from geoloc.toy.archive import _exif
 from tests.photos.test_metadata import ATTRIBUTES, takeout, xmp
-from tests.results.test_results import PARIS, export, results, row
+from tests.results.test_results import PARIS, export, parts_of, results, row
 
 needs_exiftool = pytest.mark.skipif(not shutil.which("exiftool"), reason="needs exiftool")
 
@@ -46,19 +46,26 @@ def test_a_sidecar_holds_the_estimate_as_precisely_as_it_is_known():
 
 def test_ours_are_renewed_and_withdrawn_and_others_left(tmp_path):
     (tmp_path / "é #0.jpg.xmp").write_text("mine")
-    done = tree(tmp_path).update([[row(0), row(1)], [row(2)]])
+    done = tree(tmp_path).update(list, [[row(0), row(1)], [row(2)]])
     assert done == {"written": 2, "held back, a sidecar of somebody else's being there": 1}
     assert (tmp_path / "é #0.jpg.xmp").read_text() == "mine"
 
     edited = tmp_path / "é #2.jpg.xmp"
     edited.write_bytes(edited.read_bytes().replace(b"Paris", b"Lutetia"))
-    done = tree(tmp_path).update([[row(1, lat=10.0), row(2)]])
+    done = tree(tmp_path).update(list, [[row(1, lat=10.0), row(2)]])
     assert done == {"renewed": 1, "held back, a sidecar of somebody else's being there": 1}
-    assert tree(tmp_path).update([[row(1, lat=10.0)]]) == {"there already": 1}
+    assert tree(tmp_path).update(list, [[row(1, lat=10.0)]]) == {"there already": 1}
 
-    assert tree(tmp_path).update([[row(3)]]) == {"written": 1, "withdrawn": 1}
+    assert tree(tmp_path).update(list, [[row(3)]]) == {"written": 1, "withdrawn": 1}
     assert tree(tmp_path).take_back() == 1
     assert names(tmp_path) == ["é #0.jpg.xmp", "é #2.jpg.xmp"]
+
+
+def test_photos_of_another_file_of_results_have_names_too(tmp_path):
+    rows = [row(0, uri="/photos/x.jpg"), row(1, uri="/photos/y.jpg"), row(2, uri="/photos/x.heic")]
+    done = tree(tmp_path, names="photo.xmp").update(list, [rows[:2], rows[2:]])
+    assert done == {"written": 2, "held back, another photo having the same photo.xmp": 1}
+    assert b"48,51" in (tmp_path / "x.xmp").read_bytes()
 
 
 def test_in_a_bucket(s3):
@@ -66,16 +73,16 @@ def test_in_a_bucket(s3):
     s3.put_object(Bucket="sidecars", Key="xmp/x 0.jpg.xmp", Body=b"mine")
     bucket = SidecarTree(Folder("s3://sidecars/xmp"), "/photos")
     rows = [row(n, uri=f"/photos/x {n}.jpg") for n in range(3)]
-    assert bucket.update([rows])["written"] == 2
+    assert bucket.update(list, [rows])["written"] == 2
     assert bucket.take_back() == 2
     assert [entry["Key"] for entry in s3.list_objects_v2(Bucket="sidecars")["Contents"]] == ["xmp/x 0.jpg.xmp"]
 
 
 def test_both_ways_of_names(tmp_path):
     rows = [row(0, uri="/photos/a/x.jpg"), row(1, uri="/photos/a/x.heic"), row(2, uri="/photos/no-suffix")]
-    tree(tmp_path / "one").update([rows])
+    tree(tmp_path / "one").update(list, [rows])
     assert names(tmp_path / "one") == ["no-suffix.xmp", "x.heic.xmp", "x.jpg.xmp"]
-    done = tree(tmp_path / "two", names="photo.xmp").update([rows])
+    done = tree(tmp_path / "two", names="photo.xmp").update(list, [rows])
     assert names(tmp_path / "two") == ["no-suffix.xmp", "x.xmp"]
     assert done["held back, another photo having the same photo.xmp"] == 1
 
@@ -86,7 +93,7 @@ def test_long_names_and_names_that_are_no_text(tmp_path):
         row(1, uri="/photos/\\udcff.jpg"),
         row(2, uri="/photos/../../x.jpg"),
     ]
-    done = tree(tmp_path / "xmp").update([rows])
+    done = tree(tmp_path / "xmp").update(list, [rows])
     assert done == {"held back, their names being too long for a sidecar's": 1, "written": 2}
     assert sorted(os.listdir(os.fsencode(tmp_path / "xmp"))) == [b"x.jpg.xmp", b"\xff.jpg.xmp"]
 
@@ -148,7 +155,7 @@ def test_no_true_position_is_lost_by_exiftools_csv(tmp_path):
         "none", "read", "read", "implausible", "unreadable", "unreadable", "read", "read",
     ]  # fmt: skip
     before = {name: (tmp_path / name).read_bytes() for name in files}
-    export("csv", [results(rows)], tmp_path, str(tmp_path))
+    export("csv", parts_of(tmp_path, results(rows)), tmp_path, str(tmp_path))
     command = [
         "exiftool",
         "-q",
