@@ -43,7 +43,7 @@ class GeoRankerModel(nn.Module):
         self.model = model
         self.identity = _identity(model)
         """Of the base: two models with the same are the same to an adapter, in whatever precision they are loaded."""
-        self.value_head = nn.Linear(width, 1, bias=False, dtype=model.dtype, device=model.device)
+        self.value_head = _ValueHead(width, 1, bias=False, device=model.device)
         nn.init.normal_(self.value_head.weight, std=1 / (width + 1))  # as released; usual is the square root
 
     def forward(self, pack: Pack) -> torch.Tensor:
@@ -58,7 +58,7 @@ class GeoRankerModel(nn.Module):
             use_cache=False,
             groups=pack.groups,
         ).last_hidden_state
-        return self.value_head(states[0, pack.last]).squeeze(-1).float()
+        return self.value_head(states[0, pack.last]).squeeze(-1)
 
     def encode_images(self, patches: torch.Tensor, grids: Sequence[Grid]) -> list[EncodedImage]:
         """Images through the vision tower: ``patches`` (sum of rows x columns, …) of geoloc.ranking.pictures."""
@@ -69,7 +69,14 @@ class GeoRankerModel(nn.Module):
     def pairs(self, **inputs: torch.Tensor) -> torch.Tensor:
         """Scores (n,) of n prompts by themselves, a processor's output padded on the left: what a pack's are measured by."""
         states = self.model(**inputs, use_cache=False).last_hidden_state
-        return self.value_head(states[:, -1]).squeeze(-1).float()
+        return self.value_head(states[:, -1]).squeeze(-1)
+
+
+class _ValueHead(nn.Linear):
+    """Works in float32, whatever the model works in: scores of candidates differ by less than bfloat16 tells apart."""
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(states.float(), self.weight.float())
 
 
 def _identity(model: nn.Module) -> str:

@@ -115,6 +115,9 @@ class RankerTrainingOptions:
     """Compute activations twice instead of keeping them, to train in less memory."""
     validation_photos: int = 200
     """Photos that are ranked now and then and not learned from (0: none)."""
+    max_bad_turns: int = 0
+    """Photos whose loss is no number, which are passed over, with those that other workers have at the moment; at one more the
+    training stops."""
     seed: int = 0
     """Of the shuffling, the dropout and the first weights."""
     workers: int | None = None
@@ -127,7 +130,7 @@ class RankerTrainingOptions:
         for name in ("epochs", "photos_a_step", "lr", "lora_rank", "lora_alpha", "checkpoint_steps"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be above 0")
-        for name in ("weight_decay", "nearest", "validation_photos"):
+        for name in ("weight_decay", "nearest", "validation_photos", "max_bad_turns"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must not be below 0")
         for name in ("first_order_weight", "lora_dropout"):
@@ -161,6 +164,7 @@ def deepspeed_config(options: RankerTrainingOptions, workers: int, device: str) 
         "gradient_accumulation_steps": options.share(workers),
         "gradient_clipping": 1.0,
         "bf16": {"enabled": device == "cuda"},
+        "data_types": {"grad_accum_dtype": "fp32"},
         "optimizer": {
             "type": "AdamW",
             "params": {"lr": options.lr, "weight_decay": options.weight_decay, "torch_adam": True},

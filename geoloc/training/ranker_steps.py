@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from geoloc.ranking.georanker import load_base, save_adapter, with_new_adapter
 from geoloc.ranking.losses import first_order_loss, second_order_loss
 from geoloc.ranking.options import PromptOptions
 from geoloc.ranking.packing import Pack, Prompts
+from geoloc.ranking.prompt import PromptPlace
 from geoloc.ranking.query import RankCandidate, RankQuery
 from geoloc.ranking.scorer import GeoRankerScorer
 from geoloc.training.options import RankerTrainingOptions, deepspeed_config
@@ -26,6 +26,8 @@ from geoloc.training.questions import Question
 
 STATE, PROGRESS = "optimizer.safetensors", "progress.json"
 CURVE_POINTS = 100
+_BLANK = Question(np.zeros((56, 56, 3), np.uint8), [PromptPlace(0.0, 0.0)], [None], [], np.zeros(1))
+"""What a worker asks that has nothing to ask."""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -60,6 +62,8 @@ class RankerTrainee:
         self._tuned = with_new_adapter(base, options.lora_rank, options.lora_alpha, options.lora_dropout)
         self._scorer = GeoRankerScorer(base, model, prompt, str(device), cache_bytes=0)
         self.view = self._scorer.view
+        [self._blank] = self._scorer.encode_queries([_query(_BLANK)])
+        _set_apart(base.model, "visual")
         self._named = [(name, p) for name, p in self._tuned.named_parameters() if p.requires_grad]
         self._parameters = [parameter for _, parameter in self._named]
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
@@ -70,12 +74,17 @@ class RankerTrainee:
         self.history: list[dict] = []
         """The curve: CURVE_POINTS in all, each the mean of the steps since the last."""
         self.validations: list[dict] = []
+        self.bad_turns = 0
+        """That were passed over."""
         self._every = max(1, steps // CURVE_POINTS)
         self._sums: list[list[float]] = []
 
     def step(self, step: int, questions: Iterable[Question | None]) -> None:
-        """Learn from this worker's photos, as many as its share or fewer. Raises UsageError where the loss is no number, and
-        learns nothing then."""
+        """Learn from this worker's photos, as many as its share or fewer.
+
+        A turn in which some worker's loss is no number is passed over by all of them, ``max_bad_turns`` times in all. Raises
+        UsageError at the next one, and learns nothing of the step then.
+        """
         self._tuned.train()
         self._set_lr(self._options.lr * (1 - step / self._steps))
         share = self._options.share(self._world)
@@ -86,6 +95,14 @@ class RankerTrainee:
         for number, question in enumerate(turns):
             _seed(self._options.seed, step, self._rank * share + number)
             loss, noted = self._loss(question)
+            if not self._all_finite(loss):
+                self.bad_turns += 1
+                if self.bad_turns > self._options.max_bad_turns:
+                    raise UsageError(
+                        f"the loss is no number at step {step + 1}: lower --lr, or pass over some such turns (--max-bad-turns "
+                        f"{self._options.max_bad_turns})"
+                    )
+                loss, noted = self._loss(None)
             sums += noted
             self._engine.backward(weight * loss)
             if number < share - 1:
@@ -93,17 +110,22 @@ class RankerTrainee:
         sums = sums.to(self._device)
         dist.all_reduce(sums)
         first, second, nearest, photos = sums.tolist()
-        if not math.isfinite(first + second):
-            raise UsageError(f"the loss is no number at step {step + 1}: lower --lr")
         self._engine.step()
         self._note(step, [value / max(photos, 1) for value in (first, second, nearest)])
 
+    def _all_finite(self, loss: torch.Tensor) -> bool:
+        """Of all workers."""
+        finite = loss.detach().isfinite().float()
+        dist.all_reduce(finite, dist.ReduceOp.MIN)
+        return bool(finite)
+
     def _loss(self, question: Question | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """With what is noted of it. A photo that cannot be asked about teaches nothing."""
+        """With what is noted of it. A photo that cannot be asked about teaches nothing, but is a pass through the model as any other:
+        ZeRO-3's workers share the model out, and pass through it together or not at all."""
         prompts = self._prompts(question)
+        scores = self._engine(Pack.of([prompts or self._blank], self._device))[None]
         if prompts is None:
-            return sum(parameter.sum() for parameter in self._parameters) * 0, torch.zeros(4, dtype=torch.float64)
-        scores = self._engine(Pack.of([prompts], self._device))[None]
+            return scores.sum() * 0, torch.zeros(4, dtype=torch.float64)
         km = torch.from_numpy(question.km).to(self._device)[None]
         k, weight = self._options.nearest or None, self._options.first_order_weight
         first = first_order_loss(scores, km, k)[0]
@@ -119,15 +141,18 @@ class RankerTrainee:
         [prompts] = self._scorer.encode_queries([_query(question)])
         return None if isinstance(prompts, PhotoError) else prompts
 
+    @torch.no_grad()
     def validate(self, done: int, questions: Iterable[Question | None]) -> None:
-        """Rank this worker's validation photos, and note how all workers' were ranked, beside retrieval's own order."""
+        """Rank this worker's validation photos, and note how all workers' were ranked, beside retrieval's own order. Workers that have
+        fewer than others pass through the model with them all the same."""
         self._tuned.eval()
-        mine = []
-        for question in questions:
-            if question is not None:
-                [scores] = self._scorer.rank([_query(question)])
-                if not isinstance(scores, PhotoError):
-                    mine.append((question.km[np.argmax(scores)], question.km[0], question.km.min(), len(question.km)))
+        mine, questions = [], iter(questions)
+        while self._any_has(more := list(itertools.islice(questions, 1))):
+            question = more[0] if more else None
+            prompts = self._prompts(question)
+            scores = self._engine(Pack.of([prompts or self._blank], self._device)).cpu().numpy()
+            if prompts and np.isfinite(scores).all():
+                mine.append((question.km[np.argmax(scores)], question.km[0], question.km.min(), len(question.km)))
         everyones: list[list] = [[] for _ in range(self._world)]
         dist.all_gather_object(everyones, mine)
         if not (table := [row for one in everyones for row in one]):
@@ -148,6 +173,12 @@ class RankerTrainee:
             }
         )
 
+    def _any_has(self, more: list) -> bool:
+        """Of all workers."""
+        found = torch.tensor(float(len(more)), device=self._device)
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return bool(found)
+
     def save(self, folder: Path, done: int) -> None:
         """All that ``load`` needs to go on as if nothing had happened. Every worker calls it, the first one writes."""
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
@@ -161,6 +192,7 @@ class RankerTrainee:
         save_adapter(self._tuned, folder, weights)
         safetensors.torch.save_file({name: value.cpu().contiguous() for name, value in state.items()}, folder / STATE)
         progress = {"step": done, "history": self.history, "validations": self.validations, "sums": self._sums}
+        progress["bad_turns"] = self.bad_turns
         (folder / PROGRESS).write_text(json.dumps(progress))
 
     def load(self, folder: Path) -> int:
@@ -184,6 +216,7 @@ class RankerTrainee:
                 safe_set_full_optimizer_state(parameter, state[f"{name}.{moment}"].to(self._device), moment)
         progress = json.loads((folder / PROGRESS).read_text())
         self.history, self.validations, self._sums = (progress[name] for name in ("history", "validations", "sums"))
+        self.bad_turns = progress["bad_turns"]
         for kept in self._optimizer.optimizer.state.values():
             kept["step"] = torch.tensor(float(progress["step"]))
         return progress["step"]
@@ -201,6 +234,14 @@ class RankerTrainee:
             point = {"step": step + 1, "loss": loss, "first": first, "second": second, "nearest_first": nearest}
             self.history.append(point)
             self._sums.clear()
+
+
+def _set_apart(model: torch.nn.Module, name: str) -> None:
+    """Keep a frozen part whole on every worker, unknown to DeepSpeed: ZeRO-3 would share it out, and gather it for each picture,
+    of which workers have unequal numbers."""
+    part = getattr(model, name)
+    delattr(model, name)
+    object.__setattr__(model, name, part.eval().requires_grad_(False))
 
 
 def _query(question: Question) -> RankQuery:

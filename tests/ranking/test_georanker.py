@@ -83,6 +83,16 @@ class Wide(torch.nn.Module):
         self.language_model = torch.nn.Linear(1, 1)
 
 
+def test_scores_of_a_half_precision_model_are_told_apart_finely(folder):
+    """Two hidden states whose scores bfloat16 would round to one."""
+    head = load_base(folder, torch.bfloat16).value_head
+    with torch.no_grad():
+        head.weight.zero_()[0, :2] = torch.tensor([100.0, 0.125])
+    states = torch.tensor([[1.0, 0.0], [1.0, 1.0]], dtype=torch.bfloat16)
+    padded = torch.nn.functional.pad(states, (0, head.weight.shape[1] - 2))
+    assert head(padded)[:, 0].tolist() == [100.0, 100.125]
+
+
 def test_the_value_head_starts_as_released():
     """``nn.Linear(hidden_size, 1, bias=False)``, then normal with a standard deviation of 1 / (hidden_size + 1)."""
     torch.manual_seed(3)

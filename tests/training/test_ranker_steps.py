@@ -2,6 +2,10 @@
 
 import dataclasses
 import io
+import json
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +25,8 @@ from geoloc.storage import Folder
 from geoloc.training.options import RankerTrainingOptions
 from geoloc.training.questions import Question, Questions
 from geoloc.training.ranker_steps import RankerTrainee
+from tests.conftest import REPOSITORY
+from tests.training import two_workers
 
 PROMPT = PromptOptions(max_pixels=4 * 28 * 28, min_pixels=4 * 28 * 28)
 TRAINING = RankerTrainingOptions(photos_a_step=2, lr=1e-2, lora_rank=4)
@@ -110,6 +116,36 @@ def test_ways_to_save_memory_change_nothing(trainee, questions, otherwise):
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
 
 
+def test_workers_that_share_the_model_out_learn_as_one(trainee, toy_base, tmp_path):
+    """Whatever one of them cannot read, rank or ask, and though one has a photo more than the other."""
+    port = _free_port()
+    command = [sys.executable, "-m", "tests.training.two_workers"]
+    workers = [
+        subprocess.Popen([*command, str(rank), "2", str(port), str(toy_base), str(tmp_path)], cwd=REPOSITORY)
+        for rank in range(2)
+    ]
+    assert [worker.wait(timeout=180) for worker in workers] == [0, 0]
+    one, other = (json.loads((tmp_path / f"found-{rank}.json").read_bytes()) for rank in range(2))
+    assert one == other
+
+    alone, photos = trainee(**(dataclasses.asdict(two_workers.TRAINING) | {"zero": 2})), two_workers.questions()
+    for step in range(STEPS):
+        alone.step(step, photos[2 * step : 2 * step + 2])
+        if step in (2, STEPS - 1):
+            alone.validate(step + 1, photos)
+    assert one["losses"] == pytest.approx([point["loss"] for point in alone.history], rel=1e-4)
+    assert [found["photos"] for found in one["validations"]] == [11, 11]
+    for ours, expected in zip(one["validations"], alone.validations, strict=True):
+        assert ours["median_km"] == pytest.approx(expected["median_km"])
+    assert (one["bad_turns"], one["finite"]) == (1, True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def test_validation_is_about_the_scores(trainee, questions):
     subject = trainee()
     subject.validate(0, [*questions, None])
@@ -137,6 +173,22 @@ def test_a_loss_that_is_no_number_is_told(trainee, questions):
         )
     with pytest.raises(UsageError, match="the loss is no number at step 3: lower --lr"):
         subject.step(2, questions[:2])
+
+
+def test_so_many_bad_turns_are_passed_over(trainee, questions, tmp_path):
+    passed, without = trainee(max_bad_turns=1), trainee()
+    two_workers.overflow_at(passed, questions[1])
+    passed.step(0, questions[:2])
+    without.step(0, [questions[0], None])
+    for subject, name in ((passed, "passed"), (without, "without")):
+        subject.save(tmp_path / name, 1)
+    learned = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("passed", "without")]
+    assert all(torch.equal(tensor, learned[1][name]) for name, tensor in learned[0].items())
+    again = trainee(max_bad_turns=1)
+    again.load(tmp_path / "passed")
+    two_workers.overflow_at(again, questions[1])
+    with pytest.raises(UsageError, match="no number at step 2: lower --lr, or pass over some"):
+        again.step(1, questions[:2])
 
 
 def test_a_checkpoint_of_another_rank_is_refused(trainee, questions, tmp_path):
