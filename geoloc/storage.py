@@ -6,6 +6,7 @@ import functools
 import os
 import re
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,16 @@ from geoloc.errors import UsageError
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEST_BYTES = 1 << 16
 """A full disk takes an empty file."""
+
+
+CREATE_ATTEMPTS, CREATE_PAUSE_S = 8, 0.5
+_THERE = ("PreconditionFailed", "412")
+_NO_CONDITIONS = ("NotImplemented", "501", "InvalidArgument", "InvalidRequest")
+"""What stores answer to If-None-Match that do not know it."""
+
+
+class NoConditionsError(Exception):
+    """A store cannot write a file only if there is none."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +235,8 @@ class Folder:
     def create(self, name: str, data: bytes) -> bool:
         """Write the file if there is none; whether that was so. Of all who try at once, one does.
 
-        A store without conditional writes lets several: see geoloc.pipeline.lease for how they find out.
+        Raises NoConditionsError on a store that says that it has no conditional writes; one that has none, and says nothing, lets
+        several write: see geoloc.pipeline.lease for how they find out.
         """
         self._ask()
         if self.is_local:
@@ -232,20 +244,30 @@ class Folder:
                 try:
                     os.link(draft, self.path(name))
                     return True
-                except FileExistsError:
-                    return False
+                except FileExistsError:  # or it was this very link, and a network lost the answer
+                    return self.read(name) == data
                 except OSError:  # a file system without links
                     return self._create_in_place(name, data)
-        try:
-            self.filesystem.pipe_file(self.path(name), data, mode="create")
-            return True
-        except FileExistsError:  # or it was this very request, whose answer was lost, and which was sent again
-            return self.read(name) == data
-        except (NotImplementedError, OSError):
-            if self.exists(name):
-                return self.read(name) == data
-            self.write(name, data)
-            return True
+        return self._create_on_s3(name, data)
+
+    def _create_on_s3(self, name: str, data: bytes) -> bool:
+        attempt = 0
+        while True:
+            try:
+                self.filesystem.pipe_file(self.path(name), data, mode="create")
+                return True
+            except (NotImplementedError, OSError) as error:
+                code = _s3_code(error)
+                if isinstance(error, FileExistsError) or code in _THERE:
+                    with contextlib.suppress(FileNotFoundError):  # or it was this very request, which was sent again
+                        return self.read(name) == data
+                    return False
+                if isinstance(error, NotImplementedError) or code in _NO_CONDITIONS:
+                    raise NoConditionsError(f"{self.uri}: the store has no conditional writes") from error
+                attempt += 1
+                if attempt == CREATE_ATTEMPTS:  # of what may pass, such as another's writing it at this very moment
+                    raise
+            time.sleep(CREATE_PAUSE_S)
 
     def _create_in_place(self, name: str, data: bytes) -> bool:
         try:
@@ -304,6 +326,12 @@ class Folder:
             raise UsageError(f"{option} {error}") from error
         except Exception as error:  # whatever the store says, it says that this folder cannot be used
             raise UsageError(f"{option} {self.uri}: cannot write there ({describe(error)})") from error
+
+
+def _s3_code(error: BaseException) -> str:
+    """What S3 called it, where it was S3."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
 
 
 def cache_folder() -> Path:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from geoloc.errors import UsageError
 from geoloc.photos.changes import KNOWN, Changes
 from geoloc.schema import LISTING, MANIFEST
-from geoloc.storage import Folder
+from geoloc.storage import Folder, NoConditionsError
 
 PART_ROWS = 131_072
 ROW_GROUP_ROWS = 4_096
@@ -106,11 +106,20 @@ class Manifest:
         if parts or gone_file or not self.generations or listed_with != self.listed_with:
             before()
             marker = {"parts": [asdict(part) for part in parts], "listed_with": listed_with, "gone": gone_file}
-            if not self.folder.create(f"{self.generations:04d}.json", json.dumps(marker).encode()):
+            if not self._created(f"{self.generations:04d}.json", json.dumps(marker).encode()):
                 raise UsageError(f"OUTPUT {self.folder.parent()[0].uri}: another run has listed its photos meanwhile")
             self._count(marker)
             self._remove_abandoned()
         return Listed(sum(part.rows for part in parts), 0 if gone is None else len(gone), moved)
+
+    def _created(self, name: str, data: bytes) -> bool:
+        try:
+            return self.folder.create(name, data)
+        except NoConditionsError:
+            if self.folder.exists(name):
+                return False
+            self.folder.write(name, data)
+            return True
 
     def _count(self, marker: dict) -> None:
         """A generation, from its JSON file."""

@@ -5,8 +5,8 @@ by creating its file where there is none, which a store lets one alone do; the h
 renews the file, and leaves it there, released, at the end.
 
 No clocks of two machines are compared: whether a run elsewhere lives is told by watching it renew. A run that was paused, or
-cut off, finds a higher term before its next write (Fence), in every process of it; what it had under way carries its term in
-the name (geoloc.results.parts), and gives way.
+cut off, finds a higher term before its next write (Fence), in every process of it, but for TRUST_S, in which whoever took it
+over waits; what it had under way carries its term in the name (geoloc.results.parts), and gives way.
 """
 
 import json
@@ -21,10 +21,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import psutil
-
 from geoloc.errors import UsageError
-from geoloc.storage import Folder
+from geoloc.storage import Folder, NoConditionsError
 
 log = logging.getLogger("geoloc")
 
@@ -34,8 +32,11 @@ BEAT_S = 5
 LOOK_S = 3 * BEAT_S
 STALE_S = 60
 """A run elsewhere that has not renewed for so long, while it was watched, is dead."""
-TRUST_S = 20
+TRUST_S = 10
 """How long a process relies on having seen that the lease is its run's; much less than STALE_S."""
+MARGIN_S = 1
+HALVES = 5
+"""Looks at a record that is being renewed on a file system that shows halves."""
 SETTLE_S = 5
 """Two runs that create one file on a store without conditional writes have both done so."""
 
@@ -61,6 +62,11 @@ class Fence:
             return
         asked = _now()
         last, holder = _last(self.folder)
+        for _ in range(HALVES):
+            if (last, holder) != (self.term, {}):
+                break
+            time.sleep(MARGIN_S / 5)
+            last, holder = _last(self.folder)
         if (last, holder.get("token")) != (self.term, self.token):
             raise LeaseLostError(
                 f"OUTPUT {self.folder.parent()[0].uri}: a run on {holder.get('host', 'another machine')} took it over, because this "
@@ -81,7 +87,7 @@ def leased(folder: Folder, wait_minutes: float = 0) -> Iterator[Folder]:
         "host": socket.gethostname(),
         "processes": _processes(),
         "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
+        "started": _started(os.getpid()),
     }
     term = _acquire(terms, mine, 60 * wait_minutes)
     for before in range(_terms(terms)[1], term):
@@ -129,7 +135,7 @@ def _acquire(terms: Folder, mine: dict, wait_s: float) -> int:
         if lives is None:
             lives = watched.lives(term, holder)
         if lives is False:
-            if terms.create(_name(term + 1), json.dumps(mine).encode()) and _settled(terms, term + 1, mine):
+            if _taken(terms, term + 1, mine, waits=not holder.get("released")):
                 return term + 1
             continue  # another was there before
         if lives and _now() >= deadline:
@@ -164,10 +170,16 @@ def _lives(holder: dict) -> bool | None:
         return False
     if holder.get("processes") is None or holder["processes"] != _processes():
         return None
+    return _started(holder["pid"]) == holder["started"]
+
+
+def _started(pid: int) -> int | None:
+    """When a process was started, in the kernel's ticks, which no change of the clock changes; None where it has ended."""
     try:
-        return abs(psutil.Process(holder["pid"]).create_time() - holder["started"]) < 1
-    except psutil.NoSuchProcess:
-        return False
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else int(rest[18])
 
 
 def _processes() -> str | None:
@@ -179,12 +191,32 @@ def _processes() -> str | None:
         return None
 
 
-def _settled(terms: Folder, term: int, mine: dict) -> bool:
-    """Whether a term that was created is ours: the highest, and no other's who created it too, on a store that does not hinder
-    that, which is found out by trying."""
-    if terms.create(_name(term), json.dumps(mine | {"token": f"not {mine['token']}"}).encode()):
+def _taken(terms: Folder, term: int, mine: dict, waits: bool) -> bool:
+    """Whether a term is ours: created, and still ours when whoever may write on in vain, or has created it too, has noticed.
+
+    ``waits``: for the run before, which has not released its own. A store that does not hinder two from creating one file says so,
+    or is found out by trying.
+    """
+    try:
+        if not terms.create(_name(term), json.dumps(mine).encode()):
+            return False
+        settles = terms.create(_name(term), json.dumps(mine | {"token": f"not {mine['token']}"}).encode())
+    except NoConditionsError:
+        if terms.exists(_name(term)):
+            return False
+        settles = True
+    if settles:
         terms.write(_name(term), json.dumps(mine).encode())
         time.sleep(SETTLE_S)
+    if not _holds(terms, term, mine):
+        return False
+    if settles or waits:
+        log.info("Waiting %g s for the last writes of the run before", TRUST_S + MARGIN_S)
+        time.sleep(TRUST_S + MARGIN_S)
+    return _holds(terms, term, mine)
+
+
+def _holds(terms: Folder, term: int, mine: dict) -> bool:
     last, holder = _last(terms)
     return last == term and holder.get("token") == mine["token"]
 

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import subprocess
@@ -8,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
+from botocore.exceptions import ClientError
+from s3fs.errors import translate_boto_error
 
 from geoloc.errors import UsageError
 from geoloc.pipeline import lease
@@ -15,13 +18,13 @@ from geoloc.pipeline.lease import LeaseLostError, leased
 from geoloc.results.parts import Parts
 from geoloc.storage import Folder, S3Options
 
-ELSEWHERE = {"token": "x", "host": "elsewhere", "processes": "another boot", "pid": 1, "started": 0.0}
+ELSEWHERE = {"token": "x", "host": "elsewhere", "processes": "another boot", "pid": 1, "started": 0}
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """A minute in a second."""
-    for name, seconds in {"BEAT_S": 0.1, "STALE_S": 2.0, "TRUST_S": 0.2, "SETTLE_S": 0.2}.items():
+    for name, seconds in {"BEAT_S": 0.1, "STALE_S": 2.0, "TRUST_S": 0.2, "MARGIN_S": 0.1, "SETTLE_S": 0.2}.items():
         monkeypatch.setattr(lease, name, seconds)
 
 
@@ -53,7 +56,84 @@ def test_a_file_is_created_once(folder):
     assert folder.read("a") == b"1"
 
 
-def test_a_killed_run_is_taken_over_at_once_where_it_ran(tmp_path):
+def refused(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "PutObject")
+
+
+@pytest.mark.parametrize("code", ["ConditionalRequestConflict", "SlowDown", "InternalError"])
+def test_what_hinders_a_conditional_write_makes_it_no_other(s3, monkeypatch, code, quick):
+    s3.create_bucket(Bucket="hindered")
+    folder, filesystem = Folder(f"s3://hindered/{code}"), type(S3Options().filesystem())
+    pipe, asked = filesystem.pipe_file, []
+
+    def hindered(self, path, value, mode="overwrite", **others):
+        asked.append(mode)
+        if len(asked) < 3:
+            raise translate_boto_error(refused(code))
+        return pipe(self, path, value, mode=mode, **others)
+
+    monkeypatch.setattr("geoloc.storage.CREATE_PAUSE_S", 0.01)
+    monkeypatch.setattr(filesystem, "pipe_file", hindered, raising=False)
+    assert folder.create("a", b"1")
+    assert not folder.create("a", b"2")
+    assert set(asked) == {"create"}
+    assert folder.read("a") == b"1"
+
+
+def test_a_file_whose_creation_lost_its_answer_is_ones_own(tmp_path, monkeypatch):
+    link = os.link
+
+    def lost(draft, name):
+        link(draft, name)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", lost)
+    assert Folder(str(tmp_path)).create("a", b"1")
+    monkeypatch.undo()
+    assert not Folder(str(tmp_path)).create("a", b"2")
+
+
+def test_whoever_takes_over_waits_for_writers_that_trust(tmp_path, quick, monkeypatch):
+    """A worker of a run whose driver is paused writes on for a moment."""
+    monkeypatch.setattr(lease, "TRUST_S", 1.0)
+    folder = Folder(str(tmp_path))
+    with leased(folder) as first:
+        first.write("a", b"1")
+        start = last = time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            holder_elsewhere(folder, 2)  # at rest: it will be found dead
+            second = pool.submit(lambda: leased(folder).__enter__() and time.monotonic())
+            with contextlib.suppress(LeaseLostError):
+                while time.monotonic() - start < 20:
+                    first.write("b", b"1")
+                    last = time.monotonic()
+                    time.sleep(0.02)
+            assert second.result(30) > last
+
+
+def test_a_zombie_and_a_process_of_that_number_are_not_the_run(tmp_path, quick):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    started = lease._started(child.pid)
+    time.sleep(0.5)
+    mine = {"processes": lease._processes(), "pid": child.pid, "host": "here", "token": "x"}
+    for pid, when in ((child.pid, started), (os.getpid(), 1)):
+        folder = Folder(str(tmp_path / str(pid)))
+        (folder / lease.LEASE).write("000001.json", json.dumps(mine | {"pid": pid, "started": when}).encode())
+        with leased(folder) as taken:
+            assert taken.fence.term == 2
+    child.wait()
+
+
+def test_half_a_record_is_looked_at_again(tmp_path, quick, monkeypatch):
+    with leased(Folder(str(tmp_path))) as folder:
+        halves = iter([(1, {}), (1, {})])
+        last = lease._last
+        monkeypatch.setattr(lease, "_last", lambda terms: next(halves, None) or last(terms))
+        time.sleep(2 * lease.TRUST_S)
+        folder.write("a", b"1")
+
+
+def test_a_killed_run_is_taken_over_at_once_where_it_ran(tmp_path, quick):
     code = (
         "from geoloc.pipeline.lease import leased; from geoloc.storage import Folder\n"
         f"with leased(Folder({str(tmp_path)!r})): print('held', flush=True); input()"
@@ -162,7 +242,7 @@ def test_a_store_without_conditional_writes(tmp_path, s3, quick, monkeypatch, an
 
     def unconditional(self, path, value, mode="overwrite", **others):
         if mode == "create" and answer == "refuses":
-            raise OSError(22, "A header you provided implies functionality that is not implemented")
+            raise translate_boto_error(refused("NotImplemented"))
         return pipe(self, path, value, **others)
 
     monkeypatch.setattr(type(S3Options().filesystem()), "pipe_file", unconditional, raising=False)
