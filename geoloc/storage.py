@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import boto3
 import botocore.config
 import botocore.exceptions
+import botocore.session
 import fsspec
 
 from geoloc.errors import UsageError
@@ -26,6 +27,7 @@ _TEST_BYTES = 1 << 16
 
 
 CREATE_ATTEMPTS, CREATE_PAUSE_S = 8, 0.5
+_AWS = re.compile(r"https?://s3[.-][^/]*amazonaws\.com(\.cn)?/?$")
 _THERE = ("PreconditionFailed", "412")
 _NO_CONDITIONS = ("NotImplemented", "501", "InvalidArgument", "InvalidRequest")
 """What stores answer to If-None-Match that do not know it."""
@@ -71,17 +73,24 @@ class S3Options:
         )
         return self.session().client("s3", endpoint_url=self.endpoint, config=config)
 
+    @property
+    def certificates(self) -> str | bool:
+        """A file of those that stores' are checked by, or True for the usual ones; as botocore finds it."""
+        configured = botocore.session.Session(profile=self.profile).get_config_variable("ca_bundle")
+        return configured or os.environ.get("REQUESTS_CA_BUNDLE", True)
+
     def address(self, bucket: str) -> tuple[str | None, str]:
         """Endpoint (None for the usual one of AWS) and region of a bucket, which there need not be the configured one."""
         client = self.client()
-        region = client.meta.region_name or "us-east-1"
-        if client.meta.endpoint_url not in ("https://s3.amazonaws.com", f"https://s3.{region}.amazonaws.com"):
-            return client.meta.endpoint_url, region
+        region, endpoint = client.meta.region_name or "us-east-1", client.meta.endpoint_url
+        usual = endpoint in ("https://s3.amazonaws.com", f"https://s3.{region}.amazonaws.com")
+        if not usual and not (self.endpoint and _AWS.match(self.endpoint)):
+            return endpoint.replace("aws-global", region), region  # us-east-1's name in a FIPS or dual-stack endpoint
         try:
             headers = client.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
         except botocore.exceptions.ClientError as error:  # it tells even those whom it tells nothing else
             headers = error.response["ResponseMetadata"]["HTTPHeaders"]
-        return None, headers.get("x-amz-bucket-region", region)
+        return self.endpoint, headers.get("x-amz-bucket-region", region)
 
     def filesystem(self) -> fsspec.AbstractFileSystem:
         import s3fs  # slow to import, and local folders do without it

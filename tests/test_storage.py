@@ -8,6 +8,7 @@ from botocore.stub import Stubber
 from geoloc.errors import UsageError
 from geoloc.storage import Folder, S3Options, SourceS3Options
 
+AWS_EAST = "https://s3.us-east-1.amazonaws.com"
 VPC = "https://bucket.vpce-1a2b3c4d-5e6f.s3.us-west-2.vpce.amazonaws.com"
 
 FULL = """
@@ -65,11 +66,13 @@ def test_home_is_known(monkeypatch):
     ("options", "environment", "endpoint"),
     [
         ({}, {}, None),
-        ({"endpoint": "https://s3.us-west-2.amazonaws.com"}, {}, None),
+        ({"endpoint": AWS_EAST}, {}, AWS_EAST),
+        ({"endpoint": AWS_EAST}, {"AWS_ENDPOINT_URL": "http://minio.example:9000"}, AWS_EAST),
         ({"endpoint": "http://minio.example:9000"}, {}, "http://minio.example:9000"),
         ({"endpoint": VPC}, {}, VPC),
         ({}, {"AWS_ENDPOINT_URL_S3": VPC}, VPC),
         ({}, {"AWS_USE_FIPS_ENDPOINT": "true"}, "https://s3-fips.us-west-2.amazonaws.com"),
+        ({"region": "us-east-1"}, {"AWS_USE_FIPS_ENDPOINT": "true"}, "https://s3-fips.us-east-1.amazonaws.com"),
         ({}, {"AWS_USE_DUALSTACK_ENDPOINT": "true"}, "https://s3.dualstack.us-west-2.amazonaws.com"),
         ({"region": "cn-north-1"}, {}, "https://s3.cn-north-1.amazonaws.com.cn"),
     ],
@@ -81,12 +84,13 @@ def test_an_endpoint_is_used_as_it_was_given(monkeypatch, options, environment, 
         monkeypatch.setenv(name, value)
     region = options.get("region", "us-west-2")
     client = S3Options(**({"region": region} | options)).client()
-    if endpoint is None:  # the bucket's own region is asked for
+    asked = endpoint in (None, AWS_EAST)
+    if asked:  # the bucket's own region
         stubber = Stubber(client)
         stubber.add_response("head_bucket", {"ResponseMetadata": {"HTTPHeaders": {"x-amz-bucket-region": "eu-west-1"}}})
         stubber.activate()
     monkeypatch.setattr(S3Options, "client", lambda self: client)
-    assert S3Options(**options).address("bucket") == (endpoint, "eu-west-1" if endpoint is None else region)
+    assert S3Options(**options).address("bucket") == (endpoint, "eu-west-1" if asked else region)
 
 
 def test_a_source_is_reached_otherwise_where_that_is_said():
@@ -94,3 +98,14 @@ def test_a_source_is_reached_otherwise_where_that_is_said():
     assert SourceS3Options().over(s3) == s3
     other = SourceS3Options(endpoint="https://s3.us-east-1.amazonaws.com", anonymous=True, requester_pays=True).over(s3)
     assert other == S3Options("mine", "eu-west-1", "https://s3.us-east-1.amazonaws.com", True, True)
+
+
+def test_certificates_are_those_that_botocore_takes(tmp_path, monkeypatch):
+    monkeypatch.delenv("AWS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    assert S3Options().certificates is True
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/theirs.pem")
+    assert S3Options().certificates == "/etc/theirs.pem"
+    (tmp_path / "config").write_text("[profile mine]\nca_bundle = /etc/mine.pem\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    assert S3Options(profile="mine").certificates == "/etc/mine.pem"

@@ -1,8 +1,8 @@
 """A bucket's objects in the order of their keys: stretches of them side by side, and pages parsed at a tenth of botocore's cost."""
 
 import itertools
-import os
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ PAGE = 1_000
 FOLDER_PAGES = 8
 AT_ONCE = 8
 """Stretches."""
-PAGES_AHEAD = 64
-"""Of a stretch, that wait while an earlier one is handed out."""
+PAGES_AHEAD, STRETCHES_AHEAD = 32, 16
+"""Pages of a stretch, and such stretches, that wait while an earlier one is handed out: half a megabyte a page."""
 MAX_STRETCHES = 64
 """Each costs a page or two that it does not use."""
 ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S = 12, 0.2, 20.0
@@ -35,6 +35,8 @@ ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S = 12, 0.2, 20.0
 ARCHIVED = ("GLACIER", "DEEP_ARCHIVE")
 """Storage classes whose objects must be restored before they can be read."""
 _PASSING = (429, 500, 502, 503, 504)
+_NAMESPACE = re.compile(rb"""\sxmlns=(?:"[^"]*"|'[^']*')""")
+_QUERY = re.compile(r"\?[^\s\"'<>)]*")
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,10 @@ class Bucket:
         """The files of the stretches, page by page, in their order."""
         queues: list[Queue] = [Queue(PAGES_AHEAD) for _ in stretches]
         waiting, stopped = iter(range(len(stretches))), threading.Event()
+        room = threading.Semaphore(STRETCHES_AHEAD)
 
         def work() -> None:
-            for number in waiting:
+            while room.acquire() and (number := next(waiting, None)) is not None:
                 if stopped.is_set():
                     return
                 try:
@@ -121,8 +124,10 @@ class Bucket:
                     if isinstance(files, Exception):
                         raise files
                     yield files
+                room.release()
         finally:
             stopped.set()
+            room.release(len(stretches) + AT_ONCE)
             for queue in queues:  # a thread that waits for room sees that nobody wants more
                 while not queue.empty():
                     queue.get()
@@ -157,21 +162,23 @@ class Bucket:
         else:
             parameters["OptionalObjectAttributes"] = ["RestoreStatus"]
             headers["x-amz-optional-object-attributes"] = "RestoreStatus"
-        return _parsed(self._get(parameters, headers), self._name)
+        return self._get(parameters, headers)
 
-    def _get(self, parameters: dict[str, Any], headers: dict[str, str]) -> bytes:
-        """A page's XML. Trouble that may pass is waited for."""
+    def _get(self, parameters: dict[str, Any], headers: dict[str, str]) -> _Page:
+        """Trouble that may pass is waited for, and so is what is no page, though the store says that it is well."""
         for attempt in range(ATTEMPTS):
             url = self._client.generate_presigned_url("list_objects_v2", Params=parameters)
             try:
                 response = self._http(url).send(AWSRequest("GET", url, headers).prepare())
                 if response.status_code == 200:
-                    return response.content
+                    return _parsed(response.content, self._name)
                 error = _refusal(response.status_code, response.content)
                 if response.status_code not in _PASSING:
                     raise error
-            except botocore.exceptions.HTTPClientError as trouble:
-                error = trouble
+            except botocore.exceptions.HTTPClientError as trouble:  # which tells the signed address
+                error = botocore.exceptions.HTTPClientError(error=_QUERY.sub("", str(trouble)))
+            except _NoPageError as odd:
+                error = _refusal(200, odd.body)
             if attempt < ATTEMPTS - 1:
                 pause = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
                 time.sleep(pause * random.uniform(0.5, 1))
@@ -181,7 +188,7 @@ class Bucket:
         with self._opening:
             if self._session is None:
                 self._session = URLLib3Session(
-                    verify=os.environ.get("AWS_CA_BUNDLE", True),
+                    verify=self._s3.certificates,
                     proxies=get_environ_proxies(url),
                     timeout=(10, 60),
                     max_pool_connections=2 * AT_ONCE,
@@ -189,24 +196,38 @@ class Bucket:
             return self._session
 
 
+class _NoPageError(Exception):
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.body = body
+
+
 def _refusal(status: int, body: bytes) -> botocore.exceptions.ClientError:
     try:
         root = _without_namespaces(body)
         code, message = root.findtext("Code") or str(status), root.findtext("Message") or ""
     except ElementTree.ParseError:
-        code, message = str(status), "it says no more"
+        code, message = str(status), "what it says is no XML"
     return botocore.exceptions.ClientError({"Error": {"Code": code, "Message": message}}, "ListObjectsV2")
 
 
 def _parsed(body: bytes, bucket: str) -> _Page:
-    root = _without_namespaces(body)
+    """Raises _NoPageError for what is none, or is not whole."""
+    try:
+        root = _without_namespaces(body)
+    except ElementTree.ParseError as error:
+        raise _NoPageError(body) from error
     more = root.findtext("NextContinuationToken") if root.findtext("IsTruncated") == "true" else None
-    folders = [unquote_str(entry.findtext("Prefix")) for entry in root.iterfind("CommonPrefixes")]
+    if root.tag != "ListBucketResult" or (more is None and root.findtext("IsTruncated") == "true"):
+        raise _NoPageError(body)
+    quoted = root.findtext("EncodingType") == "url"
+    folders = [entry.findtext("Prefix") for entry in root.iterfind("CommonPrefixes")]
+    folders = [unquote_str(folder) if quoted else folder for folder in folders]
     files, key = [], ""
     for entry in root.iterfind("Contents"):
         values = {child.tag: child.text for child in entry}
         key = values["Key"]
-        key = unquote_str(key) if "%" in key or "+" in key else key
+        key = unquote_str(key) if quoted and ("%" in key or "+" in key) else key
         if not key.endswith("/"):  # a folder as consoles make them
             files.append(
                 {
@@ -230,4 +251,4 @@ def _is_restored(entry: ElementTree.Element) -> bool:
 
 
 def _without_namespaces(body: bytes) -> ElementTree.Element:
-    return ElementTree.fromstring(body.replace(b' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"', b"", 1))
+    return ElementTree.fromstring(_NAMESPACE.sub(b"", body, count=1))

@@ -1,5 +1,8 @@
+import dataclasses
 import http.server
 import threading
+import time
+import traceback
 
 import boto3
 import botocore.exceptions
@@ -96,9 +99,58 @@ def awkward(monkeypatch):
 
 
 def test_trouble_that_may_pass_is_waited_for(awkward):
-    Awkward.answers = [(503, b"<Error><Code>SlowDown</Code></Error>"), (0, b""), (500, b"oops"), (200, PAGE % b"")]
-    assert listing("bucket", s3=awkward) == []
+    page = PAGE % ENTRY.format("a.jpg", "").encode()
+    Awkward.answers = [(503, b"<Error><Code>SlowDown</Code></Error>"), (0, b""), (500, b"oops")]
+    Awkward.answers += [(200, b"<Error><Code>InternalError</Code></Error>"), (200, b"<html>log in</html>")]
+    Awkward.answers += [(200, page[:-30]), (200, page.replace(b"false", b"true")), (200, page)]
+    assert [row[0] for row in listing("bucket", s3=awkward)] == ["s3://bucket/a.jpg"]
     assert Awkward.answers == []
+
+
+def test_an_error_under_a_good_status_is_no_end_of_the_listing(awkward, monkeypatch):
+    monkeypatch.setattr(module, "ATTEMPTS", 2)
+    Awkward.answers = [(200, b"<Error><Code>InternalError</Code><Message>again</Message></Error>")] * 2
+    with pytest.raises(botocore.exceptions.ClientError, match="InternalError"):
+        listing("bucket", s3=awkward)
+
+
+@pytest.mark.parametrize("namespace", ["http://doc.s3.amazonaws.com/2006-03-01", "http://ceph.example/"])
+def test_stores_that_answer_otherwise_are_understood(awkward, namespace):
+    """Of another namespace; and keys that are not quoted, though that was asked for."""
+    entries = "".join(ENTRY.format(key, "") for key in ("a+b.jpg", "100%41.jpg"))
+    page = (PAGE % entries.encode()).replace(b"http://s3.amazonaws.com/doc/2006-03-01/", namespace.encode())
+    Awkward.answers = [(200, page)]
+    assert [row[0] for row in listing("bucket", s3=awkward)] == ["s3://bucket/a+b.jpg", "s3://bucket/100%41.jpg"]
+    quoted = page.replace(b"<IsTruncated>", b"<EncodingType>url</EncodingType><IsTruncated>")
+    Awkward.answers = [(200, quoted)]
+    assert [row[0] for row in listing("bucket", s3=awkward)] == ["s3://bucket/a b.jpg", "s3://bucket/100A.jpg"]
+
+
+def test_errors_tell_no_signature(awkward, monkeypatch):
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "KEYKEY",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_SESSION_TOKEN": "TOKEN",
+    }.items():
+        monkeypatch.setenv(name, value)
+    Awkward.answers = [(0, b"")]
+    with pytest.raises(botocore.exceptions.HTTPClientError) as caught:
+        listing("bucket", s3=dataclasses.replace(awkward, anonymous=False))
+    told = "".join(traceback.format_exception(caught.value))
+    assert not [secret for secret in ("KEYKEY", "TOKEN", "Signature") if secret in told]
+
+
+def test_few_pages_wait_while_an_earlier_stretch_is_handed_out(s3, monkeypatch):
+    for name, value in {"PAGES_AHEAD": 2, "STRETCHES_AHEAD": 3, "AT_ONCE": 2}.items():
+        monkeypatch.setattr(module, name, value)
+    bucket, made = Bucket(S3Options(), "bucket"), []
+    monkeypatch.setattr(bucket, "_stretch", lambda *of: (made.append(of) or [of] for _ in range(9)))
+    pages = bucket._side_by_side("", [(str(n), str(n + 1)) for n in range(12)])
+    next(pages)
+    time.sleep(0.5)
+    assert len(made) <= 1 + 3 * (2 + 1)
+    assert len(list(pages)) == 12 * 9 - 1
 
 
 def test_a_refusal_is_told_as_botocore_tells_it(awkward):
