@@ -160,7 +160,7 @@ def local_copy(folder: Folder, thumbnails: bool = False) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of all the processes of a node, one copies
         wanted = {name: entry for name, entry in info.files.items() if thumbnails or name != THUMBNAILS}
         missing = {name: entry for name, entry in wanted.items() if not (cache / name).exists()}
-        if missing or not cache.exists():
+        if missing or not (cache / "index.json").exists():
             with tempfile.TemporaryDirectory(dir=cache.parent) as draft:
                 _check_sizes(folder, missing)
                 for name, entry in missing.items():
@@ -169,7 +169,8 @@ def local_copy(folder: Folder, thumbnails: bool = False) -> Path:
                 cache.mkdir(exist_ok=True)
                 for name in missing:
                     Path(draft, name).rename(cache / name)
-                (cache / "index.json").write_bytes(info.to_json())
+                Path(draft, "index.json").write_bytes(info.to_json())
+                Path(draft, "index.json").rename(cache / "index.json")
     return cache
 
 

@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 
 BUCKET_ROWS = 250_000
 """That are joined at once, about."""
+MOST_BUCKETS = 512
+"""Files that are open at once."""
 BUFFER_ROWS = 131_072
 
 _COMPARED = {"etag": pa.string(), "size": pa.int64(), "archived": pa.bool_(), "sidecars_etag": pa.string()}
@@ -21,18 +23,26 @@ _LISTED = pa.schema({"at": pa.int64(), "uri": pa.string()} | _COMPARED)
 
 
 class Changes:
-    """Of a listing, against what is known. Once made, it holds 16 bytes a row that is new, changed or gone."""
+    """Of a listing, against what is known. Once made, it holds 16 bytes a row that is new or changed, and 8 a row that is gone."""
 
     def __init__(
-        self, folder: Path, known: Iterable[pa.Table], rows: int, listing: Iterable[pa.RecordBatch], schema: pa.Schema
+        self,
+        folder: Path,
+        known: Iterable[pa.Table],
+        rows: int,
+        listing: Iterable[pa.RecordBatch],
+        schema: pa.Schema,
+        counts: Callable[[str], bool] | None = None,
     ) -> None:
-        """``known``: tables of KNOWN, ``rows`` in all. ``listing``: batches of ``schema``, spooled to the folder."""
+        """``known``: tables of KNOWN, ``rows`` in all. ``listing``: batches of ``schema``, spooled to the folder. ``counts``: of what
+        is known and not listed, by its uri, whether it is gone, once all is listed; without it nothing is."""
         self._spool, self._schema = folder / "listing.arrow", schema
-        count = max(16, min(512, rows // BUCKET_ROWS + 1))
+        listed = self._spool_all(listing)
+        count = max(16, min(MOST_BUCKETS, max(rows, listed) // BUCKET_ROWS + 1))
         known_at, listed_at = (_Buckets(folder, name, count) for name in ("known", "listed"))
         known_at.fill(known, KNOWN)
-        listed_at.fill(self._spooled(listing), _LISTED)
-        at, replaces, self._gone = [], [], []
+        listed_at.fill(self._spooled(), _LISTED)
+        at, replaces, gone_ids = [], [], [np.zeros(0, np.int64)]
         self._moved_from, self._moved_to = [], []
         for old, new in zip(known_at.tables(KNOWN), listed_at.tables(_LISTED), strict=True):
             row = pc.index_in(new["uri"], old["uri"])
@@ -42,12 +52,17 @@ class Changes:
             missing = np.ones(old.num_rows, bool)
             missing[row.drop_null().to_numpy()] = False
             gone = old.filter(pa.array(missing))
-            self._gone.append(gone.select(["id", "uri"]))
+            gone = gone.filter(
+                pa.array([counts is not None and counts(uri) for uri in gone["uri"].to_pylist()], pa.bool_())
+            )
+            gone_ids.append(gone["id"].to_numpy())
             self._moved_from.append(_contents(gone))
             self._moved_to.append(_contents(new.filter(pc.is_null(row))))
         at, replaces = np.concatenate(at), np.concatenate(replaces)
         order = np.argsort(at)
         self._at, self._replaces = at[order], replaces[order]
+        self.gone = np.sort(np.concatenate(gone_ids))
+        """Ids, ascending."""
 
     def rows(self) -> Iterator[pa.Table]:
         """What is new or changed, in the listing's order, with ``replaces``: the id of what it was, null for what is new."""
@@ -62,25 +77,26 @@ class Changes:
                     yield found.append_column("replaces", pa.array(replaces, mask=replaces < 0))
                 start += batch.num_rows
 
-    def gone(self, counts: Callable[[str], bool]) -> np.ndarray:
-        """Ids of what is known and not listed, of those uris that count, ascending."""
-        found = [np.zeros(0, np.int64)]
-        for table in self._gone:
-            keep = pa.array([counts(uri) for uri in table["uri"].to_pylist()], pa.bool_())
-            found.append(table["id"].filter(keep).to_numpy())
-        return np.sort(np.concatenate(found))
-
     def moved(self) -> int:
         """How many contents are gone from one name and there under another."""
         before, after = np.concatenate(self._moved_from), np.concatenate(self._moved_to)
         return int(np.isin(np.unique(after), before).sum())
 
-    def _spooled(self, listing: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-        """The listing, for the join, when each batch has been written."""
-        start = 0
+    def _spool_all(self, listing: Iterable[pa.RecordBatch]) -> int:
+        """Write it down; returns its rows."""
+        rows = 0
         with pa.ipc.new_file(str(self._spool), self._schema) as writer:
             for batch in listing:
                 writer.write(batch)
+                rows += batch.num_rows
+        return rows
+
+    def _spooled(self) -> Iterator[pa.Table]:
+        """What was written down, for the join."""
+        start = 0
+        with pa.ipc.open_file(pa.memory_map(str(self._spool))) as reader:
+            for number in range(reader.num_record_batches):
+                batch = reader.get_batch(number)
                 columns = {name: batch[name] for name in _LISTED.names if name != "at"}
                 yield pa.table({"at": np.arange(start, start + batch.num_rows)} | columns, schema=_LISTED)
                 start += batch.num_rows

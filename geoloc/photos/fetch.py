@@ -131,7 +131,7 @@ class Fetcher:
         return data
 
     def _check_size(self, size: int) -> None:
-        if size == 0:
+        if size <= 0:
             raise PhotoError("empty", "the file has no bytes")
         if size > self._options.max_bytes:
             raise PhotoError("too_large", f"{size / 2**20:.1f} MB, the limit is {self._options.max_bytes / 2**20:g} MB")

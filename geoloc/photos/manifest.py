@@ -77,9 +77,8 @@ class Manifest:
         if not self.generations:
             return self._add(map(_table, listing), listed_with or {}, before)
         with tempfile.TemporaryDirectory(prefix="geoloc-listing-") as folder:
-            changes = Changes(Path(folder), self._known(), self.rows, listing, LISTING)
-            gone = changes.gone(counts) if counts else np.zeros(0, np.int64)
-            return self._add(changes.rows(), listed_with or {}, before, gone, changes.moved() if len(gone) else 0)
+            changes = Changes(Path(folder), self._known(), self.rows, listing, LISTING, counts)
+            return self._add(changes.rows(), listed_with or {}, before, changes.gone, changes.moved())
 
     def _add(
         self,

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -22,6 +23,7 @@ from geoloc.schema import LISTING
 from geoloc.storage import Folder, S3Options, describe, is_s3, path_of, split_s3, uri_of
 
 BATCH_ROWS = 8_192
+TARS_AT_ONCE = 8
 WINDOW = 100_000
 """Files of one S3 folder that are held to find what belongs together; names that do stand near each other."""
 
@@ -74,6 +76,8 @@ class Source:
     s3: S3Options = field(default_factory=S3Options)
     options: ListingOptions = field(default_factory=ListingOptions)
     found: Found = field(default_factory=Found)
+    _folders_like_tars: set[str] = field(default_factory=set)
+    """Folders of a bucket that have photos and are called like a tar beside them, which come first."""
 
     @functools.cached_property
     def root(self) -> str:
@@ -130,13 +134,21 @@ class Source:
     def _photos_of(self, files: Files) -> Iterator[dict]:
         """Of the files of one folder."""
         photos, beside = [], {}
+        folder = files[0]["uri"].rpartition("/")[0] if files else ""
+        if folder.lower().endswith(tars.SUFFIX):
+            self._folders_like_tars.add(folder)
+        tar_rows = [row for row in files if self._is_listed_tar(row)]
+        with ThreadPoolExecutor(TARS_AT_ONCE) as pool:
+            read = functools.partial(tars.members_of, filesystem=Folder(self.uri, self.s3).filesystem)
+            for row, members in zip(tar_rows, pool.map(read, tar_rows), strict=True):
+                yield from self._photos_in(row, members)
         for row in files:
             path = self._below(row["uri"])
             suffix = suffix_of(path)
             if not self.options.litter and (kind := litter(path)):
                 self.found.litter[kind] += 1
-            elif suffix == tars.SUFFIX and "container" not in row:
-                yield from self._photos_in(row)
+            elif self._is_listed_tar(row):
+                continue
             elif suffix in sidecars.SUFFIXES:
                 beside[path.rsplit("/", 1)[-1].lower()] = row
             elif not is_photo(path):
@@ -147,13 +159,22 @@ class Source:
                 photos.append(row)
         yield from self._with_sidecars(photos, beside)
 
-    def _photos_in(self, tar: dict) -> Iterator[dict]:
+    def _is_listed_tar(self, row: dict) -> bool:
+        return suffix_of(row["uri"]) == tars.SUFFIX and (self.options.litter or not litter(self._below(row["uri"])))
+
+    def _photos_in(self, tar: dict, members: tars.Members) -> Iterator[dict]:
         """Of the files in a tar; sidecars in it are not read."""
-        rows, problem = tars.members_of(tar, self.s3)
-        if problem:
-            self.found.notes.append(f"{tar['uri']}: only {len(rows):,} files of it can be listed ({problem})")
+        if members.problem:
+            self.found.notes.append(
+                f"{tar['uri']}: only {len(members.rows):,} files of it can be listed ({members.problem})"
+            )
             self.found.unread_folders += 1
-        for row in rows:
+        if members.left_out:
+            self.found.notes.append(f"{tar['uri']}: {members.left_out:,} links or sparse files in it are left out")
+        if tar["uri"] in self._folders_like_tars:
+            self.found.notes.append(f"{tar['uri']}: is left out, because there is a folder of the same name")
+            return
+        for row in members.rows:
             path = self._below(row["uri"])
             if not self.options.litter and (kind := litter(path)):
                 self.found.litter[kind] += 1
@@ -288,7 +309,11 @@ def _walk(root: str, unread: Callable[[OSError], None]) -> Iterator[list[dict]]:
             continue
         seen.add((status.st_dev, status.st_ino))
         subfolders.sort()
-        yield [_file(os.path.join(folder, name)) for name in sorted(names)]
+        files = [_file(os.path.join(folder, name)) for name in sorted(names)]
+        for file in files:
+            if "size" not in file and not is_photo(file["uri"]):  # a link to a folder that is not there now
+                unread(OSError(file["uri"]))
+        yield files
 
 
 def _file(path: str) -> dict:

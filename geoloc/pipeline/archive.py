@@ -13,6 +13,7 @@ from geoloc.candidates.budget import Estimate, Spending
 from geoloc.context.company import CompanyOptions
 from geoloc.errors import UsageError
 from geoloc.estimate.confidence import Confidence
+from geoloc.photos.manifest import Manifest
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.context import locate_each_other
@@ -63,7 +64,8 @@ def _plan(options: ArchiveOptions, folder: Folder) -> int:
         sized += batch.num_rows - batch["size"].null_count
     log.info("Photos: %s", f"{photos:,}")
     if not _work_on_record(folder):
-        if (folder / MANIFEST_FOLDER).names():
+        manifest = Manifest(folder / MANIFEST_FOLDER)
+        if manifest.generations and manifest.listed_with.get("sample") != SAMPLE:
             raise UsageError(f"--plan: the run in OUTPUT {folder.uri} has not told yet what it takes; let it end first")
         log.info("Of these, %s are located first", f"{min(SAMPLE, photos):,}")
         listing = replace(options.listing, sample=SAMPLE)

@@ -119,6 +119,10 @@ class ArchiveOptions:
             raise UsageError("--context off: looks at no --tracks and no --clock-offset; leave them out")
         recipe = self.method.read(self.s3)
         recipe.check(self.s3)
+        if self.plan and SELF in recipe.retrieval.index:
+            raise UsageError(
+                f"--plan: the index {SELF} is of all photos, which --plan does not look at; leave out one of them"
+            )
         if self.relocate and SELF in recipe.retrieval.index:
             raise UsageError(f"--index {SELF}: photos that carry GPS would find themselves; leave out --relocate")
         return recipe

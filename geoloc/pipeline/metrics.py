@@ -26,8 +26,12 @@ class Metrics:
         for stage, spent in seconds.items():
             if spent > 0:
                 self._seconds.inc(spent, {"stage": stage.removesuffix("_s")})
-        self._left -= sum(statuses.values())
-        self._to_do.set(self._left)
+        self.set_left(self._left - sum(statuses.values()))
+
+    def set_left(self, photos: int) -> None:
+        """As found by looking: of some that were written nothing was heard."""
+        self._left = photos
+        self._to_do.set(photos)
 
 
 def count_fetched(size: int) -> None:

@@ -107,6 +107,7 @@ class Stream:
                     self.run.parts.remove_drafts()
                     units, still = self.run.pending()
                     progress.found_done(left - still)
+                    metrics.set_left(still)
                     log.info("Laid out anew: %s photos are left; %s", f"{still:,}", self.placement.plan.describe())
         except ray.exceptions.RayError as error:
             raise reason_of(error) from error

@@ -25,8 +25,8 @@ _LARGEST = 8 << 10
 _MARK = re.compile(rb"<!-- geoloc ([0-9a-f]{16}) -->\n")
 _REQUESTS = 16
 _NONE = np.uint64(0)
-_NEW, _THERE, _TAKEN, _TOO_LONG = range(4)
-"""What becomes of a row: none is there, one is, another row has it, nobody can have it."""
+_NEW, _THERE, _TAKEN, _NO_NAME = range(4)
+"""What becomes of a row: none is there, one is, another row has it, no file can have its name."""
 T = TypeVar("T")
 
 
@@ -48,7 +48,7 @@ class SidecarTree:
             np.isin(np.arange(sum(map(len, claims))), first), np.cumsum([len(one) for one in claims])[:-1]
         )
         fates = [
-            np.select([one == _NONE, ~f], [_TOO_LONG, _TAKEN], np.isin(one, there))
+            np.select([one == _NONE, ~f], [_NO_NAME, _TAKEN], np.isin(one, there))
             for one, f in zip(claims, firsts, strict=True)
         ]
         done = sum(each(functools.partial(_write, self, read), zip(batches, fates, strict=True)), Counter())
@@ -81,8 +81,8 @@ class SidecarTree:
         return raw_name(name) if self.folder.is_local else name
 
     def _write(self, row: dict, fate: int) -> str:
-        if fate == _TOO_LONG:
-            return "held back, their names being too long for a sidecar's"
+        if fate == _NO_NAME:
+            return "held back, their names being too long for a file's, or none"
         if fate == _TAKEN:
             return f"held back, another photo having the same {self.names}"
         name, data = self._name(row["uri"]), sidecar(row)
@@ -103,12 +103,14 @@ class SidecarTree:
 
 
 def _claims(tree: SidecarTree, read: Callable[[T], list[dict]], batch: T) -> np.ndarray:
-    """Hashes of the names that its photos' sidecars have, (n,) uint64; _NONE where that is too long for one."""
-    names = [tree._name(row["uri"]) for row in read(batch)]
-    lengths = [len(name.rsplit("/", 1)[-1].encode("utf-8", "surrogateescape")) for name in names]
-    return np.array(
-        [_hash(n) if length <= _LONGEST_NAME else _NONE for n, length in zip(names, lengths, strict=True)], np.uint64
-    )
+    """Hashes of the names that its photos' sidecars have, (n,) uint64; _NONE where no file can have that name."""
+    names = (tree._name(row["uri"]) for row in read(batch))
+    return np.array([_hash(name) if _can_be(name) else _NONE for name in names], np.uint64)
+
+
+def _can_be(name: str) -> bool:
+    parts = name.split("/")
+    return "\0" not in name and all(len(part.encode("utf-8", "surrogateescape")) <= _LONGEST_NAME for part in parts)
 
 
 def _write(tree: SidecarTree, read: Callable[[T], list[dict]], one: tuple[T, np.ndarray]) -> Counter:

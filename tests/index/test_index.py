@@ -163,6 +163,8 @@ def test_a_buckets_index_is_copied_once_and_checked(tmp_path, vectors, s3, monke
     assert local_copy(folder, thumbnails=True) == path
     s3.delete_object(Bucket="indexes", Key="one/thumbnails.bin")
     assert open_index(folder).thumbnail(297) == b"jpeg297"
+    (path / "index.json").unlink()  # as if whoever copied it was killed before the end
+    assert np.array_equal(open_index(folder).vectors, vectors)
     with pytest.raises(UsageError, match=r"thumbnails\.bin is missing"):
         check_index(folder)
     s3.put_object(Bucket="indexes", Key="one/vectors.npy", Body=b"gone")

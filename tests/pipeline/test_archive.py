@@ -69,6 +69,10 @@ def finished(toy, toy_index, ray_cluster, tmp_path_factory) -> Path:
 def test_a_plan_locates_some_which_the_run_then_has(options, caplog, monkeypatch):
     monkeypatch.setattr(archive, "SAMPLE", 12)
     planned = dataclasses.replace(options, plan=True)
+    with monkeypatch.context() as patched:  # a plan that dies is begun again
+        patched.setattr(archive.Stream, "work", lambda self: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            geotag_archive(planned)
     with caplog.at_level("INFO"):
         assert geotag_archive(planned) == 0
     assert "Photos: 40" in caplog.text

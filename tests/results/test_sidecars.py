@@ -92,9 +92,11 @@ def test_long_names_and_names_that_are_no_text(tmp_path):
         row(0, uri=f"/photos/{'ü' * 124}.jpg"),
         row(1, uri="/photos/\\udcff.jpg"),
         row(2, uri="/photos/../../x.jpg"),
+        row(3, uri="/photos/a.tar/x\0.jpg"),
+        row(4, uri=f"/photos/a.tar/{'d' * 300}/x.jpg"),
     ]
     done = tree(tmp_path / "xmp").update(list, [rows])
-    assert done == {"held back, their names being too long for a sidecar's": 1, "written": 2}
+    assert done == {"held back, their names being too long for a file's, or none": 3, "written": 2}
     assert sorted(os.listdir(os.fsencode(tmp_path / "xmp"))) == [b"x.jpg.xmp", b"\xff.jpg.xmp"]
 
 
