@@ -18,12 +18,19 @@ import safetensors.torch
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, ProcessorMixin
+from transformers.vision_utils import (
+    get_max_seqlen,
+    get_vision_attention_seqlens,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
 
 from geoloc.columns import plain
 from geoloc.errors import UsageError
+from geoloc.ranking.attention import OF_PACKS, OF_PICTURES, has_kernel
 from geoloc.ranking.hub import HubFolder, is_on_hub
 from geoloc.ranking.options import ADAPTER, CONFIG, RankerOptions
-from geoloc.ranking.packing import ATTENTION, EncodedImage, Grid, Pack
+from geoloc.ranking.packing import Grid, Pack, to_device
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.scorers import RankerFacts
 from geoloc.storage import Folder, describe
@@ -50,21 +57,38 @@ class GeoRankerModel(nn.Module):
         """Scores (c,) float32 of a pack's candidates: closeness, highest is nearest."""
         language = self.model.language_model
         states = language.embed_tokens(pack.ids)
-        is_image = (pack.ids == self.model.config.image_token_id)[:, None]
+        states = states.index_copy(0, pack.image_tokens, pack.images.to(states))
         states = language(
-            inputs_embeds=states.masked_scatter(is_image, pack.images.to(states))[None],
+            inputs_embeds=states[None],
             position_ids=pack.positions,
             attention_mask=dict.fromkeys(("full_attention", "sliding_attention")),
             use_cache=False,
-            groups=pack.groups,
+            layout=pack.layout,
         ).last_hidden_state
         return self.value_head(states[0, pack.last]).squeeze(-1)
 
-    def encode_images(self, patches: torch.Tensor, grids: Sequence[Grid]) -> list[EncodedImage]:
-        """Images through the vision tower: ``patches`` (sum of rows x columns, …) of geoloc.ranking.pictures."""
-        thw = torch.tensor([(1, *grid) for grid in grids], device=patches.device)
-        features = self.model.get_image_features(patches, thw).pooler_output
-        return [EncodedImage(grid, one) for grid, one in zip(grids, features, strict=True)]
+    @property
+    def kernel(self) -> bool:
+        """Whether packs may be made for the kernel, where no gradients are wanted."""
+        return has_kernel(str(self.model.device), self.model.dtype)
+
+    def encode_images(self, patches: torch.Tensor, grids: Sequence[Grid]) -> list[torch.Tensor]:
+        """The features of images, (tokens, width) each, by the vision tower. ``patches`` (sum of rows x columns, …) of
+        geoloc.ranking.pictures."""
+        visual, thw = self.model.visual, torch.tensor([(1, *grid) for grid in grids])
+        told = {"position_ids": get_vision_position_ids(thw, visual.spatial_merge_size)}
+        told["cu_seqlens"], longest = get_vision_attention_seqlens(thw, visual.config)
+        longest = {"max_seqlen": longest}
+        if hasattr(visual, "window_size"):  # Qwen2.5-VL
+            sizes = {name: getattr(visual, name) for name in ("spatial_merge_size", "window_size", "patch_size")}
+            told["window_index"], bounds = get_vision_window_index(thw, **sizes)
+            told["cu_window_seqlens"] = bounds
+            longest["max_window_seqlen"] = get_max_seqlen(bounds, visual.config)
+        # all of it is known here, and would be asked of the device, layer by layer
+        told = {name: to_device(tensor, patches.device) for name, tensor in told.items()}
+        told |= {name: value for name, value in longest.items() if value is not None}
+        features = visual(patches.to(visual.dtype), thw, **told).pooler_output
+        return list(features.split([rows * columns // visual.spatial_merge_size**2 for rows, columns in grids]))
 
     def pairs(self, **inputs: torch.Tensor) -> torch.Tensor:
         """Scores (n,) of n prompts by themselves, a processor's output padded on the left: what a pack's are measured by."""
@@ -95,8 +119,9 @@ def load_base(
 
     ``checkpointing``: compute activations twice instead of keeping them, to train in less memory.
     """
+    device_type = torch.device(device).type
     try:
-        if torch.device(device).type == "cuda":
+        if device_type == "cuda":
             _check_memory(folder, dtype)
         whole, loading = AutoModelForImageTextToText.from_pretrained(
             folder,
@@ -119,7 +144,9 @@ def load_base(
             f"--ranker-model {folder}: shows its pictures to several layers at once, like Qwen3-VL; take a Qwen2-VL or "
             "Qwen2.5-VL"
         )
-    whole.model.language_model.config._attn_implementation = ATTENTION
+    whole.model.language_model.config._attn_implementation = OF_PACKS
+    if device_type != "cuda" or has_kernel(str(whole.device), dtype):
+        whole.model.visual.config._attn_implementation = OF_PICTURES
     if checkpointing:
         whole.gradient_checkpointing_enable({"use_reentrant": False})
     return GeoRankerModel(whole.model)

@@ -1,12 +1,13 @@
 """A picture as a vision tower takes it: normalised patches, on the device, from uint8 pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from geoloc.photos.views import AreaView
-from geoloc.ranking.packing import Grid
+from geoloc.ranking.packing import Grid, to_device
 
 
 @dataclass(frozen=True)
@@ -31,16 +32,16 @@ class Patcher:
     def grid(self, picture: np.ndarray) -> Grid:
         return picture.shape[0] // self.patch, picture.shape[1] // self.patch
 
-    def patches(self, picture: np.ndarray, device: torch.device | str) -> torch.Tensor:
-        """(h, w, 3) uint8 to (rows x columns, 3 x frames x patch²) float32, in blocks of merge x merge patches."""
+    def cut(self, picture: np.ndarray) -> np.ndarray:
+        """(h, w, 3) uint8 to (rows x columns, 3, patch²) uint8, in blocks of merge x merge patches."""
         rows, columns = self.grid(picture)
-        pixels = torch.tensor(picture)
-        if torch.device(device).type == "cuda":
-            pixels = pixels.pin_memory()  # so that the copy does not wait for what the GPU is at
-        pixels = pixels.to(device, non_blocking=True).float().div_(255)
-        mean, std = (torch.tensor(values, device=device) for values in (self.mean, self.std))
-        pixels = (pixels - mean) / std
         m, p = self.merge, self.patch
-        blocks = pixels.reshape(rows // m, m, p, columns // m, m, p, 3).permute(0, 3, 1, 4, 6, 2, 5)
-        still = blocks.unsqueeze(5).expand(-1, -1, -1, -1, -1, self.frames, -1, -1)
-        return still.reshape(rows * columns, -1)
+        blocks = picture.reshape(rows // m, m, p, columns // m, m, p, 3).transpose(0, 3, 1, 4, 6, 2, 5)
+        return blocks.reshape(rows * columns, 3, p * p)
+
+    def normalised(self, cuts: Sequence[np.ndarray], device: torch.device | str) -> torch.Tensor:
+        """What was cut of several pictures, one after the other: (patches, 3 x frames x patch²) float32, on the device."""
+        pixels = to_device(np.concatenate(cuts), device).float().div_(255)
+        mean, std = (to_device(np.array(values, np.float32)[:, None], device) for values in (self.mean, self.std))
+        pixels = pixels.sub_(mean).div_(std)
+        return pixels[:, :, None].expand(-1, -1, self.frames, -1).flatten(1)

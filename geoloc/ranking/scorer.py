@@ -4,6 +4,7 @@ and evaluation."""
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -14,9 +15,10 @@ from geoloc.photos.decode import PhotoFile
 from geoloc.photos.views import AreaView
 from geoloc.ranking.georanker import GeoRankerModel, load_base, load_processor, with_adapter
 from geoloc.ranking.options import PromptOptions, RankerOptions
-from geoloc.ranking.packing import EncodedImage, Pack, Prompter, Prompts
+from geoloc.ranking.packing import EncodedImage, Grid, Pack, Prompts
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.prompt import PromptPlace
+from geoloc.ranking.prompting import Prompter
 from geoloc.ranking.query import RankCandidate, RankQuery
 
 GPU_TOKENS, CPU_TOKENS = 16_384, 4_096
@@ -29,7 +31,18 @@ Name = tuple[str, int]
 """Of a picture: a query by its number in the batch, a candidate by its key if it has one."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """Some photos' prompts, and the pictures that have to be encoded for them."""
+
+    prompts: list[Prompts | PhotoError]
+    new: list[tuple[EncodedImage, np.ndarray]]
+    """Each with its patches (geoloc.ranking.pictures)."""
+
+
 class GeoRankerScorer:
+    """While the device is at some photos, the next are decoded, and put into numbers, on the CPU."""
+
     def __init__(
         self,
         model: GeoRankerModel,
@@ -49,8 +62,11 @@ class GeoRankerScorer:
         self._context = model.model.config.get_text_config().max_position_embeddings
         self._on_gpu = torch.device(device).type == "cuda"
         self._max_tokens = max_tokens or (GPU_TOKENS if self._on_gpu else CPU_TOKENS)
-        self._cache = _FeatureCache(cache_bytes)
+        token_bytes = model.model.config.get_text_config().hidden_size * model.model.dtype.itemsize
+        self._cache = _FeatureCache(cache_bytes // token_bytes)
         self._pool = ThreadPoolExecutor(threads)
+        self._ahead = ThreadPoolExecutor(1)
+        """The one thread that asks, and so the only one that looks into the cache."""
 
     @classmethod
     def load(cls, options: RankerOptions, device: str = "cpu", threads: int = 1, **others: int) -> "GeoRankerScorer":
@@ -68,15 +84,49 @@ class GeoRankerScorer:
         Raises UsageError where a single candidate does not fit into the device's memory.
         """
         answers: list[torch.Tensor | PhotoError] = []
-        for start in range(0, len(queries), PHOTOS_AT_ONCE):
-            some = queries[start : start + PHOTOS_AT_ONCE]
-            answers += self._rank(self.encode_queries(some))
+        some = [queries[start : start + PHOTOS_AT_ONCE] for start in range(0, len(queries), PHOTOS_AT_ONCE)]
+        following = self._ahead.submit(self._ask, some[0]) if some else None
+        try:
+            for number in range(len(some)):
+                asked = following.result()
+                if number + 1 < len(some):
+                    following = self._ahead.submit(self._ask, some[number + 1])
+                self._encode(asked.new)
+                answers += self._rank(asked.prompts)
+        except BaseException:
+            following.cancel()
+            self._ahead.submit(self._cache.clear).result()  # what it holds may not have been encoded
+            raise
         return [answer if isinstance(answer, PhotoError) else _checked(answer.cpu().numpy()) for answer in answers]
 
     def encode_queries(self, queries: Sequence[RankQuery]) -> list[Prompts | PhotoError]:
         """The photos' prompts, their pictures and their candidates' encoded."""
-        encoded = self._encode_pictures(queries)
-        return [self._prompts(query, encoded["query", number], encoded) for number, query in enumerate(queries)]
+        asked = self._ask(queries)
+        self._encode(asked.new)
+        return asked.prompts
+
+    def _ask(self, queries: Sequence[RankQuery]) -> _Asked:
+        """On the CPU alone."""
+        data: dict[Name, np.ndarray | bytes] = {}
+        images: dict[Name, EncodedImage | None] = {}
+        for number, query in enumerate(queries):
+            data["query", number] = query.picture
+            for candidate in query.candidates:
+                name = _name(candidate)
+                if self._has_image(candidate) and name not in data and name not in images:
+                    if kept := self._cache.get(name):
+                        images[name] = kept
+                    else:
+                        data[name] = candidate.image
+        new = []
+        for name, picture in zip(data, self._pool.map(self._picture, data.values()), strict=True):
+            images[name] = picture and EncodedImage(picture[0])
+            if picture:
+                new.append((images[name], picture[1]))
+                if name[0] == "kept":
+                    self._cache.put(name, images[name], self._prompter.tokens_of(picture[0]))
+        prompts = [self._prompts(query, images["query", number], images) for number, query in enumerate(queries)]
+        return _Asked(prompts, new)
 
     def _rank(self, prompts_of: list[Prompts | PhotoError]) -> list[torch.Tensor | PhotoError]:
         sound = [prompts for prompts in prompts_of if isinstance(prompts, Prompts)]
@@ -86,51 +136,32 @@ class GeoRankerScorer:
         of_sound = iter(scores)
         return [next(of_sound) if isinstance(prompts, Prompts) else prompts for prompts in prompts_of]
 
-    def _encode_pictures(self, queries: Sequence[RankQuery]) -> dict[Name, EncodedImage | None]:
-        """Pictures by their names; those kept are not encoded again."""
-        found: dict[Name, EncodedImage | None] = {}
-        new: dict[Name, np.ndarray | bytes] = {}
-        for number, query in enumerate(queries):
-            new["query", number] = query.picture
-            for candidate in query.candidates:
-                name = _name(candidate)
-                if self._has_image(candidate) and name not in new and name not in found:
-                    kept = self._cache.get(name)
-                    if kept:
-                        found[name] = kept
-                    else:
-                        new[name] = candidate.image
-        pictures = dict(zip(new, self._pool.map(self._picture, new.values()), strict=True))
-        found |= {name: None for name, picture in pictures.items() if picture is None}
-        readable = [(name, picture) for name, picture in pictures.items() if picture is not None]
-        area = self.view.factor**2
-        for some in self._packs(readable, lambda item: item[1].shape[0] * item[1].shape[1] // area):
-            for (name, _), encoded in zip(some, self._encode_batch([picture for _, picture in some]), strict=True):
-                found[name] = encoded
-                if name[0] == "kept":
-                    self._cache.put(name, encoded)
-        return found
+    def _encode(self, new: list[tuple[EncodedImage, np.ndarray]]) -> None:
+        for some in self._packs(new, lambda item: self._prompter.tokens_of(item[0].grid)):
+            features = self._encode_batch([patches for _, patches in some], [image.grid for image, _ in some])
+            for (image, _), own in zip(some, features, strict=True):
+                image.features = own.clone()  # it is kept longer than the batch that it is of
 
     def _has_image(self, candidate: RankCandidate) -> bool:
         return self._prompt.pictures and candidate.image is not None
 
-    def _picture(self, data: np.ndarray | bytes) -> np.ndarray | None:
-        """None for a candidate's picture that cannot be read."""
-        if isinstance(data, np.ndarray):
-            return data
-        try:
-            photo = PhotoFile(data)
-            return self.view.of(photo.picture(self.view.scale(photo.width, photo.height)))
-        except PhotoError:
-            return None
+    def _picture(self, data: np.ndarray | bytes) -> tuple[Grid, np.ndarray] | None:
+        """Its patches; None for a candidate's picture that cannot be read."""
+        if not isinstance(data, np.ndarray):
+            try:
+                photo = PhotoFile(data)
+                data = self.view.of(photo.picture(self.view.scale(photo.width, photo.height)))
+            except PhotoError:
+                return None
+        return self._patcher.grid(data), self._patcher.cut(data)
 
     def _prompts(
-        self, query: RankQuery, picture: EncodedImage, encoded: dict[Name, EncodedImage | None]
+        self, query: RankQuery, picture: EncodedImage, images: dict[Name, EncodedImage | None]
     ) -> Prompts | PhotoError:
         if not query.candidates:
             return PhotoError("no_candidates", "there is nothing to rank")
         candidates = [
-            (self._place(candidate.place), encoded[_name(candidate)] if self._has_image(candidate) else None)
+            (self._place(candidate.place), images[_name(candidate)] if self._has_image(candidate) else None)
             for candidate in query.candidates
         ]
         negatives = [self._place(place) for place in query.negatives[-self._prompt.negatives :]]
@@ -154,20 +185,19 @@ class GeoRankerScorer:
         if pack:
             yield pack
 
-    def _encode_batch(self, pictures: Sequence[np.ndarray]) -> list[EncodedImage]:
+    def _encode_batch(self, cuts: Sequence[np.ndarray], grids: Sequence[Grid]) -> list[torch.Tensor]:
         try:
-            patches = torch.cat([self._patcher.patches(picture, self._device) for picture in pictures])
-            return self._model.encode_images(patches, [self._patcher.grid(picture) for picture in pictures])
+            return self._model.encode_images(self._patcher.normalised(cuts, self._device), grids)
         except torch.OutOfMemoryError as error:
             reason = str(error)
-        self._make_room(reason, splits=len(pictures) > 1)
-        middle = len(pictures) // 2
-        return self._encode_batch(pictures[:middle]) + self._encode_batch(pictures[middle:])
+        self._make_room(reason, splits=len(cuts) > 1)
+        middle = len(cuts) // 2
+        return self._encode_batch(cuts[:middle], grids[:middle]) + self._encode_batch(cuts[middle:], grids[middle:])
 
     def _score(self, photos: Sequence[Prompts]) -> list[torch.Tensor]:
         """For each photo (c,)."""
         try:
-            scores = self._model(Pack.of(photos, self._device))
+            scores = self._model(Pack.of(photos, self._device, self._model.kernel))
             return list(scores.split([len(photo.suffixes) for photo in photos]))
         except torch.OutOfMemoryError as error:
             reason = str(error)
@@ -197,21 +227,25 @@ def _checked(scores: np.ndarray) -> np.ndarray | PhotoError:
 
 
 class _FeatureCache:
-    """The most recently used images' features, up to so many bytes."""
+    """The most recently used images, up to so many tokens of features; some may have yet to be encoded."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._size = limit, 0
-        self._images: OrderedDict[Name, EncodedImage] = OrderedDict()
+        self._images: OrderedDict[Name, tuple[EncodedImage, int]] = OrderedDict()
 
     def get(self, name: Name) -> EncodedImage | None:
-        if name in self._images:
-            self._images.move_to_end(name)
-        return self._images.get(name)
+        if name not in self._images:
+            return None
+        self._images.move_to_end(name)
+        return self._images[name][0]
 
-    def put(self, name: Name, image: EncodedImage) -> None:
-        """A copy, because the features came as part of a whole batch's."""
-        self._images[name] = EncodedImage(image.grid, image.features.clone())
-        self._size += image.features.nbytes
+    def put(self, name: Name, image: EncodedImage, tokens: int) -> None:
+        self._images[name] = image, tokens
+        self._size += tokens
         while self._size > self._limit:
-            _, oldest = self._images.popitem(last=False)
-            self._size -= oldest.features.nbytes
+            _, (_, oldest) = self._images.popitem(last=False)
+            self._size -= oldest
+
+    def clear(self) -> None:
+        self._images.clear()
+        self._size = 0

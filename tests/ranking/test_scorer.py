@@ -245,7 +245,7 @@ def test_patches_are_the_processors(folder, random):
     for size in ((500, 375), (1024, 768), (30, 20), (60, 200)):
         image = patcher.view(3136, 50176).of(Picture.of(picture(random, *size)))
         expected = processor([Image.fromarray(image)], do_resize=False, return_tensors="pt")
-        assert torch.allclose(patcher.patches(image, "cpu"), expected["pixel_values"], atol=1e-6)
+        assert torch.allclose(patcher.normalised([patcher.cut(image)], "cpu"), expected["pixel_values"], atol=1e-6)
         assert expected["image_grid_thw"].tolist() == [[1, *patcher.grid(image)]]
 
 
