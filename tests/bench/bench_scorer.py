@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable
 from unittest import mock
 
+import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForImageTextToText, Qwen2VLConfig
 
-from geoloc.ranking import packing
+from geoloc.ranking import attention, georanker
+from geoloc.ranking.attention import OF_PACKS, OF_PICTURES, Group, has_kernel
 from geoloc.ranking.georanker import GeoRankerModel, with_new_adapter
 from geoloc.ranking.losses import multi_order_distance_loss
-from geoloc.ranking.packing import ATTENTION, EncodedImage, Pack, Part, Prompts
+from geoloc.ranking.packing import EncodedImage, Pack, Part, Prompts
 
 CANDIDATES, TRAINED = 15, 7
 SYSTEM, QUESTION, NEGATIVES, CLOSING = 25, 45, 165, 8
@@ -51,8 +54,11 @@ def build(size: str, device: str, dtype: torch.dtype):
     torch.manual_seed(0)
     with torch.device(device):
         whole = AutoModelForImageTextToText.from_config(config(size), dtype=dtype, attn_implementation="sdpa").eval()
-    whole.model.language_model.config._attn_implementation = ATTENTION
-    return whole, GeoRankerModel(whole.model).eval()
+    whole.model.language_model.config._attn_implementation = OF_PACKS
+    if device == "cpu" or has_kernel(device, dtype):
+        whole.model.visual.config._attn_implementation = OF_PICTURES
+    with mock.patch.object(georanker, "_identity", return_value=""):  # on shapes alone there are no tensors to tell it by
+        return whole, GeoRankerModel(whole.model).eval()
 
 
 def grid(tokens: int) -> tuple[int, int]:
@@ -64,8 +70,9 @@ def grid(tokens: int) -> tuple[int, int]:
 def part(words: list[int], image: EncodedImage | None) -> Part:
     """``words``: how many tokens of text; 0 is the place of the image."""
     shown = [START, *[IMAGE] * len(image.features), END] if image else []
-    ids = torch.tensor([token for count in words for token in (shown if count == 0 else [20] * count)])
-    return Part(ids, torch.arange(len(ids)).expand(3, -1), image)
+    ids = np.array([token for count in words for token in (shown if count == 0 else [20] * count)])
+    at = int(np.flatnonzero(ids == IMAGE)[0]) if image else 0
+    return Part(ids, np.broadcast_to(np.arange(len(ids)), (3, len(ids))), image, at)
 
 
 def prompts(template: str, query: EncodedImage, candidates: list[EncodedImage]) -> Prompts:
@@ -105,9 +112,9 @@ def count() -> None:
 
 
 def on(pack: Pack, device: str) -> Pack:
-    moved = [tensor.to(device) for tensor in (pack.ids, pack.positions, pack.images, pack.last)]
-    groups = [type(g)(g.start, g.prefix, g.suffixes, g.padded.to(device), g.unpadded.to(device)) for g in pack.groups]
-    return Pack(*moved, groups)
+    tensors = (pack.ids, pack.positions, pack.images, pack.image_tokens, pack.last)
+    groups = [Group(g.start, g.prefix, g.padded.to(device), g.unpadded.to(device)) for g in pack.layout]
+    return Pack(*(tensor.to(device) for tensor in tensors), groups)
 
 
 def flops(work: Callable[[], object], device: str) -> int:
@@ -117,9 +124,67 @@ def flops(work: Callable[[], object], device: str) -> int:
         return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
 
     counter = FlopCounterMode(display=False)
-    with mock.patch.object(packing, "causal_lower_right", spelled_out), counter, torch.no_grad():
+    with mock.patch.object(attention, "causal_lower_right", spelled_out), counter, torch.no_grad():
         work()
     return counter.get_total_flops()
+
+
+class _Launches(TorchDispatchMode):
+    """Counts what a device would be sent: no views, and nothing that only makes room."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not func.is_view and "empty" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def launches() -> None:
+    """Of one layer, by the difference of two models: of the language model, and of the vision tower."""
+
+    def no_kernel(query, key, value, queries, keys, causal=False, scale=None):
+        counter.count += 1  # it is one launch
+        return torch.empty_like(query), torch.empty(query.shape[1], len(query))
+
+    def no_launch(queries: int, keys: int) -> torch.Tensor:
+        with _disable_current_modes():
+            return torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+
+    print("\nLaunches a layer, 15 candidates a photo, 64 tokens an image:\n")
+    print(
+        "| photos in a pack | language, SDPA part by part | language, the kernel | vision, picture by picture | vision, all at once |"
+    )
+    print("|---|---|---|---|---|")
+    for photos in (1, 4, 16):
+        counted = []
+        for kernel, pictures in ((False, "sdpa"), (True, OF_PICTURES)):
+            language, vision = [], []
+            for depth in (1, 2):
+                settings = config("small")
+                settings.text_config.num_hidden_layers = settings.vision_config.depth = depth
+                settings.text_config.layer_types = ["full_attention"] * depth
+                whole = AutoModelForImageTextToText.from_config(settings, attn_implementation="sdpa")
+                whole.model.language_model.config._attn_implementation = OF_PACKS
+                whole.model.visual.config._attn_implementation = pictures
+                ranker = GeoRankerModel(whole.model).eval()
+                values = patches(64, 16 * photos, "cpu", torch.float32)
+                patched = mock.patch.multiple(attention, varlen=no_kernel, causal_lower_right=no_launch)
+                with torch.no_grad(), patched, _Launches() as counter:
+                    features = ranker.encode_images(*values)
+                    vision.append(counter.count)
+                    images = [EncodedImage(grid(64), one) for one in features]
+                    asked = [
+                        prompts("shared_prefix", images[16 * n], images[16 * n + 1 : 16 * n + 16])
+                        for n in range(photos)
+                    ]
+                    pack = Pack.of(asked, "cpu", kernel)
+                    counter.count = 0
+                    ranker(pack)
+                    language.append(counter.count)
+            counted += [language[1] - language[0], vision[1] - vision[0]]
+        print(f"| {photos} | {counted[0]} | {counted[2]} | {counted[1]} | {counted[3]} |")
 
 
 def vision_flops(tokens: int) -> int:
@@ -157,11 +222,16 @@ def pack_of(ranker: GeoRankerModel, template: str, tokens: int, candidates: int,
     """Score so many candidates, pictures and all."""
     dtype = ranker.model.dtype
     if cached:
-        [query] = ranker.encode_images(*patches(tokens, 1, device, dtype))
+        [query] = encoded(ranker, tokens, 1, device, dtype)
         images = [EncodedImage(query.grid, torch.empty_like(query.features).normal_())] * candidates
     else:
-        query, *images = ranker.encode_images(*patches(tokens, 1 + candidates, device, dtype))
-    return ranker(Pack.of([prompts(template, query, images)], device))
+        query, *images = encoded(ranker, tokens, 1 + candidates, device, dtype)
+    return ranker(Pack.of([prompts(template, query, images)], device, ranker.kernel))
+
+
+def encoded(ranker: GeoRankerModel, tokens: int, images: int, device: str, dtype: torch.dtype) -> list[EncodedImage]:
+    values, grids = patches(tokens, images, device, dtype)
+    return [EncodedImage(grid, one) for grid, one in zip(grids, ranker.encode_images(values, grids), strict=True)]
 
 
 def in_full(size: str) -> None:
@@ -193,7 +263,7 @@ def released_way(whole, ranker: GeoRankerModel, tokens: int) -> torch.Tensor:
     values, grids = patches(tokens, 2 * CANDIDATES, device, dtype)
     image = EncodedImage(grid(tokens), torch.empty(tokens, 1))
     asked = prompts("georanker", image, [image])
-    ids = torch.cat([asked.prefix.ids, asked.suffixes[0].ids]).repeat(CANDIDATES, 1).to(device)
+    ids = torch.from_numpy(np.concatenate([asked.prefix.ids, asked.suffixes[0].ids])).repeat(CANDIDATES, 1).to(device)
     thw = torch.tensor([(1, *one) for one in grids], device=device)
     out = whole(
         input_ids=ids,
@@ -217,7 +287,7 @@ def train(ranker: GeoRankerModel, size: str, device: str) -> None:
     def step() -> None:
         for _ in range(4):
             with torch.no_grad():
-                query, *images = ranker.encode_images(*patches(256, 1 + TRAINED, device, ranker.model.dtype))
+                query, *images = encoded(ranker, 256, 1 + TRAINED, device, ranker.model.dtype)
             scores = tuned(Pack.of([prompts("shared_prefix", query, images)], device))
             (multi_order_distance_loss(scores[None], km) / 4).backward()
         optimizer.step()
@@ -248,4 +318,5 @@ if __name__ == "__main__":
         in_full(size)
     if not sys.argv[1:]:
         count()
+        launches()
         on_cpu()

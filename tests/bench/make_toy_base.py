@@ -18,11 +18,13 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from geoloc.geo.distance import haversine_km
 from geoloc.photos.views import Picture
+from geoloc.ranking.attention import OF_PACKS
 from geoloc.ranking.georanker import GeoRankerModel
 from geoloc.ranking.losses import multi_order_distance_loss
-from geoloc.ranking.packing import ATTENTION, EncodedImage, Pack, Prompter
+from geoloc.ranking.packing import EncodedImage, Pack
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.prompt import PromptPlace, messages
+from geoloc.ranking.prompting import Prompter
 from geoloc.toy.models import write_qwen2_vl
 from geoloc.toy.planet import Planet
 
@@ -77,7 +79,7 @@ def main() -> None:
     random, started = np.random.default_rng(0), time.monotonic()
     write_qwen2_vl(arguments.folder, text=TEXT, vision=VISION, prompts=_sample_prompts(random))
     whole = AutoModelForImageTextToText.from_pretrained(arguments.folder, attn_implementation="sdpa")
-    whole.model.language_model.config._attn_implementation = ATTENTION
+    whole.model.language_model.config._attn_implementation = OF_PACKS
     processor = AutoProcessor.from_pretrained(arguments.folder)
     patcher = Patcher.of(processor.image_processor)
     world = World(patcher.view(4 * 28 * 28, MAX_PIXELS))
@@ -105,8 +107,9 @@ def _sample_prompts(random: np.random.Generator) -> list[str]:
 
 
 def encode_images(ranker: GeoRankerModel, pictures: list[np.ndarray], patcher: Patcher) -> list[EncodedImage]:
-    patches = torch.cat([patcher.patches(picture, "cpu") for picture in pictures])
-    return ranker.encode_images(patches, [patcher.grid(picture) for picture in pictures])
+    grids = [patcher.grid(picture) for picture in pictures]
+    patches = patcher.normalised([patcher.cut(picture) for picture in pictures], "cpu")
+    return [EncodedImage(grid, one) for grid, one in zip(grids, ranker.encode_images(patches, grids), strict=True)]
 
 
 def learn_to_see(
