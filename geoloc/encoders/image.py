@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import open_clip
 import torch
 from torch import nn
 
+from geoloc.devices import to_device
 from geoloc.encoders.alignment import load_alignment
 from geoloc.encoders.config import LITE, EncoderConfig
 from geoloc.encoders.geoclip import geoclip_weights
@@ -74,7 +76,7 @@ class ImageEncoder:
     @torch.inference_mode()
     def _encode(self, pixels: np.ndarray) -> np.ndarray:
         try:
-            images = torch.from_numpy(np.array(pixels)).to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            images = to_device(_writable(pixels), self.device).permute(0, 3, 1, 2)
             features = self._tower(((images - self._mean) / self._std).to(self._dtype))
             return self._head(features.float()).cpu().numpy()
         except torch.OutOfMemoryError:
@@ -83,6 +85,13 @@ class ImageEncoder:
         torch.cuda.empty_cache()
         middle = len(pixels) // 2
         return np.concatenate([self._encode(pixels[:middle]), self._encode(pixels[middle:])])
+
+
+def _writable(pixels: np.ndarray) -> torch.Tensor:
+    """As they lie there; nothing writes to them, though torch would warn of it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(pixels)
 
 
 def load_model(config: EncoderConfig) -> nn.Module:

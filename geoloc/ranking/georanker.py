@@ -26,11 +26,12 @@ from transformers.vision_utils import (
 )
 
 from geoloc.columns import plain
+from geoloc.devices import to_device
 from geoloc.errors import UsageError
 from geoloc.ranking.attention import OF_PACKS, OF_PICTURES, has_kernel
 from geoloc.ranking.hub import HubFolder, is_on_hub
 from geoloc.ranking.options import ADAPTER, CONFIG, RankerOptions
-from geoloc.ranking.packing import Grid, Pack, to_device
+from geoloc.ranking.packing import Grid, Pack
 from geoloc.ranking.pictures import Patcher
 from geoloc.ranking.scorers import RankerFacts
 from geoloc.storage import Folder, describe

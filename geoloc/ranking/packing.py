@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from geoloc.devices import to_device
 from geoloc.ranking.attention import Group, Layout, Lengths, Segments
 
 Grid = tuple[int, int]
@@ -97,14 +98,6 @@ class Pack:
         (ids, positions, image_tokens, last), layout = make(photos, lengths, starts, numbers, device)
         images = torch.cat([part.image.features for part, _ in shown])
         return cls(ids, positions[:, None], images, image_tokens, last, layout)
-
-
-def to_device(values: np.ndarray | torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Without waiting for what the device is at."""
-    values = torch.as_tensor(values)
-    if torch.device(device).type != "cuda":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _moved(numbers: Sequence[np.ndarray], device: torch.device | str) -> list[torch.Tensor]:

@@ -1,13 +1,15 @@
 """A picture as a vision tower takes it: normalised patches, on the device, from uint8 pixels."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from geoloc.devices import to_device
 from geoloc.photos.views import AreaView
-from geoloc.ranking.packing import Grid, to_device
+from geoloc.ranking.packing import Grid
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Patcher:
     def normalised(self, cuts: Sequence[np.ndarray], device: torch.device | str) -> torch.Tensor:
         """What was cut of several pictures, one after the other: (patches, 3 x frames x patch²) float32, on the device."""
         pixels = to_device(np.concatenate(cuts), device).float().div_(255)
-        mean, std = (to_device(np.array(values, np.float32)[:, None], device) for values in (self.mean, self.std))
-        pixels = pixels.sub_(mean).div_(std)
+        pixels = pixels.sub_(_constant(self.mean, device)).div_(_constant(self.std, device))
         return pixels[:, :, None].expand(-1, -1, self.frames, -1).flatten(1)
+
+
+@functools.cache
+def _constant(values: tuple[float, ...], device: torch.device | str) -> torch.Tensor:
+    """(channels, 1), on the device."""
+    return to_device(np.array(values, np.float32)[:, None], device)

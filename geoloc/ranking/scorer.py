@@ -97,7 +97,12 @@ class GeoRankerScorer:
             following.cancel()
             self._ahead.submit(self._cache.clear).result()  # what it holds may not have been encoded
             raise
-        return [answer if isinstance(answer, PhotoError) else _checked(answer.cpu().numpy()) for answer in answers]
+        scored = [answer for answer in answers if not isinstance(answer, PhotoError)]
+        scores = (
+            torch.cat(scored).cpu().numpy() if scored else np.zeros(0)
+        )  # the only time that the device is waited for
+        of_scored = iter(np.split(scores, np.cumsum([len(one) for one in scored])[:-1]))
+        return [answer if isinstance(answer, PhotoError) else _checked(next(of_scored)) for answer in answers]
 
     def encode_queries(self, queries: Sequence[RankQuery]) -> list[Prompts | PhotoError]:
         """The photos' prompts, their pictures and their candidates' encoded."""

@@ -57,7 +57,9 @@ def build(size: str, device: str, dtype: torch.dtype):
     whole.model.language_model.config._attn_implementation = OF_PACKS
     if device == "cpu" or has_kernel(device, dtype):
         whole.model.visual.config._attn_implementation = OF_PICTURES
-    with mock.patch.object(georanker, "_identity", return_value=""):  # on shapes alone there are no tensors to tell it by
+    with mock.patch.object(
+        georanker, "_identity", return_value=""
+    ):  # on shapes alone there are no tensors to tell it by
         return whole, GeoRankerModel(whole.model).eval()
 
 

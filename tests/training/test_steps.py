@@ -26,7 +26,9 @@ def examples() -> Examples:
     return Examples(np.arange(n) + 1000, features, coordinates, sentence, [f"in {i}" for i in range(6)])
 
 
-def trainee(rank: int = 0, world: int = 1, data: Examples | None = None, double: bool = False, **options) -> Trainee:
+def trainee(
+    rank: int = 0, world: int = 1, data: Examples | None = None, double: bool = False, device: str = "cpu", **options
+) -> Trainee:
     """``double``: precision in which rounding does not show, where Adam makes much of it: 0.05 of a loss in six steps."""
     torch.manual_seed(0)
     data = data or examples()
@@ -39,7 +41,7 @@ def trainee(rank: int = 0, world: int = 1, data: Examples | None = None, double:
         data = dataclasses.replace(
             data, features=data.features.astype(np.float64), coordinates=data.coordinates.astype(np.float64)
         )
-    return Trainee(alignment, settings, data, texts, order, torch.device("cpu"), rank, world)
+    return Trainee(alignment, settings, data, texts, order, torch.device(device), rank, world)
 
 
 def losses(one: Trainee, first: int = 0, last: int = STEPS) -> list[tuple[float, float]]:
