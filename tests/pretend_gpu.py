@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from unittest import mock
 
 import torch
+from torch.autograd.graph import _engine_run_backward
 from torch.nn import functional
 from torch.nn.attention.bias import CausalBias
 from torch.overrides import TorchFunctionMode
@@ -202,8 +203,9 @@ class _Function(TorchFunctionMode):
         if func in (torch.Tensor.to, torch.Tensor.cuda, torch.Tensor.cpu):
             return self._to(func, *args, **kwargs)
         if func is torch.Tensor.backward:  # which may run parts of the model again
+            first = GpuTensor(torch.ones(args[0].shape, dtype=args[0].dtype))
             with self:
-                return func(*args, **kwargs)
+                return _engine_run_backward((args[0],), (first,), False, False, (), True, accumulate_grad=True)
         return func(*args, **kwargs)
 
     def _to(self, func, tensor: torch.Tensor, *rest: object, device=None, dtype=None, non_blocking=False, **_):
