@@ -52,7 +52,7 @@ def _run(options: GeoRankingJobOptions, run: Run) -> int:
         method = Method.find(options.read_recipe(), run.folder)
         build = functools.partial(_build_retrieved, method.locator_options(), options.rows)
     connect()
-    placement = Placement(options.cluster, [Stage(RETRIEVER, build, whole_index=True)])
+    placement = Placement(options.cluster, [Stage(RETRIEVER, build, gpu_calls=2, whole_index=True)])
     check_seen(
         run.folder,
         {"--images" if options.images else "SOURCE": source.place, "--index": method and method.indexes[0].uri},

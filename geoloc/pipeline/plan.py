@@ -69,6 +69,11 @@ class Pool:
     def device(self) -> str:
         return "cuda" if self.gpus_each else "cpu"
 
+    @property
+    def calls(self) -> int:
+        """Batches that an actor works on at once."""
+        return self.stage.gpu_calls if self.gpus_each else self.stage.calls
+
     def describe(self) -> str:
         if self.stage.elsewhere:
             return f"1 {self.stage.name} actor (models elsewhere, batches of {self.batch_size})"

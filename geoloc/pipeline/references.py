@@ -71,7 +71,8 @@ def _gallery(draft: Path, models: EncoderConfig) -> IndexInfo:
 def _run(options: IndexOptions, models: EncoderConfig, folder: Folder) -> int:
     connect()
     source = Source(options.source, options.photos_s3, options.listing)
-    stage = Stage("encoder", functools.partial(_build_referencer, models, options.vectors == "multimodal"))
+    build = functools.partial(_build_referencer, models, options.vectors == "multimodal")
+    stage = Stage("encoder", build, gpu_calls=2)
     placement = Placement(options.cluster, [stage])
     check_seen(folder, {"SOURCE": source.place})
     encoder = probe_encoder(models)

@@ -222,8 +222,8 @@ def _in_pool(
         batch_size=pool.batch_size,
         compute=ray.data.ActorPoolStrategy(
             size=pool.actors,
-            max_concurrent_calls_per_actor=pool.stage.calls,
-            enable_true_multi_threading=pool.stage.calls > 1,
+            max_concurrent_calls_per_actor=pool.calls,
+            enable_true_multi_threading=pool.calls > 1,
         ),
         num_cpus=pool.cpus_each,
         num_gpus=pool.gpus_each or None,

@@ -124,6 +124,7 @@ def load_base(
     try:
         if device_type == "cuda":
             _check_memory(folder, dtype)
+            torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for every new shape, slowly, and keeps it
         whole, loading = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=dtype,

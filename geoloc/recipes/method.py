@@ -172,6 +172,7 @@ class Method:
             functools.partial(_build_locator, self.locator_options()),
             share=0.25 if rankers else 1.0,
             gpu_rows=64 if rankers else 256,  # so that rankers have something to do sooner
+            gpu_calls=2,
             whole_index=True,
         )
         asking = [self._generator_stage()] if self.recipe.generation else []

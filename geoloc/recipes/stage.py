@@ -33,6 +33,8 @@ class Stage:
     """Its models are: one process, which computes little, asks them."""
     calls: int = 1
     """Batches that a process works on at once."""
+    gpu_calls: int = 1
+    """On a GPU: while one is there, what comes before and after the models is done for another."""
     whole_index: bool = False
     """Holds an index, which several GPUs may have to share."""
 

@@ -83,7 +83,7 @@ def _take_over(options: AlignmentOptions, models: EncoderConfig, folder: Folder)
 def _run(options: AlignmentOptions, models: EncoderConfig, run: Run) -> int:
     connect()
     source = Source(options.source, options.s3, options.listing)
-    placement = Placement(options.cluster, [Stage("encoder", functools.partial(_build_featurer, models))])
+    placement = Placement(options.cluster, [Stage("encoder", functools.partial(_build_featurer, models), gpu_calls=2)])
     check_seen(run.folder, {"SOURCE": source.place, "--features": options.features})
     encoder = probe_encoder(models)
     run.settle(
