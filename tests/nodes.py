@@ -171,15 +171,31 @@ def until(true: Callable[[], bool], what: str, seconds: float = 120) -> float:
 
 
 def gpus(folder: Path) -> dict:
-    """Two nodes of two GPUs and a head without CPUs: the cheap stage has two actors, the dear one four."""
+    """Two nodes of two GPUs and a head without CPUs: the cheap stage has two actors, the dear one four, over two lanes."""
     scene = Scene(folder, 60)
     node = {"num_cpus": 4, "num_gpus": 2}
     with nodes({"num_cpus": 0}, node, node) as (cluster, _):
         cheap, dear = Models("cheap", share=0.25, cost=8, actors=2), Models("dear", cost=16, actors=4)
-        status = scene.start(cluster.address, ClusterOptions(batch_size=2), cheap, dear).wait(200)
+        status = scene.start(cluster.address, ClusterOptions(batch_size=2, lanes=2), cheap, dear).wait(200)
         head = cluster.head_node.node_id
     places = {name: scene.places(name) for name in ("cheap", "dear", "writer")}
-    return {"status": status, "head": head, "places": places}
+    return {"status": status, "head": head, "places": places, "rows": scene.rows()}
+
+
+def lanes(folder: Path) -> dict:
+    """Two lanes, of which one is killed amid its work: what it had to do is done again, and nothing twice."""
+    scene = Scene(folder, 400)
+    node = {"num_cpus": 2, "num_gpus": 1}
+    with nodes({"num_cpus": 0}, node, node) as (cluster, _):
+        running = scene.start(cluster.address, ClusterOptions(batch_size=4, lanes=2), Models("judge", seconds=0.05))
+        until(lambda: scene.rows() > 80, "the first rows")
+        told = json.loads((folder / "run" / "progress.json").read_bytes())
+        killed = [
+            one for one in psutil.process_iter(["cmdline"]) if "_LaneActor" in " ".join(one.info["cmdline"] or [])
+        ]
+        killed[0].kill()
+        status = running.wait(200)
+    return {"status": status, "rows": scene.rows(), "lanes": len(killed), "told": told, "log": scene.log}
 
 
 def change(folder: Path) -> dict:
@@ -378,9 +394,14 @@ def _main() -> None:
     try:
         print(
             json.dumps(
-                {"gpus": gpus, "change": change, "autoscaled": autoscaled, "disks": disks, "shared": shared}[command](
-                    folder
-                )
+                {
+                    "gpus": gpus,
+                    "lanes": lanes,
+                    "change": change,
+                    "autoscaled": autoscaled,
+                    "disks": disks,
+                    "shared": shared,
+                }[command](folder)
             )
         )
     finally:

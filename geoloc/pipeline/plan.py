@@ -113,12 +113,11 @@ def check_options(options: ClusterOptions) -> None:
         raise UsageError(
             f"--min-gpus {fewest}: must be of --gpus {wanted}, and whole actors' (--gpus-per-actor {each})"
         )
-    for name in ("batch_size", "cpus_per_gpu", "stall_minutes", "adapt_minutes", "wait_minutes"):
+    least = {"batch_size": 1, "lanes": 1, "cpus_per_gpu": 0, "stall_minutes": 0, "adapt_minutes": 0, "wait_minutes": 0}
+    for name, fewest in least.items():
         value = getattr(options, name)
-        if value is not None and value < (1 if name == "batch_size" else 0):
-            raise UsageError(
-                f"--{name.replace('_', '-')} {value:g}: must be at least {1 if name == 'batch_size' else 0}"
-            )
+        if value is not None and value < fewest:
+            raise UsageError(f"--{name.replace('_', '-')} {value:g}: must be at least {fewest}")
     parse_labels(options.label_selector)
 
 

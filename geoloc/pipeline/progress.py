@@ -13,11 +13,18 @@ class Progress:
         self._every_s = every_s if every_s is not None else (0.5 if self._terminal else 10)
         self._start = self._shown = time.monotonic()
         self._first: tuple[float, int] | None = None
+        self._lanes: list[dict[str, int]] = []
         self._latest = self._start
 
-    def add(self, statuses: dict[str, int]) -> None:
-        """Count rows that have been written."""
+    def begin_lanes(self, photos: list[int]) -> None:
+        """That each of them has to do from now on."""
+        self._lanes = [{"to_do": to_do, "done": 0} for to_do in photos]
+
+    def add(self, statuses: dict[str, int], lane: int = 0) -> None:
+        """Count rows that a lane has written."""
         self._statuses.update(statuses)
+        if self._lanes:
+            self._lanes[lane]["done"] += sum(statuses.values())
         now = self._latest = time.monotonic()
         if self._first is None:
             self._first = (now, self.photos)  # the rate is taken from here, so that start-up does not count
@@ -42,6 +49,7 @@ class Progress:
             "seconds": round(self.seconds),
             "photos_per_s": round(self._rate(), 1),
             "seconds_left": self._seconds_left(),
+            "lanes": self._lanes,
         }
 
     @property

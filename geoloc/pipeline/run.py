@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -44,6 +44,11 @@ class Unit:
     stop: int
     done: bytes
     """Packed bits, one a row of the stretch."""
+
+    @property
+    def left(self) -> int:
+        """Photos."""
+        return self.stop - self.start - int.from_bytes(self.done, "big").bit_count()
 
     def pending(self, manifest: Manifest) -> pa.Table:
         rows = manifest.slice(manifest.parts[self.part], self.start, self.stop)
@@ -212,17 +217,36 @@ class Run:
 
     def pending(self) -> tuple[list[Unit], int]:
         """The units that are left, and how many photos they hold."""
+        done = self._done()
+        left = int((~done).sum())
+        rows = _unit_rows(left)
+        stretches = (
+            (number, start, min(part.rows, start + rows))
+            for number, part in enumerate(self.manifest.parts)
+            for start in range(0, part.rows, rows)
+        )
+        return self._units(stretches, done), left
+
+    def left_of(self, units: Iterable[Unit]) -> list[Unit]:
+        """What has not been written since."""
+        return self._units(((unit.part, unit.start, unit.stop) for unit in units), self._done())
+
+    def _done(self) -> np.ndarray:
+        """By id: whether nothing is left to do of a photo, (manifest rows,) bool."""
         done = ~self._live()
         for _, ids in self.parts.ids():
             done[ids] = True
-        units, unit_rows = [], _unit_rows(int((~done).sum()))
-        for number, part in enumerate(self.manifest.parts):
-            flags = done[part.first_id : part.first_id + part.rows]
-            for start in range(0, part.rows, unit_rows):
-                stretch = flags[start : start + unit_rows]
-                if not stretch.all():
-                    units.append(Unit(number, start, start + len(stretch), np.packbits(stretch).tobytes()))
-        return units, int((~done).sum())
+        return done
+
+    def _units(self, stretches: Iterable[tuple[int, int, int]], done: np.ndarray) -> list[Unit]:
+        """Of those in which something is left."""
+        units = []
+        for number, start, stop in stretches:
+            first = self.manifest.parts[number].first_id
+            flags = done[first + start : first + stop]
+            if not flags.all():
+                units.append(Unit(number, start, stop, np.packbits(flags).tobytes()))
+        return units
 
     def forget_failures(self, kinds: Collection[str]) -> int:
         """Take the photos out of the results that failed, wholly or in part, for these reasons; returns how many."""

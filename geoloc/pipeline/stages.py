@@ -1,49 +1,31 @@
-"""The stream: from a manifest through loading tasks and stages of actors to parts. What they do is in Ray-free objects.
+"""The stream: from a manifest over lanes (geoloc.pipeline.lane) to parts, whatever nodes come and go."""
 
-Loading tasks and the writer import this module in processes of their own, so it does without torch.
-"""
-
-import contextlib
 import dataclasses
-import functools
 import json
 import logging
-import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
-import ray.data
 from ray.util.placement_group import PlacementGroup
 
-from geoloc.errors import ACCESS, SourceFailingError, UsageError, reason_of
-from geoloc.photos.load import LoadOptions, PhotoLoader
-from geoloc.pipeline.metrics import Metrics, count_fetched
-from geoloc.pipeline.models import ModelActor
-from geoloc.pipeline.placement import InBundles, Placement
-from geoloc.pipeline.plan import LOADER_CPUS, TOKEN_CPUS, Pool
+from geoloc.errors import reason_of
+from geoloc.photos.load import LoadOptions
+from geoloc.pipeline.lane import LOADING, WRITING, Breaker, Lane, alive, receipts_of
+from geoloc.pipeline.metrics import Metrics
+from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import Run, Unit
 from geoloc.pipeline.status import told
 from geoloc.pipeline.watch import Pulse, interrupted_by, stalled
-from geoloc.results.parts import Parts
-from geoloc.schema import SECONDS
-from geoloc.storage import describe
 
 log = logging.getLogger("geoloc")
 
-LOADING, WRITING = "loading", "writing"
 SPENT_BY = {"generator": "generate_s"}
 """Of the stages behind the first; the others rank."""
-PATIENCE_S, AGAIN_S = 600, 5
-"""That a store may be out of order, and between two attempts to write to it."""
-RECENT = 1_000
-"""Photos that the share of failures is taken of."""
-OUT_OF_REACH = frozenset((*ACCESS, "network", "throttled")) - {"archived"}
-"""Kinds of failure that say something of the source, not of a photo."""
+LANE_GPUS, LANE_PHOTOS = 4, 1_000_000
+"""Of a lane: so many GPUs and photos at least, where nobody says how many lanes there are to be."""
 
 
 @dataclasses.dataclass
@@ -109,6 +91,7 @@ class Stream:
                     progress.found_done(left - still)
                     metrics.set_left(still)
                     log.info("Laid out anew: %s photos are left; %s", f"{still:,}", self.placement.plan.describe())
+            progress.found_done(left)  # of a lane that was lost, some parts were not heard of
         except ray.exceptions.RayError as error:
             raise reason_of(error) from error
         finally:
@@ -130,19 +113,21 @@ class Stream:
     def _through(self, units: list[Unit], part_rows: int, progress: Progress, metrics: Metrics, work: Work) -> bool:
         """Whether all of it was done; what was not is to be done on other nodes."""
         pulse = Pulse.remote([LOADING, *(pool.stage.name for pool in self.placement.plan.pools), WRITING])
-        breaker = _Breaker.remote(self.max_failing_share)
+        breaker = Breaker.remote(self.max_failing_share)
 
         def find() -> Exception | None:
             if reason := self.placement.change():
                 return _ClusterChangedError(reason)
             return stalled(pulse, self.placement.options.stall_minutes)
 
-        with _alive(pulse, breaker), self.placement.reserved() as group:
+        with alive(pulse, breaker), self.placement.reserved() as group:
             try:
                 with interrupted_by(find):
-                    for receipt in self._receipts(units, part_rows, pulse, breaker, group):
+                    lanes = self._lanes(units, part_rows, pulse, breaker, group)
+                    progress.begin_lanes([lane.photos for lane in lanes])
+                    for lane, receipt in receipts_of(lanes, self._left_of):
                         statuses = json.loads(receipt.pop("statuses"))
-                        progress.add(statuses)
+                        progress.add(statuses, lane)
                         metrics.add(statuses, receipt)
                         for name, seconds in receipt.items():
                             work.stage_seconds[name] = work.stage_seconds.get(name, 0) + seconds
@@ -155,158 +140,39 @@ class Stream:
                 return False
         return True
 
-    def _receipts(
+    def _left_of(self, lane: Lane) -> Lane:
+        return dataclasses.replace(lane, units=self.run.left_of(lane.units))
+
+    def _lanes(
         self,
         units: list[Unit],
         part_rows: int,
         pulse: ray.actor.ActorHandle,
         breaker: ray.actor.ActorHandle,
         group: PlacementGroup,
-    ) -> Iterator[dict]:
-        """One for every part written: its rows by status, and the seconds its photos took by stage.
-
-        Whatever dies on the way (a task, an actor, a node), Ray runs again; a receipt means that rows are on storage.
-        """
-        rows = [dataclasses.asdict(unit) for unit in units]
-        answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            functools.partial(
-                _load,
-                manifest=ray.put(self.run.manifest),
-                options=self.load,
-                tried_again=ray.put(self.run.tried_again),
-                breaker=breaker,
-                pulse=pulse,
+    ) -> list[Lane]:
+        plan, parts = self.placement.plan, self.run.parts
+        manifest, tried_again = ray.put(self.run.manifest), ray.put(self.run.tried_again)
+        told_by = {"pulse": pulse, "breaker": breaker}
+        whole = Lane(
+            *(
+                units,
+                plan.pools,
+                group,
+                len(plan.bundles),
+                self.load,
+                manifest,
+                tried_again,
+                parts,
+                part_rows,
+                self.finish,
             ),
-            batch_format="pyarrow",
-            num_cpus=LOADER_CPUS,
+            **told_by,
         )
-        pools, bundles = self.placement.plan.pools, self.placement.plan.bundles
-        for pool in pools:
-            answers = _in_pool(answers, pool, pulse, group)
-        writers = 1 + pools[0].actors // 8
-        receipts = answers.map_batches(
-            _Writer,
-            fn_constructor_args=(self.run.parts, self.finish, pulse),
-            batch_format="pyarrow",
-            batch_size=part_rows,
-            compute=ray.data.ActorPoolStrategy(size=writers),
-            num_cpus=TOKEN_CPUS,
-            ray_remote_args_fn=InBundles(group, [n * len(bundles) // writers for n in range(writers)]),
-        )
-        return receipts.iter_rows()
-
-
-@contextlib.contextmanager
-def _alive(*actors: ray.actor.ActorHandle) -> Iterator[None]:
-    """Meanwhile. Ray would keep them, a process each, as long as the driver."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(Exception):  # the cluster may be gone
-            for actor in actors:
-                ray.kill(actor)
+        if wanted := self.placement.options.lanes:
+            return whole.split(wanted)
+        return whole.split(max(1, min(plan.gpus // LANE_GPUS, whole.photos // LANE_PHOTOS)))
 
 
 class _ClusterChangedError(Exception):
     """So much that the work is laid out anew."""
-
-
-def _in_pool(
-    rows: ray.data.Dataset, pool: Pool, pulse: ray.actor.ActorHandle, group: PlacementGroup
-) -> ray.data.Dataset:
-    """A stage of actors, as many from first to last, because a model takes long to load."""
-    return rows.map_batches(
-        ModelActor,
-        fn_constructor_args=(pool.stage.build, pool.device, pool.threads_each, pool.stage.name, pulse),
-        batch_format="pyarrow",
-        batch_size=pool.batch_size,
-        compute=ray.data.ActorPoolStrategy(
-            size=pool.actors,
-            max_concurrent_calls_per_actor=pool.calls,
-            enable_true_multi_threading=pool.calls > 1,
-        ),
-        num_cpus=pool.cpus_each,
-        num_gpus=pool.gpus_each or None,
-        ray_remote_args_fn=InBundles(group, pool.bundles),
-    )
-
-
-def _load(
-    units: pa.Table,
-    manifest: ray.ObjectRef,
-    options: LoadOptions,
-    tried_again: ray.ObjectRef,
-    breaker: ray.actor.ActorHandle,
-    pulse: ray.actor.ActorHandle,
-) -> Iterator[pa.Table]:
-    listing, failed_before = ray.get(manifest), ray.get(tried_again)
-    for unit in (Unit(**row) for row in units.to_pylist()):
-        pending = unit.pending(listing)
-        for batch in _loader(options).load(pending):
-            fresh = batch["error_kind"].filter(pa.array(~np.isin(batch["id"].to_numpy(), failed_before)))
-            kinds = {kind: count for kind, count in Counter(fresh.to_pylist()).items() if kind in OUT_OF_REACH}
-            if len(fresh) and (reason := ray.get(breaker.add.remote(len(fresh), kinds))):
-                raise SourceFailingError(reason)
-            pulse.beat.remote(LOADING, f"ended a batch of {batch.num_rows}")
-            yield batch
-        count_fetched(pc.sum(pending["size"]).as_py() or 0)
-
-
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)  # where its node is lost, another counts anew
-class _Breaker:
-    """What all loading tasks together have seen of late."""
-
-    def __init__(self, max_share: float) -> None:
-        self._max_share = max_share
-        self._recent: deque[tuple[int, Counter]] = deque()
-
-    def add(self, photos: int, failures: dict[str, int]) -> str | None:
-        """Count photos, and those of them that could not be had, by kind. Returns why to stop, if so."""
-        self._recent.append((photos, Counter(failures)))
-        while sum(n for n, _ in self._recent) - self._recent[0][0] >= RECENT:
-            self._recent.popleft()
-        total, kinds = sum(n for n, _ in self._recent), sum((kinds for _, kinds in self._recent), Counter())
-        if total < RECENT or kinds.total() <= self._max_share * total:
-            return None
-        counts = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
-        return (
-            f"{kinds.total():,} of the last {total:,} photos could not be had ({counts}): stopped; put it right and run the same "
-            f"command again (--max-failing-share {self._max_share:g})"
-        )
-
-
-@functools.lru_cache(maxsize=1)
-def _loader(options: LoadOptions) -> PhotoLoader:
-    """The worker process keeps it, with its connections, from task to task."""
-    return PhotoLoader(options)
-
-
-class _Writer:
-    def __init__(
-        self, parts: Parts, finish: Callable[[pa.Table], pa.Table] | None, pulse: ray.actor.ActorHandle
-    ) -> None:
-        self._parts, self._finish, self._pulse = parts, finish, pulse
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        self._write(self._finish(batch) if self._finish else batch)
-        self._pulse.beat.remote(WRITING, f"wrote a part of {batch.num_rows}")
-        statuses = {entry["values"]: entry["counts"] for entry in batch["status"].value_counts().to_pylist()}
-        seconds = {name: [float(np.nansum(batch[name].to_numpy()))] for name in SECONDS if name in batch.column_names}
-        return pa.table({"statuses": [json.dumps(statuses)]} | seconds)
-
-    def _write(self, rows: pa.Table) -> None:
-        """With patience for a store that is out of order. Raises UsageError where it stays so, or is full."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                self._parts.add(rows)
-                return
-            except UsageError:
-                raise
-            except Exception as error:  # there is no list of all that a store may say
-                if time.monotonic() > deadline:
-                    raise UsageError(
-                        f"OUTPUT {self._parts.folder.uri}: cannot write there for {PATIENCE_S / 60:.0f} minutes ({describe(error)})"
-                    ) from error
-                self._pulse.beat.remote(WRITING, f"cannot write ({describe(error)}), and tries again")
-            time.sleep(AGAIN_S)

@@ -64,7 +64,7 @@ def print_status(options: StatusOptions) -> int:
 def status_of(folder: Folder) -> dict:
     """``state``: running, stopped (before its end), incomplete (at its end some photos had no result), or finished; ``host``
     that it runs on; ``phase``, and while photos are located how many of ``to_do`` are ``done``, by ``statuses``,
-    ``photos_per_s`` and ``seconds_left``; of one that ended, ``statuses`` of all its photos and when it ``finished``.
+    ``photos_per_s``, ``seconds_left`` and the same of its ``lanes``; of one that ended, ``statuses`` of all its photos and when it ``finished``.
 
     Whether a run on another machine lives is seen by watching it for some seconds. Raises UsageError where there is no run.
     """
@@ -95,6 +95,9 @@ def describe_status(found: dict) -> list[str]:
         speed = f"{rate:,.1f} photos/s" if rate else "warming up"
         more = f" · {left} left" if left is not None and state == "running" else ""
         lines.append(f"{done:,} of {to_do:,} ({100 * done / max(1, to_do):.0f} %) · {speed}{more} · {counts}")
+    if len(lanes := found.get("lanes") or []) > 1:
+        shares = ", ".join(f"{100 * lane['done'] / max(1, lane['to_do']):.0f} %" for lane in lanes)
+        lines.append(f"{len(lanes)} lanes: {shares}")
     return lines + ([f"It was cut off: {AGAIN}"] if state == "stopped" else [])
 
 

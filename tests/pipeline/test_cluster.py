@@ -126,7 +126,8 @@ def scenario(name: str, folder: Path) -> dict:
 
 
 def test_actors_share_gpus_as_planned_and_none_is_on_the_head(tmp_path):
-    """Two nodes of two made-up GPUs: of the dear stage, an actor is on each; the cheap stage's two are on two of them."""
+    """Two nodes of two made-up GPUs: of the dear stage, an actor is on each; the cheap stage's two are on two of them. Over two
+    lanes, each with half of both."""
     found = scenario("gpus", tmp_path / "scene")
     assert found["status"] == 0
     dear, cheap = found["places"]["dear"], found["places"]["cheap"]
@@ -135,6 +136,15 @@ def test_actors_share_gpus_as_planned_and_none_is_on_the_head(tmp_path):
     everyone = [node for places in found["places"].values() for node, _ in places]
     assert len(set(everyone)) == 2
     assert found["head"] not in everyone
+    assert found["rows"] == 60
+
+
+@pytest.mark.slow
+def test_of_lanes_one_that_is_lost_is_begun_again_and_the_others_go_on(tmp_path):
+    found = scenario("lanes", tmp_path / "scene")
+    assert (found["status"], found["rows"], found["lanes"]) == (0, 400, 2)
+    assert sum(lane["to_do"] for lane in found["told"]["lanes"]) == 400
+    assert "was lost; another takes up its" in found["log"]
 
 
 @pytest.mark.slow

@@ -43,7 +43,14 @@ def test_what_is_pending_is_what_has_no_row(tmp_path_factory, photos, done, repe
     units, left = run.pending()
     pending = [i for unit in units for i in unit.pending(run.manifest)["id"].to_pylist()]
     assert pending == sorted(set(range(photos)) - set(done))
-    assert left == len(pending)
+    assert left == len(pending) == sum(unit.left for unit in units)
+    if pending:
+        run.parts.add(rows(pending[::2]))
+        again = run.left_of(units[1:])
+        assert [i for unit in again for i in unit.pending(run.manifest)["id"].to_pylist()] == [
+            i for i in pending if i in pending[1::2] and i >= units[0].stop
+        ]
+        done, left = sorted([*done, *pending[::2]]), len(pending[1::2])
     assert run.reconcile() == left
     assert sorted(np.concatenate([np.zeros(0, int), *dict(run.parts.ids()).values()])) == done
 

@@ -22,7 +22,8 @@ def test_a_run_at_work_is_told_with_rate_and_time_left(folder, monkeypatch):
     clock = iter([0.0, 10.0, 20.0])
     monkeypatch.setattr("geoloc.pipeline.progress.time.monotonic", lambda: next(clock, 20.0))
     progress = Progress(1000, every_s=60)
-    progress.add({"located": 90, "failed": 10})
+    progress.begin_lanes([600, 400])
+    progress.add({"located": 90, "failed": 10}, lane=1)
     progress.add({"located": 200})
     with leased(folder) as held, told(held, "working through photos", progress.record):
         while not folder.exists(PROGRESS):
@@ -31,7 +32,7 @@ def test_a_run_at_work_is_told_with_rate_and_time_left(folder, monkeypatch):
     assert found["state"] == "running"
     assert describe_status(found)[0].endswith(", working through photos")
     line = "300 of 1,000 (30 %) · 20.0 photos/s · 0:00:35 left · 290 located, 10 failed"
-    assert describe_status(found)[1:] == [line]
+    assert describe_status(found)[1:] == [line, "2 lanes: 33 %, 25 %"]
 
 
 def test_one_that_was_cut_off_says_where(folder):
