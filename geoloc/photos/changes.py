@@ -1,20 +1,14 @@
 """What is new, changed or gone in a listing, by a join on disk whose memory does not grow with the archive."""
 
 import functools
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-BUCKET_ROWS = 250_000
-"""That are joined at once, about."""
-MOST_BUCKETS = 512
-"""Files that are open at once."""
-BUFFER_ROWS = 131_072
+from geoloc.photos.partition import Partition, files_for
 
 _COMPARED = {"etag": pa.string(), "size": pa.int64(), "archived": pa.bool_(), "sidecars_etag": pa.string()}
 KNOWN = pa.schema({"id": pa.int64(), "uri": pa.string()} | _COMPARED)
@@ -38,8 +32,8 @@ class Changes:
         is known and not listed, by its uri, whether it is gone, once all is listed; without it nothing is."""
         self._spool, self._schema = folder / "listing.arrow", schema
         listed = self._spool_all(listing)
-        count = max(16, min(MOST_BUCKETS, max(rows, listed) // BUCKET_ROWS + 1))
-        known_at, listed_at = (_Buckets(folder, name, count) for name in ("known", "listed"))
+        count = files_for(max(rows, listed), least=16)
+        known_at, listed_at = (Partition(folder, name, count) for name in ("known", "listed"))
         known_at.fill(known, KNOWN)
         listed_at.fill(self._spooled(), _LISTED)
         at, replaces, gone_ids = [], [], [np.zeros(0, np.int64)]
@@ -100,42 +94,6 @@ class Changes:
                 columns = {name: batch[name] for name in _LISTED.names if name != "at"}
                 yield pa.table({"at": np.arange(start, start + batch.num_rows)} | columns, schema=_LISTED)
                 start += batch.num_rows
-
-
-class _Buckets:
-    """Rows by their uri's hash, in a file a bucket."""
-
-    def __init__(self, folder: Path, name: str, count: int) -> None:
-        self._paths = [folder / f"{name}-{number}.arrow" for number in range(count)]
-
-    def fill(self, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
-        with ExitStack() as stack:
-            files = [stack.enter_context(pa.ipc.new_file(str(path), schema)) for path in self._paths]
-            for table in _buffered(tables):
-                bucket = np.array([zlib.crc32(uri.encode()) for uri in table["uri"].to_pylist()]) % len(files)
-                order = np.argsort(bucket, kind="stable")
-                table, bounds = table.take(order), np.searchsorted(bucket[order], np.arange(len(files) + 1))
-                for number in np.flatnonzero(np.diff(bounds)):
-                    files[number].write_table(table.slice(bounds[number], bounds[number + 1] - bounds[number]))
-
-    def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
-        """A bucket each, gone from the disk when the next is asked for."""
-        for path in self._paths:
-            with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
-                yield reader.read_all().cast(schema).combine_chunks()
-            path.unlink()
-
-
-def _buffered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    waiting, rows = [], 0
-    for table in tables:
-        waiting.append(table)
-        rows += table.num_rows
-        if rows >= BUFFER_ROWS:
-            yield pa.concat_tables(waiting).combine_chunks()
-            waiting, rows = [], 0
-    if rows:
-        yield pa.concat_tables(waiting).combine_chunks()
 
 
 def _changed(new: pa.Table, old: pa.Table, row: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,4 +1,4 @@
-"""Where photos come from: an S3 prefix, a local folder, one photo, a tar file, or a table. Lists, never looks at a photo."""
+"""Where photos come from: an S3 prefix or inventory, a local folder, one photo, a tar file, or a table. Lists, never looks at a photo."""
 
 import functools
 import hashlib
@@ -18,6 +18,7 @@ from geoloc.errors import UsageError
 from geoloc.photos import sidecars, tables, tars
 from geoloc.photos.bucket import Bucket
 from geoloc.photos.formats import is_photo, left_out_text, suffix_of
+from geoloc.photos.inventory import Inventory, is_inventory
 from geoloc.photos.selection import ListingOptions, TakeoutCopies, litter
 from geoloc.schema import LISTING
 from geoloc.storage import Folder, S3Options, describe, is_s3, path_of, split_s3, uri_of
@@ -82,6 +83,8 @@ class Source:
     @functools.cached_property
     def root(self) -> str:
         """What the paths of its photos begin with."""
+        if self._inventory:
+            return f"s3://{self._inventory.bucket}"
         folder = Folder(self.uri, self.s3)
         if self._is_tar:
             return folder.uri
@@ -100,9 +103,19 @@ class Source:
 
     def list(self) -> Iterator[pa.RecordBatch]:
         """Batches of LISTING. Raises UsageError where the source cannot be listed or its table cannot be read."""
-        rows = self._table() if self._is_table else self._bucket() if is_s3(self.uri) else self._folder()
-        rows = self.options.some(rows)
+        rows = self.options.some(self._rows())
         return (pa.RecordBatch.from_pylist(batch, LISTING) for batch in _batches(rows))
+
+    def _rows(self) -> Iterator[dict]:
+        if self._is_table:
+            return self._table()
+        if self._inventory:
+            return self._photos_with_sidecars(self._inventory.folders())
+        return self._bucket() if is_s3(self.uri) else self._folder()
+
+    @functools.cached_property
+    def _inventory(self) -> Inventory | None:
+        return Inventory.open(self.uri, self.s3) if is_inventory(self.uri) else None
 
     @property
     def place(self) -> str | None:
@@ -111,7 +124,7 @@ class Source:
 
     @property
     def _is_table(self) -> bool:
-        return self.uri.lower().endswith(tables.SUFFIXES)
+        return self.uri.rstrip("/").lower().endswith(tables.SUFFIXES)
 
     @property
     def _is_tar(self) -> bool:

@@ -26,7 +26,7 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+$")
 
 
 def read_table(uri: str, s3: S3Options) -> tuple[pa.Table, list[str]]:
-    """``uri`` (string, as it stands), ``lat``, ``lon`` (double) and NAMES (string) of a .csv or .parquet file, and what
+    """``uri`` (string, as it stands), ``lat``, ``lon`` (double) and NAMES (string) of a .csv or .parquet file, or a folder of such, and what
     there is to say of it. Columns are recognised (geoloc.columns); others do not count, also if they are named like ours.
 
     Raises UsageError, in one line, where it cannot be read or understood.
@@ -55,6 +55,8 @@ def _read(uri: str, s3: S3Options, where: str) -> pa.Table:
     folder, name = Folder(uri, s3).parent()
     path = folder.path(name)
     try:
+        if name.lower().endswith(".parquet") and folder.filesystem.isdir(path):
+            return pq.read_table(path, filesystem=folder.filesystem)  # as Spark and the like write it
         with folder.filesystem.open(path, "rb") as file:
             if name.lower().endswith(".parquet"):
                 return pq.read_table(file)
