@@ -18,8 +18,8 @@ MANIFEST = pa.schema(
         "size": pa.int64(),  # bytes; null where the source does not tell
         "etag": pa.string(),  # changes with the content; null where the source does not tell
         "modified": pa.timestamp("us", "UTC"),
-        "container": pa.string(),  # uri of the tar file that it lies in; null where it is a file of its own
-        "offset": pa.int64(),  # in the container, bytes
+        "container": pa.string(),  # uri of the tar or Parquet file that it lies in; null where it is a file of its own
+        "offset": pa.int64(),  # in the container: its first byte in a tar, its row in a table
         "archived": pa.bool_(),  # it must be restored from cold storage before it can be read
         "sidecars": pa.list_(pa.string()),  # uris of the XMP and Takeout files beside it that are read
         "sidecars_etag": pa.string(),  # changes with any of theirs

@@ -151,6 +151,11 @@ def path_of(uri: str) -> str:
     return uri
 
 
+def local_etag(status: os.stat_result) -> str:
+    """What an S3 etag is to an object: another content, another tag."""
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
 def raw_name(text: str) -> str:
     """A name as Python's file functions take it, of what ``uri_of`` made of it."""
     return re.sub(r"\\udc([0-9a-f]{2})", lambda byte: chr(0xDC00 + int(byte[1], 16)), text)

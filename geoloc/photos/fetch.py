@@ -19,9 +19,9 @@ from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
 from geoloc.errors import PhotoError
+from geoloc.photos.images_in_tables import SUFFIX, TableImages
 from geoloc.photos.metadata import Sidecar
-from geoloc.photos.sources import local_etag
-from geoloc.storage import S3Options, describe, is_s3, path_of, spellings, split_s3
+from geoloc.storage import S3Options, describe, is_s3, local_etag, path_of, spellings, split_s3
 
 UNKNOWN_SIZE = 8 << 20
 """What a photo of unknown size counts for in the look-ahead."""
@@ -63,6 +63,7 @@ class Fetcher:
         self._stores: dict[str, S3Store] = {}
         self._client: Any = None
         self._opening = threading.Lock()
+        self._tables = TableImages(options.s3)
 
     def stream(self, photos: Iterable[dict]) -> Iterator[tuple[dict, Fetched]]:
         """The photos (dicts with ``uri``, ``size``, ``etag``, ``archived``, ``sidecars``) in their order, each with its bytes
@@ -111,12 +112,16 @@ class Fetcher:
         self, uri: str, size: int | None = None, etag: str | None = None, within: tuple[str, int] | None = None
     ) -> bytes:
         """The photo's bytes. ``size`` and ``etag`` are what the manifest says; None where it does not know. ``within``: the container
-        that it lies in, whose etag it is then, and where it begins there.
+        that it lies in, whose etag it is then, and where it begins there: its byte in a tar, its row in a table.
 
         Raises PhotoError of the kinds of fetching (geoloc.errors).
         """
         if size is not None:
             self._check_size(size)
+        if within and within[0].lower().endswith(SUFFIX):
+            data = self._tables.get(*within, etag)
+            self._check_size(len(data))
+            return data
         uri, stretch = (within[0], slice(within[1], within[1] + size)) if within else (uri, None)
         if is_s3(uri):
             data = self._get_s3(uri, etag, stretch)

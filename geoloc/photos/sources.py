@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from geoloc.errors import UsageError
-from geoloc.photos import sidecars, tables, tars
+from geoloc.photos import images_in_tables, sidecars, tables, tars
 from geoloc.photos.bucket import Bucket
 from geoloc.photos.formats import is_photo, left_out_text, suffix_of
+from geoloc.photos.images_in_tables import ImageTable
 from geoloc.photos.inventory import Inventory, is_inventory
 from geoloc.photos.selection import ListingOptions, TakeoutCopies, litter
 from geoloc.schema import LISTING
-from geoloc.storage import Folder, S3Options, describe, is_s3, path_of, split_s3, uri_of
+from geoloc.storage import Folder, S3Options, describe, is_s3, local_etag, path_of, split_s3, uri_of
 
 BATCH_ROWS = 8_192
 TARS_AT_ONCE = 8
@@ -278,8 +279,32 @@ class Source:
                 f"SOURCE {self.uri}: {describe(error)} (set credentials, --s3.endpoint or --s3.anonymous)"
             ) from error
 
+    def _images_in_table(self) -> ImageTable | None:
+        if not self.uri.rstrip("/").lower().endswith(images_in_tables.SUFFIX):
+            return None
+        try:
+            return ImageTable.find(self.uri, self.s3)
+        except (OSError, pa.ArrowException, botocore.exceptions.BotoCoreError):  # who reads it for its columns will say
+            return None
+
+    def _rows_of(self, images: ImageTable) -> Iterator[dict]:
+        """Photos that a table holds itself, with what it knows of them."""
+        noted = set()
+        for table, places in images.rows():
+            columns, notes = tables.known(f"SOURCE {self.uri}", table)
+            self.found.notes += [note for note in notes if note not in noted]
+            noted.update(notes)
+            for row, place in zip(pa.table(columns).to_pylist(), places, strict=True):
+                if self.takes(place["uri"]):
+                    yield row | place
+                else:
+                    self.found.excluded += 1
+
     def _table(self) -> Iterator[dict]:
         """Relative uris start from the file's folder. Local files are looked up, with what lies beside them."""
+        if images := self._images_in_table():
+            yield from self._rows_of(images)
+            return
         table, notes = tables.read_table(self.uri, self.s3)
         self.found.notes += notes
         uris = pa.array([_absolute(self.root, uri) for uri in table["uri"].to_pylist()])
@@ -305,11 +330,6 @@ def _absolute(root: str, uri: str) -> str:
     uri = uri.removeprefix("file://")
     uri = os.path.expanduser(uri) if uri.startswith("~") else uri
     return uri if "://" in uri or uri.startswith("/") else f"{root.rstrip('/')}/{uri}"
-
-
-def local_etag(status: os.stat_result) -> str:
-    """What an S3 etag is to an object: another content, another tag."""
-    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
 
 
 def _walk(root: str, unread: Callable[[OSError], None]) -> Iterator[list[dict]]:

@@ -41,14 +41,20 @@ def read_table(uri: str, s3: S3Options) -> tuple[pa.Table, list[str]]:
     photos = columns.text(named)
     if photos.null_count:
         raise UsageError(f"{where}: {photos.null_count:,} rows have no {named}")
+    told, notes = known(where, table, named)
+    return pa.table({"uri": photos} | told), notes
+
+
+def known(where: str, table: pa.Table, named: str | None = None) -> tuple[dict[str, pa.Array], list[str]]:
+    """Positions and NAMES that a table tells, but of the column ``named``; and what there is to say of it. Raises UsageError."""
+    columns = _Columns(where, table)
     used, (lat, lon) = columns.positions()
     places = {name: columns.text(found) if (found := columns.find(name)) else None for name in NAMES}
-    result = {"uri": photos, "lat": lat, "lon": lon} | {
+    result = {"lat": lat, "lon": lon} | {
         name: pa.nulls(table.num_rows, pa.string()) if column is None else column for name, column in places.items()
     }
     ignored = [name for name in like_coordinates(table.column_names) if name not in (*used, named)]
-    notes = [f"column {', '.join(ignored)}: looks like coordinates and is not used"] if ignored else []
-    return pa.table(result), notes
+    return result, [f"column {', '.join(ignored)}: looks like coordinates and is not used"] if ignored else []
 
 
 def _read(uri: str, s3: S3Options, where: str) -> pa.Table:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from geoloc.errors import PhotoError
 from geoloc.photos.fetch import Fetcher, FetchOptions
 from geoloc.photos.metadata import Sidecar
-from geoloc.photos.sources import Source, local_etag
-from geoloc.storage import S3Options
+from geoloc.photos.sources import Source
+from geoloc.storage import S3Options, local_etag
 
 
 class FaultyS3(http.server.BaseHTTPRequestHandler):
