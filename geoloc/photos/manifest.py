@@ -20,6 +20,8 @@ from geoloc.photos.changes import KNOWN, Changes
 from geoloc.schema import LISTING, MANIFEST
 from geoloc.storage import Folder, NoConditionsError
 
+MANIFEST_FOLDER = "manifest"
+"""Of a run's folder."""
 PART_ROWS = 131_072
 ROW_GROUP_ROWS = 4_096
 

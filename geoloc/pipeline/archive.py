@@ -13,7 +13,7 @@ from geoloc.candidates.budget import Estimate, Spending
 from geoloc.context.company import CompanyOptions
 from geoloc.errors import UsageError
 from geoloc.estimate.confidence import Confidence
-from geoloc.photos.manifest import Manifest
+from geoloc.photos.manifest import MANIFEST_FOLDER, Manifest
 from geoloc.photos.sources import Source
 from geoloc.pipeline.cluster import check_seen, connect
 from geoloc.pipeline.context import locate_each_other
@@ -24,7 +24,7 @@ from geoloc.pipeline.models import probe
 from geoloc.pipeline.placement import Placement
 from geoloc.pipeline.publication import open_run, publish, summarised
 from geoloc.pipeline.references import build_index
-from geoloc.pipeline.run import MANIFEST_FOLDER, Run
+from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream, Work
 from geoloc.pipeline.status import PROGRESS, told
 from geoloc.pipeline.tasks import each_of

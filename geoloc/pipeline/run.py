@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from geoloc.errors import UsageError
-from geoloc.photos.manifest import Manifest
+from geoloc.photos.manifest import MANIFEST_FOLDER, Manifest
 from geoloc.photos.sources import Source
 from geoloc.results.parts import Each, Parts
 from geoloc.settings import differences
@@ -30,7 +30,6 @@ from geoloc.storage import Folder
 log = logging.getLogger("geoloc")
 
 SUCCESS = "_SUCCESS"
-MANIFEST_FOLDER = "manifest"
 HOUSEHOLDS_FILE = "context/households.parquet"
 """Vouches for what photos said together (geoloc.pipeline.context)."""
 

@@ -3,6 +3,7 @@
 import base64
 import functools
 import io
+import re
 import shlex
 from collections import Counter
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from geoloc.geo.precision import coordinates_text, headline
 from geoloc.photos.decoder import Decoder
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.fetch import Fetcher, FetchOptions
+from geoloc.photos.manifest import MANIFEST_FOLDER, Manifest
 from geoloc.photos.sources import Found
 from geoloc.photos.views import View
 from geoloc.results import trips
@@ -30,7 +32,7 @@ from geoloc.results.parts import Each, Parts
 from geoloc.results.summary import Summary
 from geoloc.schema import CLOCKS_FILE
 from geoloc.settings import flattened
-from geoloc.storage import Folder, split_s3
+from geoloc.storage import Folder, S3Options, SourceS3Options, split_s3
 
 SINGLE_POINTS = 20_000
 """More located photos than this are drawn as cells of a grid."""
@@ -45,6 +47,7 @@ THUMBNAIL_PX, THUMBNAIL_SECONDS = 200, 5
 PALETTE = ["#440154", "#3b528b", "#21918c", "#5ec962", "#b8de29"]
 KEPT_COLOUR = "#d1495b"
 MOST_CLOCKS = 200
+_CONTAINED = re.compile(r"\.(tar|parquet)/", re.IGNORECASE)
 COLUMNS = ["id", "uri", "status", "lat", "lon", "radius_km", "confidence", "method", "place"]
 COLUMNS += ["estimate_lat", "estimate_lon", "because"]
 
@@ -62,7 +65,7 @@ def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict, e
         thresholds=THRESHOLDS_KM,
         record=record,
         settings=flattened(record["settings"]),
-        gallery=_gallery(parts, summary.rows, Fetcher(FetchOptions(s3=folder.s3))),
+        gallery=_gallery(folder, parts, summary.rows, Fetcher(FetchOptions(s3=_photos_s3(folder, record)))),
         aggregated=many,
         found=_found(record.get("listing")),
         asked=summary.generation_text(_prices(record)),
@@ -132,6 +135,10 @@ def _ahead(minutes: float) -> str:
     days, rest = divmod(total, 1440)
     text = f"{rest // 60}:{rest % 60:02d} h {'ahead' if minutes > 0 else 'behind'}"
     return f"{days:,} days {text}" if days else text
+
+
+def _photos_s3(folder: Folder, record: dict) -> S3Options:
+    return SourceS3Options(**(record.get("options") or {}).get("source_s3", {})).over(folder.s3)
 
 
 def _prices(record: dict) -> Prices:
@@ -241,22 +248,35 @@ def _fine_cells(finest: CellSums) -> dict:
     return cells
 
 
-def _gallery(parts: Parts, rows: int, fetcher: Fetcher) -> list[dict]:
+def _gallery(folder: Folder, parts: Parts, rows: int, fetcher: Fetcher) -> list[dict]:
     step = max(1, rows // GALLERY)
     chosen, seen = [], 0
-    for table in parts.tables([*COLUMNS, "gps", "gps_problem", "error_kind", "error"]):
-        wanted = np.arange(-seen % step, table.num_rows, step)
-        chosen += table.take(pa.array(wanted)).to_pylist()
-        seen += table.num_rows
+    for name, count in zip(parts.names(), parts.each(parts.rows), strict=True):
+        wanted = np.arange(-seen % step, count, step)
+        seen += count
+        if len(wanted):
+            table = parts.read(name, [*COLUMNS, "gps", "gps_problem", "error_kind", "error"])
+            chosen += table.take(pa.array(wanted)).to_pylist()
     chosen = sorted(chosen[:GALLERY], key=lambda row: row["id"])
     photos = [
         {"uri": row["uri"], "size": None, "etag": None, "archived": row["error_kind"] == "archived"} for row in chosen
     ]
+    _put_in_containers(Manifest(folder / MANIFEST_FOLDER), chosen, photos)
     with Decoder(DecodeOptions(View(1), max_seconds=THUMBNAIL_SECONDS, thumbnail_px=THUMBNAIL_PX)) as decoder:
         for row, (_, fetched) in zip(chosen, fetcher.stream(photos), strict=True):
             row |= {"name": row["uri"].rsplit("/", 1)[-1]} | _where(row)
             row["thumbnail"] = None if isinstance(fetched.data, PhotoError) else _data_uri(fetched.data, decoder)
     return chosen
+
+
+def _put_in_containers(manifest: Manifest, rows: list[dict], photos: list[dict]) -> None:
+    """Of those that lie in a tar or in a table, where: the manifest knows."""
+    for row, photo in zip(rows, photos, strict=True):
+        if _CONTAINED.search(row["uri"]):
+            part = next(part for part in manifest.parts if 0 <= row["id"] - part.first_id < part.rows)
+            at = row["id"] - part.first_id
+            [known] = manifest.slice(part, at, at + 1).select(["container", "offset", "size"]).to_pylist()
+            photo |= known
 
 
 def _data_uri(data: bytes, decoder: Decoder) -> str | None:

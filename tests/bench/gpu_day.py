@@ -20,8 +20,10 @@ from unittest import mock
 
 import faiss
 import numpy as np
+import open_clip
 import torch
 import transformers
+from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from geoloc.encoders.config import encoder_config
@@ -39,7 +41,6 @@ from geoloc.ranking.query import RankCandidate, RankQuery
 from geoloc.ranking.scorer import GeoRankerScorer
 from geoloc.toy.models import write_qwen2_vl
 from tests.bench import bench_scorer
-from tests.bench.bench_gpu import random_vit, unit
 from tests.bench.bench_idle import jpeg
 
 CANDIDATES, GOES, PHOTOS = 15, 3, 48
@@ -162,6 +163,26 @@ def encoder(day: Day, folder: Path) -> None:
         model._tower = torch.compile(model._tower)
         compiled = batch / day.median(lambda: model.encode(pixels))
     day.note("encoder", photos_per_s=eager, photos_per_s_compiled=compiled, batch=batch, memory_gb=day.memory())
+
+
+def random_vit(folder: Path) -> str:
+    name = "ViT-L-14-336-quickgelu"
+    model = open_clip.create_model(name)
+    save_file(
+        {key: value.contiguous() for key, value in model.state_dict().items()}, folder / "open_clip_model.safetensors"
+    )
+    preprocess = {"mean": list(open_clip.OPENAI_DATASET_MEAN), "std": list(open_clip.OPENAI_DATASET_STD)}
+    config = {"model_cfg": open_clip.get_model_config(name), "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return f"local-dir:{folder}"
+
+
+def unit(random: np.random.Generator, rows: int, dimension: int) -> np.ndarray:
+    vectors = np.empty((rows, dimension), np.float32)
+    for start in range(0, rows, 100_000):
+        part = random.standard_normal((min(100_000, rows - start), dimension), np.float32)
+        vectors[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    return vectors
 
 
 def search(day: Day) -> None:
