@@ -42,9 +42,10 @@ class FetchOptions:
     """GETs under way at once, a loading process."""
     look_ahead_bytes: int = 256 << 20
     """Bytes of photos fetched and not yet decoded, a loading process."""
-    attempts: int = 8
-    retry_s: float = 60
-    """Throttling, resets and time-outs are retried with back-off for so long."""
+    attempts: int = 24
+    retry_s: float = 150
+    """Throttling, resets and time-outs are retried with back-off for so long: a store that is out of order for two minutes costs two
+    minutes."""
     s3: S3Options = field(default_factory=S3Options)
 
 
@@ -211,7 +212,7 @@ class Fetcher:
     def _get_odd_key(self, bucket: str, key: str, etag: str | None, stretch: slice | None) -> bytes:
         with self._opening:
             if self._client is None:
-                self._client = self._options.s3.client(self._options.attempts)
+                self._client = self._options.s3.client(min(self._options.attempts, 12))
         try:
             match = {"IfMatch": etag} if etag else {}
             part = {"Range": f"bytes={stretch.start}-{stretch.stop - 1}"} if stretch else {}

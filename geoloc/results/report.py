@@ -65,7 +65,9 @@ def write_report(folder: Folder, parts: Parts, summary: Summary, record: dict, e
         thresholds=THRESHOLDS_KM,
         record=record,
         settings=flattened(record["settings"]),
-        gallery=_gallery(folder, parts, summary.rows, Fetcher(FetchOptions(s3=_photos_s3(folder, record)))),
+        gallery=_gallery(
+            folder, parts, summary.rows, Fetcher(FetchOptions(attempts=3, retry_s=10, s3=_photos_s3(folder, record)))
+        ),
         aggregated=many,
         found=_found(record.get("listing")),
         asked=summary.generation_text(_prices(record)),

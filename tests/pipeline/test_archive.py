@@ -235,6 +235,7 @@ def test_an_actor_killed_twice_costs_no_photo(ray_cluster, planet, toy_index, tm
     assert [row["id"] for row in results(options)] == list(range(250))
 
 
+@pytest.mark.slow
 def test_all_photos_failing_is_a_failure_with_results(options, tmp_path):
     (tmp_path / "junk").mkdir()
     for number in range(5):
@@ -245,6 +246,7 @@ def test_all_photos_failing_is_a_failure_with_results(options, tmp_path):
     assert (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_geoclip_needs_no_reference_photos(tmp_path, toy, toy_tower, small_gallery):
     """With a gallery; the weights of the image tower are random here, so only the plumbing is right."""
     recipe = RecipeOptions(model=write_clip(tmp_path / "clip"), chooser="verification")
@@ -370,6 +372,7 @@ def test_photos_without_a_place_make_no_index(tmp_path, toy):
         build_index(IndexOptions(str(write), str(tmp_path / "index"), "lite"))
 
 
+@pytest.mark.slow
 def test_confidences_are_calibrated_changed_and_taken_back(planet, toy_index, tmp_path, caplog):
     """On results that are there, without locating again."""
     caplog.set_level("INFO", "geoloc")
@@ -482,6 +485,7 @@ def test_what_an_archive_knows_is_heard(options, family, caplog, tmp_path):
     assert len(results(options)) == 7
 
 
+@pytest.mark.slow
 def test_exclusions_take_rows_out_and_bring_them_back(options, family):
     options = with_recipe(options, source=str(family), exports=EVERYTHING)
     assert geotag_archive(options) == 0
@@ -558,6 +562,7 @@ def test_what_was_forbidden_is_tried_again(options, toy, tmp_path):
     assert next(row for row in results(options) if row["uri"] == str(photo))["status"] in ("located", "kept")
 
 
+@pytest.mark.slow
 def test_a_part_that_was_cut_is_done_again(done, tmp_path, caplog):
     part = max((tmp_path / "out" / "geotags").glob("*.parquet"), key=lambda path: path.stat().st_size)
     part.write_bytes(part.read_bytes()[:-100])

@@ -135,6 +135,7 @@ def test_a_generator_that_cannot_be_used(options, change, match):
         geotag_archive(with_recipe(options, **change))
 
 
+@pytest.mark.slow
 def test_published_candidates_stand_in_for_the_model(options, archive, tmp_path):
     photos = sorted(path.name for path in (archive / "archive").rglob("*") if path.is_file())
     lines = [f'"{name}","[(48.8566, 2.3522), (0.0, 0.0)]"' for name in photos]

@@ -79,6 +79,7 @@ def test_never_the_photo_itself(built):
     assert copy["ref_km"][0] == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_nor_its_twin_on_demand(options, built, tmp_path):
     rows = dataclasses.replace(ROWS, twin_cosine=0.99, distance="haversine")
     other = dataclasses.replace(options, output=str(tmp_path / "out"), rows=rows)
@@ -89,6 +90,7 @@ def test_nor_its_twin_on_demand(options, built, tmp_path):
     assert copy["ref_km"] == pytest.approx(haversine_km(*copy["gps"], at[:, 0], at[:, 1]).tolist())
 
 
+@pytest.mark.slow
 def test_as_published(built, tmp_path):
     """The query is its own first reference there; words are kept as they are (geoloc.ranking.prompt tells some of them)."""
     (tmp_path / "images").mkdir()

@@ -197,6 +197,7 @@ def test_an_archive_is_located_with_it_and_with_two_indexes(toy, two_indexes, tm
         geotag_archive(ArchiveOptions(str(toy / "archive"), str(tmp_path / "other"), refused))
 
 
+@pytest.mark.slow
 def test_an_archives_own_photos_are_an_index_that_is_made_first(toy, toy_index, tmp_path):
     """Without a light ranker, two indexes are in the order of similarity."""
     recipe = RecipeOptions(recipe="lite", index=(str(toy_index), "self"), candidates=6)

@@ -100,6 +100,7 @@ def deadly(poison: int, device: str, threads: int):
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_photo_that_models_die_of_is_a_row_with_a_reason(tmp_path):
     """And those beside it in its batch are not."""

@@ -52,7 +52,7 @@ def release(tmp_path, ray_cluster):
     ("build", "minutes", "said"),
     [
         (never_ready, 0.05, "judge: not one of its processes is ready"),
-        (stuck, 0.25, r"loading: ended a batch of 3 .*; judge: began a batch of 3"),
+        pytest.param(stuck, 0.25, r"loading: ended a batch of 3 .*; judge: began a batch of 3", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_stands_still_stops(tmp_path, monkeypatch, release, build, minutes, said):

@@ -56,6 +56,7 @@ def test_it_ranks_an_archive(run):
         assert min(np.abs(e - scores).max() for e in expected) < 1e-3
 
 
+@pytest.mark.slow
 def test_the_record_repeats_the_run(run, toy, tmp_path):
     again = ArchiveOptions(
         str(toy / "archive"), str(tmp_path / "again"), RecipeOptions(recipe=str(run / "run.json")), context="off"

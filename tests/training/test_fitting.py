@@ -54,6 +54,7 @@ def test_failures_are_borne_from_checkpoint_to_checkpoint(s3, tmp_path):
     assert sorted(int(file.name) for file in tmp_path.iterdir()) == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_one_that_gets_nowhere_ends(tmp_path):
     (tmp_path / "deaths").mkdir()
     with pytest.raises(Exception, match=r"died|exited|exit"):
