@@ -183,11 +183,11 @@ def gpus(folder: Path) -> dict:
 
 
 def lanes(folder: Path) -> dict:
-    """Two lanes, of which one is killed amid its work: what it had to do is done again, and nothing twice."""
+    """Three lanes, each with a node, of which one is killed amid its work: what it had to do is done again, and nothing twice."""
     scene = Scene(folder, 400)
-    node = {"num_cpus": 2, "num_gpus": 1}
-    with nodes({"num_cpus": 0}, node, node) as (cluster, _):
-        running = scene.start(cluster.address, ClusterOptions(batch_size=4, lanes=2), Models("judge", seconds=0.05))
+    node = {"num_cpus": 1, "num_gpus": 1}
+    with nodes({"num_cpus": 0}, node, node, node) as (cluster, _):
+        running = scene.start(cluster.address, ClusterOptions(batch_size=4, lanes=3), Models("judge", seconds=0.05))
         until(lambda: scene.rows() > 80, "the first rows")
         told = json.loads((folder / "run" / "progress.json").read_bytes())
         killed = [

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from geoloc.errors import ACCESS, SourceFailingError, UsageError, reason_of
 from geoloc.photos.load import LoadOptions, PhotoLoader
@@ -56,8 +57,6 @@ class Lane:
     units: Sequence[Unit]
     pools: tuple[Pool, ...]
     group: PlacementGroup
-    bundles: int
-    """Of the group."""
     load: LoadOptions
     manifest: ray.ObjectRef
     tried_again: ray.ObjectRef
@@ -73,8 +72,8 @@ class Lane:
         return sum(unit.left for unit in self.units)
 
     def split(self, count: int) -> list["Lane"]:
-        """Into so many, or as many as there are actors of every pool."""
-        count = max(1, min([count, *(pool.actors for pool in self.pools)]))
+        """Into so many, or as many as there are stretches, and actors of every pool."""
+        count = max(1, min([count, len(self.units), *(pool.actors for pool in self.pools)]))
         return [
             replace(
                 self,
@@ -104,7 +103,8 @@ class Lane:
         )
         for pool in self.pools:
             answers = _in_pool(answers, pool, self.pulse, self.group)
-        writers = 1 + self.pools[0].actors // 8
+        first = self.pools[0]
+        writers = 1 + first.actors // 8
         receipts = answers.map_batches(
             _Writer,
             fn_constructor_args=(self.parts, self.finish, self.pulse),
@@ -112,7 +112,9 @@ class Lane:
             batch_size=self.part_rows,
             compute=ray.data.ActorPoolStrategy(size=writers),
             num_cpus=TOKEN_CPUS,
-            ray_remote_args_fn=InBundles(self.group, [n * self.bundles // writers for n in range(writers)]),
+            ray_remote_args_fn=InBundles(
+                self.group, [first.bundles[n * first.actors // writers] for n in range(writers)]
+            ),
         )
         return receipts.iter_rows()
 
@@ -129,7 +131,9 @@ def receipts_of(lanes: Sequence[Lane], again: Callable[[Lane], Lane]) -> Iterato
     with contextlib.ExitStack() as stack:
 
         def start(number: int, lane: Lane) -> None:
-            actor = _LaneActor.options(scheduling_strategy="SPREAD").remote()
+            # where its first writer is too: in a bundle is room for both (plan.SPARE_CPUS), elsewhere it might be a loading task's
+            at = PlacementGroupSchedulingStrategy(lane.group, lane.pools[0].bundles[0])
+            actor = _LaneActor.options(scheduling_strategy=at).remote()
             stack.enter_context(alive(actor))
             running[actor.receipts.remote(lane, len(lanes))] = number
 
@@ -150,7 +154,8 @@ def receipts_of(lanes: Sequence[Lane], again: Callable[[Lane], Lane]) -> Iterato
                 del running[ready]
                 left = again(lanes[number])
                 log.warning("Lane %d was lost; another takes up its %s photos", number + 1, f"{left.photos:,}")
-                start(number, left)
+                if left.units:
+                    start(number, left)
 
 
 @ray.remote(num_cpus=TOKEN_CPUS)

@@ -26,7 +26,7 @@ GPU_THREADS = 4
 TOKEN_CPUS = 0.01
 """Of what computes little, such as the actor that writes results: enough to be on a node that works, and not on the head."""
 SPARE_CPUS = 2 * TOKEN_CPUS
-"""Of a bundle, for such actors: one that writes, and one whose models are elsewhere."""
+"""Of a bundle, for such actors: one that writes, and one whose models are elsewhere, or one that is a lane."""
 
 
 @dataclass(frozen=True)

@@ -151,23 +151,19 @@ class Stream:
         breaker: ray.actor.ActorHandle,
         group: PlacementGroup,
     ) -> list[Lane]:
-        plan, parts = self.placement.plan, self.run.parts
-        manifest, tried_again = ray.put(self.run.manifest), ray.put(self.run.tried_again)
-        told_by = {"pulse": pulse, "breaker": breaker}
+        plan = self.placement.plan
         whole = Lane(
-            *(
-                units,
-                plan.pools,
-                group,
-                len(plan.bundles),
-                self.load,
-                manifest,
-                tried_again,
-                parts,
-                part_rows,
-                self.finish,
-            ),
-            **told_by,
+            units=units,
+            pools=plan.pools,
+            group=group,
+            load=self.load,
+            manifest=ray.put(self.run.manifest),
+            tried_again=ray.put(self.run.tried_again),
+            parts=self.run.parts,
+            part_rows=part_rows,
+            finish=self.finish,
+            pulse=pulse,
+            breaker=breaker,
         )
         if wanted := self.placement.options.lanes:
             return whole.split(wanted)

@@ -142,7 +142,7 @@ def test_actors_share_gpus_as_planned_and_none_is_on_the_head(tmp_path):
 @pytest.mark.slow
 def test_of_lanes_one_that_is_lost_is_begun_again_and_the_others_go_on(tmp_path):
     found = scenario("lanes", tmp_path / "scene")
-    assert (found["status"], found["rows"], found["lanes"]) == (0, 400, 2)
+    assert (found["status"], found["rows"], found["lanes"]) == (0, 400, 3)
     assert sum(lane["to_do"] for lane in found["told"]["lanes"]) == 400
     assert "was lost; another takes up its" in found["log"]
 

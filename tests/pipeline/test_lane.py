@@ -18,9 +18,9 @@ def pool(actors: int) -> Pool:
 def test_every_stretch_and_every_actor_is_one_lanes(count, actors, stretches):
     units = [Unit(0, 8 * n, 8 * n + 8, bytes([0b11110000])) for n in range(stretches)]
     pools = tuple(map(pool, actors))
-    whole = Lane(units, pools, None, 12, None, None, None, None, 64, None, SimpleNamespace(), SimpleNamespace())
+    whole = Lane(units, pools, None, None, None, None, None, 64, None, SimpleNamespace(), SimpleNamespace())
     lanes = whole.split(count)
-    assert len(lanes) == min(count, *actors)
+    assert len(lanes) == max(1, min(count, stretches, *actors))
     assert sorted((unit for lane in lanes for unit in lane.units), key=lambda unit: unit.start) == units
     assert sum(lane.photos for lane in lanes) == whole.photos == 4 * stretches
     for number, one in enumerate(pools):
