@@ -189,7 +189,7 @@ def lanes(folder: Path) -> dict:
     with nodes({"num_cpus": 0}, node, node, node) as (cluster, _):
         running = scene.start(cluster.address, ClusterOptions(batch_size=4, lanes=3), Models("judge", seconds=0.05))
         until(lambda: scene.rows() > 80, "the first rows")
-        told = json.loads((folder / "run" / "progress.json").read_bytes())
+        told = json.loads((folder / "run" / "status.json").read_bytes())
         killed = [
             one for one in psutil.process_iter(["cmdline"]) if "_LaneActor" in " ".join(one.info["cmdline"] or [])
         ]

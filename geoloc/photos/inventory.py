@@ -6,7 +6,6 @@ What is named is its ``manifest.json``, which names the files that the list is i
 """
 
 import functools
-import itertools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote_plus
 
+import botocore.exceptions
 import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from geoloc.columns import plain
 from geoloc.errors import UsageError
 from geoloc.photos.partition import Partition, files_for
+from geoloc.photos.tars import SUFFIX
 from geoloc.storage import Folder, S3Options, describe
 
 NAME = "manifest.json"
@@ -65,23 +66,33 @@ class Inventory:
             destination = Folder(f"s3://{told['destinationBucket'].rpartition(':')[2]}", s3)
             columns = [column.strip() for column in told["fileSchema"].split(",")]
             found = cls(uri, told["sourceBucket"], told["fileFormat"], columns, files, size, destination)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, botocore.exceptions.BotoCoreError) as error:
+            raise UsageError(f"SOURCE {uri}: cannot read it ({describe(error)})") from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(f"SOURCE {uri}: is no manifest of an S3 Inventory ({describe(error)})") from error
         if found.format not in FORMATS:
             raise UsageError(f"SOURCE {uri}: its lists are in {found.format}; have S3 write them in CSV or Parquet")
         return found
 
-    def folders(self) -> Iterator[list[dict]]:
-        """The files of a folder at a time: rows of LISTING. Raises UsageError where a list cannot be read."""
+    def objects(self, like_tars: set[str]) -> Iterator[dict]:
+        """Rows of LISTING, folder by folder, each in the order of its keys; ``like_tars`` gets the folders that are called like a tar,
+        before any. Raises UsageError where a list cannot be read."""
         with tempfile.TemporaryDirectory(prefix="geoloc-inventory-") as scratch:
             partition = Partition(Path(scratch), "objects", files_for(self.size // ROW_BYTES))
-            partition.fill(self._objects(), OBJECT, _folder_of)
+            partition.fill(self._noting(like_tars), OBJECT, _folder_of)
             for table in partition.tables(OBJECT):
-                folder = pa.array([_folder_of(uri) for uri in table["uri"].to_pylist()], pa.large_string())
-                rows = table.append_column("folder", folder).sort_by([("folder", "ascending"), ("uri", "ascending")])
-                batches = (row for batch in rows.to_batches(8_192) for row in batch.to_pylist())
-                for _, files in itertools.groupby(batches, key=lambda row: row.pop("folder")):
-                    yield list(files)
+                folder = pc.replace_substring_regex(table["uri"], r"/[^/]*$", "")
+                order = table.append_column("folder", folder).sort_by([("folder", "ascending"), ("uri", "ascending")])
+                for batch in order.drop_columns(["folder"]).to_batches(8_192):
+                    yield from batch.to_pylist()
+
+    def _noting(self, like_tars: set[str]) -> Iterator[pa.Table]:
+        for table in self._objects():
+            inside = table["uri"].filter(pc.match_substring_regex(table["uri"], rf"(?i)\{SUFFIX}/"))
+            like_tars.update(
+                folder for uri in inside.to_pylist() if (folder := _folder_of(uri)).lower().endswith(SUFFIX)
+            )
+            yield table
 
     def _objects(self) -> Iterator[pa.Table]:
         """Of OBJECT."""
@@ -90,7 +101,7 @@ class Inventory:
                 with self.destination.filesystem.open(self.destination.path(key), "rb") as file:
                     for batch in self._read(file):
                         yield self._own(batch)
-            except (OSError, pa.ArrowException, EOFError) as error:
+            except (OSError, pa.ArrowException, EOFError, botocore.exceptions.BotoCoreError) as error:
                 raise UsageError(
                     f"SOURCE {self.uri}: cannot read its list {self.destination.uri}/{key} ({describe(error)})"
                 ) from error

@@ -111,7 +111,7 @@ class Source:
         if self._is_table:
             return self._table()
         if self._inventory:
-            return self._photos_with_sidecars(self._inventory.folders())
+            return self._photos_with_sidecars(_by_folder(self._inventory.objects(self._folders_like_tars)))
         return self._bucket() if is_s3(self.uri) else self._folder()
 
     @functools.cached_property

@@ -101,7 +101,13 @@ def _headers(file: BinaryIO, length: int) -> Iterator[_Header]:
         if not block.strip(b"\0"):
             zeros += 1
             continue
-        header, zeros = _parsed(block), 0
+        try:
+            header = _parsed(block)
+        except _DamagedError:
+            if zeros >= 2:  # what stands behind the end is nobody's
+                return
+            raise
+        zeros = 0
         if header.kind in b"xgLK":
             if header.size > LONGEST_HEADER:
                 raise _DamagedError(f"a header of {header.size:,} bytes")
@@ -121,7 +127,7 @@ def _headers(file: BinaryIO, length: int) -> Iterator[_Header]:
                 at += BLOCK
         if b"path" in extended:
             header.name = _text(extended[b"path"])
-        if b"size" in extended:
+        if extended.get(b"size"):
             header.size = _decimal(extended[b"size"])
         if any(key.startswith(_SPARSE_KEYS) for key in extended):
             header.kind = _SPARSE
@@ -148,7 +154,7 @@ def _parsed(block: bytes) -> _Header:
 
 
 def _octal(field: bytes) -> int:
-    digits = field.strip(b" \0") or b"0"
+    digits = field.lstrip(b" \0").partition(b"\0")[0].strip(b" ") or b"0"
     if digits.strip(b"01234567"):
         raise _DamagedError("what follows is no header, or of a file of less than no bytes")
     return int(digits, 8)

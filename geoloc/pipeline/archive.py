@@ -26,7 +26,7 @@ from geoloc.pipeline.publication import open_run, publish, summarised
 from geoloc.pipeline.references import build_index
 from geoloc.pipeline.run import Run
 from geoloc.pipeline.stages import Stream, Work
-from geoloc.pipeline.status import PROGRESS, told
+from geoloc.pipeline.status import told
 from geoloc.pipeline.tasks import each_of
 from geoloc.recipes.method import RESULTS, Facts, Method
 from geoloc.recipes.reading import recipe_to_dict
@@ -49,9 +49,7 @@ def geotag_archive(options: ArchiveOptions) -> int:
     folder.check_writable("OUTPUT")
     company = options.tracks.read(options.s3)
     with leased(folder, options.cluster.wait_minutes) as folder:
-        status = _run(options, recipe, company, open_run(folder))
-        folder.delete(PROGRESS)
-        return status
+        return _run(options, recipe, company, open_run(folder))
 
 
 def _plan(options: ArchiveOptions, folder: Folder) -> int:

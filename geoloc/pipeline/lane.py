@@ -46,6 +46,8 @@ RECENT = 1_000
 """Photos that the share of failures is taken of."""
 LOST_IN_VAIN = 3
 """Times that a lane may be lost without a part written in between."""
+STORE_SHARE = 0.5
+"""Of the object store, that Ray Data takes for what is on its way; of lanes, all together."""
 TOLD_ROWS, TOLD_S = 512, 1.0
 """A loading task tells of what it has seen when it is so much, and that it lives so often."""
 OUT_OF_REACH = frozenset((*ACCESS, "network", "throttled")) - {"archived"}
@@ -135,19 +137,20 @@ def receipts_of(lanes: Sequence[Lane], again: Callable[[Lane], Lane]) -> Iterato
             at = PlacementGroupSchedulingStrategy(lane.group, lane.pools[0].bundles[0])
             actor = _LaneActor.options(scheduling_strategy=at).remote()
             stack.enter_context(alive(actor))
-            running[actor.receipts.remote(lane, len(lanes))] = number
+            running[actor.receipts.remote(lane, len(lanes))] = number, actor
 
         for number, lane in enumerate(lanes):
             start(number, lane)
         while running:
             [ready], _ = ray.wait(list(running), fetch_local=False)
-            number = running[ready]
+            number, actor = running[ready]
             try:
                 yield number, ray.get(next(ready))
                 in_vain[number] = 0
             except StopIteration:
                 del running[ready]
-            except (ray.exceptions.ActorDiedError, ray.exceptions.OwnerDiedError):
+            except (ray.exceptions.RayActorError, ray.exceptions.OwnerDiedError):
+                ray.kill(actor)  # which may merely be out of reach
                 in_vain[number] += 1
                 if in_vain[number] == LOST_IN_VAIN:
                     raise
@@ -164,7 +167,7 @@ class _LaneActor:
     def receipts(self, lane: Lane, lanes: int) -> Iterator[dict]:
         connect()
         limits = ray.data.ExecutionResources.from_resource_dict(ray.cluster_resources())
-        share = {"cpu": limits.cpu / lanes, "object_store_memory": limits.object_store_memory / lanes}
+        share = {"cpu": limits.cpu / lanes, "object_store_memory": STORE_SHARE * limits.object_store_memory / lanes}
         options = ray.data.DataContext.get_current().execution_options
         options.resource_limits = ray.data.ExecutionResources.for_limits(**share)
         try:

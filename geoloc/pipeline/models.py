@@ -1,7 +1,9 @@
 """A stage's models as Ray runs them: on actors that load them once."""
 
+import contextlib
 import functools
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pyarrow as pa
@@ -36,19 +38,24 @@ class ModelActor:
 
         torch.set_num_threads(1)  # the encoder spreads photos over the threads, not each photo's arithmetic
         faiss.omp_set_num_threads(threads)
-        self._name, self._pulse = name, pulse
+        self._name, self._pulse, self._turns = name, pulse, _Turns()
         self._answer = build(device, threads)
         pulse.beat.remote(name, "one of its processes became ready")
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         if self._deaths(batch) < DEATHS:
-            answer = self._answer(batch)
+            with self._turns.beside_others():
+                answer = self._answer(batch)
         else:
             answer = pa.concat_tables(self._alone(batch.slice(row, 1)) for row in range(batch.num_rows))
         self._pulse.end.remote(self._name, _key(batch))
         return answer
 
     def _alone(self, photo: pa.Table) -> pa.Table:
+        with self._turns.alone():
+            return self._by_itself(photo)
+
+    def _by_itself(self, photo: pa.Table) -> pa.Table:
         if self._deaths(photo) >= DEATHS:
             reason = PhotoError("crashed", f"{DEATHS} processes of the {self._name} died of it")
             for name, value in reason.columns().items():
@@ -60,6 +67,38 @@ class ModelActor:
 
     def _deaths(self, photos: pa.Table) -> int:
         return ray.get(self._pulse.begin.remote(self._name, _key(photos), photos.num_rows))
+
+
+class _Turns:
+    """Of a process that works on several batches at once: what dies while a photo is looked at by itself dies of that photo."""
+
+    def __init__(self) -> None:
+        self._changed, self._beside, self._taken = threading.Condition(), 0, False
+
+    @contextlib.contextmanager
+    def beside_others(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken)
+            self._beside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._beside -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken)
+            self._taken = True  # none begins any more
+            self._changed.wait_for(lambda: not self._beside)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken = False
+                self._changed.notify_all()
 
 
 def _key(photos: pa.Table) -> bytes:

@@ -94,7 +94,7 @@ class ClusterOptions:
     (0: never). Those that Ray can restart where they were go on by themselves."""
     lanes: int | None = None
     """Processes, on any node, that hand out photos side by side; each moves some ten thousand a second (default: one for every 4 GPUs
-    and every million photos)."""
+    and every million photos). No more than the stage of fewest actors has."""
     stall_minutes: float = 30
     """Stop, with exit status 4, where no stage has begun or ended anything for so long, minutes (0: never)."""
 

@@ -74,7 +74,8 @@ class Progress:
     def _rate(self) -> float:
         """0 until a second part has been written."""
         first_time, first_done = self._first or (self._start, 0)
-        return (self.photos - first_done) / (self._latest - first_time) if self.photos > first_done else 0.0
+        seconds = self._latest - first_time
+        return (self.photos - first_done) / seconds if self.photos > first_done and seconds > 0 else 0.0
 
     def _seconds_left(self) -> int | None:
         rate = self._rate()

@@ -10,16 +10,17 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated
 
+import botocore.exceptions
 import tyro
 
 from geoloc.errors import UsageError
 from geoloc.pipeline.lease import holder_of
 from geoloc.pipeline.run import SUCCESS
-from geoloc.storage import Folder, S3Options
+from geoloc.storage import Folder, S3Options, describe
 
 log = logging.getLogger("geoloc")
 
-PROGRESS = "progress.json"
+STATUS = "status.json"
 """Of a run's folder, while it works; gone when it has ended by itself."""
 TELL_S = 10
 
@@ -32,7 +33,7 @@ def told(folder: Folder, phase: str, read: Callable[[], dict] = dict) -> Iterato
     def tell() -> None:
         while True:
             with suppress(Exception):  # it is for those who look on: the work goes on without it
-                folder.write(PROGRESS, json.dumps({"phase": phase} | read()).encode(), durable=False)
+                folder.write(STATUS, json.dumps({"phase": phase} | read()).encode(), durable=False)
             if stop.wait(TELL_S):
                 return
 
@@ -43,6 +44,7 @@ def told(folder: Folder, phase: str, read: Callable[[], dict] = dict) -> Iterato
     finally:
         stop.set()
         thread.join()
+    folder.delete(STATUS)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def status_of(folder: Folder) -> dict:
 
     Whether a run on another machine lives is seen by watching it for some seconds. Raises UsageError where there is no run.
     """
-    record, progress = _json(folder, "run.json"), _json(folder, PROGRESS)
+    record, progress = _json(folder, "run.json"), _json(folder, STATUS)
     if record is None and progress is None:
         raise UsageError(f"RUN {folder.uri}: has no run.json; give the folder that geotag_archive.py writes to")
     record = record or {}
@@ -109,3 +111,5 @@ def _json(folder: Folder, name: str) -> dict | None:
         return json.loads(folder.read(name))
     except (FileNotFoundError, ValueError):
         return None
+    except (OSError, botocore.exceptions.BotoCoreError) as error:
+        raise UsageError(f"RUN {folder.uri}: cannot be read ({describe(error)})") from error

@@ -1,5 +1,6 @@
 """Work on a run's files: in this process, or, where a run is large, by Ray's tasks, spread over the nodes."""
 
+import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ class Cluster:
         from geoloc.pipeline.cluster import connect
 
         connect()
-        task = ray.remote(function).options(num_cpus=1, num_returns=max(returns, 1), scheduling_strategy="SPREAD")
+        task = _remote(function).options(num_cpus=1, num_returns=max(returns, 1), scheduling_strategy="SPREAD")
         if returns == 1:
             task = ray.remote(lambda *args: function(*args)[0]).options(num_cpus=1, scheduling_strategy="SPREAD")
             return [task.remote(*args)]
@@ -44,6 +45,14 @@ class Cluster:
                 yield value(under_way.popleft())
         while under_way:
             yield value(under_way.popleft())
+
+
+@functools.lru_cache(maxsize=64)
+def _remote(function: Callable) -> Any:
+    """Made known to the cluster once."""
+    import ray
+
+    return ray.remote(function)
 
 
 def _applied(function: Callable[[T], R], item: T) -> R:

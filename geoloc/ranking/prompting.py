@@ -14,6 +14,11 @@ from geoloc.ranking.prompt import PromptPlace, messages
 
 KEPT = 100_000
 """Texts whose tokens are remembered: those about places come again with the next photo."""
+_TRIED = [
+    f'{start} latitude: -1.5, longitude: 2e-05, O\'Hara & Sons <b>  "{words}" é?\n'
+    for start, words in (("How far is this place from", "x"), ("Negative examples:", "long " * 1_000))
+]
+"""Texts that a chat template might change, were it one that changes texts."""
 _SAMPLE = [(6, 4), (2, 8)]
 """Grids that positions are tried on."""
 
@@ -73,7 +78,7 @@ class Prompter:
         """Of a message with so many texts."""
         blanks = [PromptPlace(0.0, 0.0)] * (texts - 1)
         shapes = []
-        for marks in (["@@0@@", "@@1@@"][:texts], ["Where? #é 1.5", " x\n"][:texts]):
+        for marks in (["@@0@@", "@@1@@"][:texts], _TRIED[:texts]):
             asked = messages(self._template, PromptPlace(0.0, 0.0), blanks, has_image)
             for part, mark in zip([p for p in asked[0]["content"] if p["type"] == "text"], marks, strict=True):
                 part["text"] = mark

@@ -49,7 +49,7 @@ class Export:
 
     def _made(self, name: str) -> list[str]:
         """Files of a format."""
-        return [file for file in self.folder.names() if re.fullmatch(rf"geotags(-\d+)?\.{name}", file)]
+        return [file for file in self.folder.names() if re.fullmatch(rf"geotags(-\d{{5}})?\.{name}", file)]
 
     @staticmethod
     def _files(name: str, parts: Parts) -> dict[str, list[str]]:

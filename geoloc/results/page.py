@@ -111,12 +111,17 @@ class CellSums:
 
     @classmethod
     def joined(cls, several: Iterable["CellSums"]) -> "CellSums":
-        """Of cells of one grid. Few at a time are held."""
-        total = cls(*np.zeros((3, 0), np.int64), np.zeros((4, 0)))
+        """Of cells of one grid. Few at a time are held, and like is joined with like: the large ones not again with every small one."""
+        held = [cls(*np.zeros((3, 0), np.int64), np.zeros((4, 0)))]
         for one in several:
-            pairs = [(getattr(total, f.name), getattr(one, f.name)) for f in fields(cls)]
-            total = cls(*(np.concatenate(pair, axis=-1) for pair in pairs))._by_cell()
-        return total
+            held.append(one)
+            while len(held) > 1 and 2 * len(held[-1].row) >= len(held[-2].row):
+                held.append(held.pop()._with(held.pop()))
+        return functools.reduce(cls._with, held)
+
+    def _with(self, other: "CellSums") -> "CellSums":
+        pairs = [(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)]
+        return CellSums(*(np.concatenate(pair, axis=-1) for pair in pairs))._by_cell()
 
     def coarser(self, times: int) -> "CellSums":
         """Cells so many times as high and wide."""

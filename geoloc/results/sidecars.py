@@ -1,5 +1,6 @@
 """XMP sidecars of estimates: written, renewed and withdrawn; somebody else's are never touched."""
 
+import contextlib
 import functools
 import hashlib
 import re
@@ -41,6 +42,8 @@ class SidecarTree:
     def update(self, read: Callable[[T], list[dict]], batches: Sequence[T], each: Each = map) -> Counter:
         """Make the tree hold a sidecar for each row of RESULT that ``read`` gives of the batches, and none of ours besides.
         Returns what was done, and what was not and why, with counts."""
+        if not batches:
+            return self._withdraw_others(np.zeros(0, np.uint64))
         claims = list(each(functools.partial(_claims, self, read), batches))
         there = np.sort(np.array([_hash(name) for name, _ in self._listed()], np.uint64))
         wanted, first = np.unique(np.concatenate([np.zeros(0, np.uint64), *claims]), return_index=True)
@@ -65,12 +68,18 @@ class SidecarTree:
             return Counter(filter(None, pool.map(self._withdraw, sorted(rest))))
 
     def _listed(self) -> Iterator[tuple[str, int]]:
-        """Names and sizes, folder by folder."""
-        root = self.folder.path().rstrip("/") + "/"
-        for folder, _, files in self.folder.filesystem.walk(self.folder.path(), detail=True):
-            for name, entry in files.items():
-                if name.lower().endswith(".xmp"):
-                    yield f"{folder}/{name}".removeprefix(root), entry["size"]
+        """Names and sizes, folder by folder. A folder that cannot be listed is not empty: what is in it may be somebody else's."""
+        root = self.folder.path().rstrip("/")
+        folders = [root]
+        while folders:
+            folder = folders.pop()
+            with contextlib.suppress(FileNotFoundError):
+                for entry in self.folder.filesystem.ls(folder, detail=True):
+                    path = entry["name"].rstrip("/")
+                    if entry["type"] == "directory":
+                        folders += [path] if path != folder else []
+                    elif path.lower().endswith(".xmp"):
+                        yield path.removeprefix(root + "/"), entry["size"]
 
     def _name(self, uri: str) -> str:
         root = self.source.rstrip("/") + "/"

@@ -13,6 +13,7 @@ from geoloc.errors import UsageError
 from geoloc.photos import partition
 from geoloc.photos.selection import ListingOptions
 from geoloc.photos.sources import Source
+from tests.photos.test_tars import tar
 
 KEYS = [
     "z.jpg",
@@ -117,6 +118,35 @@ def test_it_lists_what_the_bucket_lists(s3, bucket, form, files, monkeypatch):
     assert source.tells_what_is_gone
     few = rows_of(Source(source.uri, options=ListingOptions(include=("a/*",))))
     assert [row["uri"] for row in few] == [row["uri"] for row in found if "/a/" in row["uri"]]
+
+
+@pytest.mark.parametrize("files", [1, 5])
+def test_of_a_tar_and_a_folder_of_its_name_the_folder_counts(s3, bucket, files, monkeypatch):
+    monkeypatch.setattr("geoloc.photos.inventory.files_for", lambda rows: files)
+    s3.put_object(Bucket=bucket, Key="t/s.tar", Body=tar({"x.jpg": b"in the tar"}))
+    s3.put_object(Bucket=bucket, Key="t/s.tar/x.jpg", Body=b"beside it")
+    found = [row for row in rows_of(Source(write(s3, bucket, "Parquet"))) if "/t/" in row["uri"]]
+    assert [(row["uri"], row["container"]) for row in found] == [(f"s3://{bucket}/t/s.tar/x.jpg", None)]
+
+
+def test_a_large_folder_comes_in_stretches(s3, bucket, monkeypatch):
+    for number in range(40):
+        s3.put_object(Bucket=bucket, Key=f"flat/{number:03d}.jpg", Body=b"")
+    uri, sizes = write(s3, bucket, "Parquet"), []
+    monkeypatch.setattr("geoloc.photos.sources.WINDOW", 10)
+    photos_of = Source._photos_of
+    monkeypatch.setattr(Source, "_photos_of", lambda self, files: sizes.append(len(files)) or photos_of(self, files))
+    assert len([row for row in rows_of(Source(uri)) if "/flat/" in row["uri"]]) == 40
+    assert max(sizes) <= 10
+
+
+def test_who_may_not_ask_is_told_in_a_line(bucket, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    with pytest.raises(UsageError, match=r"SOURCE s3://.*: cannot read it \(NoCredentials"):
+        rows_of(Source(f"s3://{bucket}/inventory/day/manifest.json"))
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,8 @@ GOOD, DATA, END = header(b"good.jpg", octal(3)), b"abc" + bytes(509), bytes(1_02
         (header(b"x.jpg", octal(3), prefix=b"deep/er") + DATA, ["deep/er/x.jpg", "last.jpg"]),
         (header(b"x.jpg", binary(3)) + DATA, ["x.jpg", "last.jpg"]),
         (END + header(b"x.jpg", octal(3)) + DATA, ["x.jpg", "last.jpg"]),  # as by cat a.tar b.tar
+        (pax(b"8 size=\n") + header(b"x.jpg", octal(3)) + DATA, ["x.jpg", "last.jpg"]),
+        (header(b"x.jpg", b"0000003\0junk") + DATA, ["x.jpg", "last.jpg"]),
         (header(b"x/", octal(3), b"5") + header(b"y.jpg", octal(3), b"2"), ["last.jpg"]),
         (header(b"x.jpg", binary(-1)), []),
         (header(b"x.jpg", binary(-512)), []),
@@ -198,6 +200,13 @@ def test_members_are_where_tarfile_finds_them(members):
             expected = [(one.name.rstrip("/"), one.size, one.offset_data) for one in peer if one.isreg()]
         ours = tars._headers(io.BytesIO(data), len(data))
         assert [(h.name.rstrip("/"), h.size, h.offset) for h in ours if h.kind in tars._FILES] == expected
+
+
+def test_what_stands_behind_the_end_is_nobodys(tmp_path):
+    (tmp_path / "a.tar").write_bytes(GOOD + DATA + END + b"\xffjunk" * 1_000)
+    source = Source(str(tmp_path))
+    assert [row["uri"] for row in listed(source)] == [f"{tmp_path}/a.tar/good.jpg"]
+    assert source.tells_what_is_gone
 
 
 def test_links_are_counted_and_a_folder_of_a_tars_name_goes_before_it(s3):

@@ -6,7 +6,7 @@ from geoloc.errors import UsageError
 from geoloc.pipeline import lease
 from geoloc.pipeline.lease import leased
 from geoloc.pipeline.progress import Progress
-from geoloc.pipeline.status import PROGRESS, StatusOptions, describe_status, print_status, status_of, told
+from geoloc.pipeline.status import STATUS, StatusOptions, describe_status, print_status, status_of, told
 from geoloc.storage import Folder
 from tests.pipeline.test_lease import ELSEWHERE
 
@@ -26,7 +26,7 @@ def test_a_run_at_work_is_told_with_rate_and_time_left(folder, monkeypatch):
     progress.add({"located": 90, "failed": 10}, lane=1)
     progress.add({"located": 200})
     with leased(folder) as held, told(held, "working through photos", progress.record):
-        while not folder.exists(PROGRESS):
+        while not folder.exists(STATUS):
             pass
         found = status_of(folder)
     assert found["state"] == "running"
@@ -36,7 +36,7 @@ def test_a_run_at_work_is_told_with_rate_and_time_left(folder, monkeypatch):
 
 
 def test_one_that_was_cut_off_says_where(folder):
-    folder.write(PROGRESS, json.dumps({"phase": "listing photos"}).encode())
+    folder.write(STATUS, json.dumps({"phase": "listing photos"}).encode())
     assert status_of(folder) == {"state": "stopped", "phase": "listing photos"}
     assert describe_status(status_of(folder)) == [
         "stopped, while listing photos",

@@ -24,6 +24,27 @@ def model(request, tmp_path_factory):
     return load_base(folder).model, AutoProcessor.from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    "change", ["| upper", "| e", "| truncate(200)", "| replace('latitude', 'lat')", "| replace('  ', ' ')", "| trim"]
+)
+def test_whatever_a_chat_template_does_to_texts_is_heard(model, change, random):
+    base, processor = model
+    before = processor.chat_template
+    processor.chat_template = before.replace("part['text']", f"part['text'] {change}")
+    try:
+        prompter = Prompter(processor, base, "shared_prefix")
+        for _ in range(8):
+            place = PromptPlace(*random.uniform(-80, 80, 2).tolist(), "  ".join(["O'Hara & Sons", "<b>x"] * 9))
+            prompts = prompter.prompts(EncodedImage(QUERY), [(place, None)], NEGATIVES)
+            [text] = processor.apply_chat_template(
+                [messages("shared_prefix", place, NEGATIVES, False)], tokenize=False, add_generation_prompt=True
+            )
+            behind = text.split("<|vision_end|>")[1]
+            assert processor.tokenizer.decode(prompts.suffixes[0].ids) == behind
+    finally:
+        processor.chat_template = before
+
+
 @pytest.mark.parametrize("negatives", [NEGATIVES, []])
 @pytest.mark.parametrize("template", ["georanker", "shared_prefix"])
 def test_they_are_the_processors(model, template, negatives):

@@ -170,8 +170,10 @@ def test_csv_of_a_bucket_names_files_below_a_root(tmp_path):
 @pytest.mark.parametrize("name", ["csv", "geojson"])
 def test_a_large_run_is_exported_in_several_files_and_none_of_before_stays(name, tmp_path, monkeypatch):
     parts = parts_of(tmp_path, *(results([row(2 * n), row(2 * n + 1)]) for n in range(5)))
+    (tmp_path / f"geotags-20261101.{name}").write_text("somebody's")
     export(name, parts, tmp_path)
-    assert [path.name for path in tmp_path.glob("geotags*")] == [f"geotags.{name}"]
+    assert sorted(path.name for path in tmp_path.glob("geotags*")) == [f"geotags-20261101.{name}", f"geotags.{name}"]
+    (tmp_path / f"geotags-20261101.{name}").unlink()
     monkeypatch.setattr("geoloc.results.export.FILE_ROWS", 5)
     with ThreadPoolExecutor(2) as pool:  # as tasks of a cluster do it
         done = Export(ExportOptions(), Folder(str(tmp_path)), "/photos", False).write(name, parts, pool.map)

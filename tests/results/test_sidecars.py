@@ -68,6 +68,28 @@ def test_photos_of_another_file_of_results_have_names_too(tmp_path):
     assert b"48,51" in (tmp_path / "x.xmp").read_bytes()
 
 
+def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.jpg.xmp").write_text("mine")
+    one = tree(tmp_path)
+    listed = one.folder.filesystem.ls
+
+    def forbidden(path, **options):
+        if str(path).endswith("/a"):
+            raise PermissionError("Access Denied")
+        return listed(path, **options)
+
+    monkeypatch.setattr(one.folder.filesystem, "ls", forbidden)
+    with pytest.raises(PermissionError):
+        one.update(list, [[row(0, uri="/photos/a/x.jpg")]])
+    assert (tmp_path / "a" / "x.jpg.xmp").read_text() == "mine"
+
+
+def test_nothing_to_be_there_withdraws_all_of_ours(tmp_path):
+    tree(tmp_path).update(list, [[row(0)]])
+    assert tree(tmp_path).update(list, []) == {"withdrawn": 1}
+
+
 def test_in_a_bucket(s3):
     s3.create_bucket(Bucket="sidecars")
     s3.put_object(Bucket="sidecars", Key="xmp/x 0.jpg.xmp", Body=b"mine")
