@@ -30,6 +30,8 @@ from geoloc.storage import Folder
 log = logging.getLogger("geoloc")
 
 SUCCESS = "_SUCCESS"
+SMALL_ROWS, MANY_SMALL, LARGE_ROWS = 5_000, 100, 25_000
+"""Parts of fewer rows are small; so many of them are put together, into parts of about so many rows."""
 HOUSEHOLDS_FILE = "context/households.parquet"
 """Vouches for what photos said together (geoloc.pipeline.context)."""
 
@@ -279,6 +281,26 @@ class Run:
                 self.no_success()
                 self.parts.write(name, self.parts.read(name).filter(pa.array(keep)))
         return int((live & ~seen).sum())
+
+    def compact(self, finish: Callable[[pa.Table], pa.Table]) -> int:
+        """Put small parts together once there are many, as of an archive that grows day by day; how many went. ``finish``: last touch
+        before a part is written. Rows stand twice for a moment: what is cut off here is put right by ``reconcile``."""
+        names, counts = self.parts.names(), self.parts.each(self.parts.rows)
+        small = [(name, rows) for name, rows in zip(names, counts, strict=True) if rows < SMALL_ROWS]
+        if len(small) < MANY_SMALL:
+            return 0
+        groups, rows = [[]], 0
+        for name, count in small:
+            if rows + count > LARGE_ROWS:
+                groups, rows = [*groups, []], 0
+            groups[-1].append(name)
+            rows += count
+        self.no_success()
+        for group in groups:
+            together = self.parts.add(finish(pa.concat_tables([self.parts.read(name) for name in group])))
+            for name in set(group) - {together}:
+                self.parts.folder.delete(name)
+        return len(small) - len(groups)
 
 
 def _renewed(parts: Parts, change: Callable[[pa.Table], pa.Table], name: str) -> None:

@@ -27,11 +27,13 @@ class Parts:
     def names(self) -> list[str]:
         return [name for name in self.folder.names() if name.endswith(".parquet")]
 
-    def add(self, table: pa.Table) -> None:
-        """The file is named by the run's turn to write, and its ids, so a task that is run twice writes the same file twice."""
+    def add(self, table: pa.Table) -> str:
+        """Returns the file's name: of the run's turn to write, and its ids, so a task that is run twice writes the same file twice."""
         term = self.folder.fence.term if self.folder.fence else 0
         name = hashlib.blake2b(np.sort(table["id"].to_numpy()).tobytes(), digest_size=8).hexdigest()
-        self.write(f"part-{term:06d}-{name}.parquet", table)
+        name = f"part-{term:06d}-{name}.parquet"
+        self.write(name, table)
+        return name
 
     def write(self, name: str, table: pa.Table) -> None:
         """A part without rows is none, and goes."""

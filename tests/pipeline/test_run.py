@@ -128,6 +128,42 @@ def test_damaged_and_foreign_parts_are_set_aside_and_done_again(tmp_path):
     assert run.set_aside_damaged() == []
 
 
+@pytest.mark.parametrize("killed_after", [None, 0, 1, 5])
+def test_many_small_parts_are_put_together_whenever_that_is_cut_off(tmp_path, monkeypatch, killed_after):
+    for name, value in {"SMALL_ROWS": 4, "MANY_SMALL": 6, "LARGE_ROWS": 8}.items():
+        monkeypatch.setattr(f"geoloc.pipeline.run.{name}", value)
+    run = run_with(tmp_path, 40)
+    run.parts.add(rows(range(10)))
+    for start in range(10, 22, 3):
+        run.parts.add(rows(range(start, start + 3)))
+    run.succeed({})
+    assert run.compact(lambda table: table) == 0  # too few
+    assert run.succeeded
+    for start in range(22, 40, 3):
+        run.parts.add(rows(range(start, start + 3)))
+    with monkeypatch.context() as patched:
+        if killed_after is not None:
+            delete, left = Folder.delete, iter(range(killed_after))
+
+            def dies(self, name):
+                if name.endswith(".parquet"):
+                    next(left)
+                delete(self, name)
+
+            patched.setattr(Folder, "delete", dies)
+            with pytest.raises(StopIteration):
+                run.compact(lambda table: table)
+        else:
+            assert run.compact(lambda table: table) == 10 - 5
+            assert len(run.parts.names()) == 6
+    assert not run.succeeded
+    again = open_run(tmp_path)
+    assert again.pending()[1] == 0
+    assert again.reconcile() == 0
+    ids = np.concatenate(list(dict(again.parts.ids()).values()))
+    assert sorted(ids) == list(range(40))
+
+
 def test_other_settings_are_refused_with_the_difference(tmp_path):
     run = open_run(tmp_path)
     run.settle({"candidates": 7})
