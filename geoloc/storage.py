@@ -22,6 +22,8 @@ import fsspec
 from geoloc.errors import UsageError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+RETRIES = 18
+"""Of s3fs, where a store is out of order: some two minutes. One that cannot be reached at all is told at once."""
 _TEST_BYTES = 1 << 16
 """A full disk takes an empty file."""
 
@@ -95,7 +97,7 @@ class S3Options:
     def filesystem(self) -> fsspec.AbstractFileSystem:
         import s3fs  # slow to import, and local folders do without it
 
-        return s3fs.S3FileSystem(
+        filesystem = s3fs.S3FileSystem(
             profile=self.profile,
             anon=self.anonymous,
             endpoint_url=self.endpoint,
@@ -104,6 +106,8 @@ class S3Options:
             use_listings_cache=False,
             skip_instance_cache=True,
         )
+        filesystem.retries = RETRIES
+        return filesystem
 
 
 @dataclass(frozen=True)
