@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+import string
 import threading
 import time
 from collections.abc import Iterator
@@ -35,6 +36,7 @@ ATTEMPTS, FIRST_PAUSE_S, LONGEST_PAUSE_S = 12, 0.2, 20.0
 ARCHIVED = ("GLACIER", "DEEP_ARCHIVE")
 """Storage classes whose objects must be restored before they can be read."""
 _PASSING = (429, 500, 502, 503, 504)
+_ALPHABETS = ("0123456789abcdef", string.ascii_lowercase, string.ascii_uppercase)
 _NAMESPACE = re.compile(rb"""\sxmlns=(?:"[^"]*"|'[^']*')""")
 _QUERY = re.compile(r"\?[^\s\"'<>)]*")
 
@@ -67,13 +69,14 @@ class Bucket:
         yield from first.files
         if first.more is None:
             return
-        cuts = [cut for cut in self._cuts(prefix) if cut > first.last]
+        cuts = [cut for cut in self._cuts(prefix) or _guesses(prefix, first) if cut > first.last]
         bounds = [first.last, *cuts, None]
         for files in self._side_by_side(prefix, list(itertools.pairwise(bounds))):
             yield from files
 
     def _cuts(self, prefix: str) -> list[str]:
-        """Folders to begin stretches with, ascending: of the first level that has several, and of those below while they are few."""
+        """Folders to begin stretches with, ascending: of the first level that has several, and of those below while they are few. None
+        where there are no folders."""
         folders = [prefix]
         for _ in range(4):
             if len(folders) > 2 * AT_ONCE:
@@ -82,6 +85,8 @@ class Bucket:
             if not below:
                 break
             folders = below
+        if folders == [prefix]:
+            return []
         stride = -(-len(folders) // MAX_STRETCHES)
         return sorted(folders)[::stride]
 
@@ -200,6 +205,21 @@ class _NoPageError(Exception):
     def __init__(self, body: bytes) -> None:
         super().__init__()
         self.body = body
+
+
+def _guesses(prefix: str, first: _Page) -> list[str]:
+    """Where a folder without folders may be cut, ascending: any text will do, and some are nearer to even than others. By the digits of
+    its names, and by what comes behind what all on the first page have in common."""
+    keys = (
+        [row["uri"].split("/", 3)[3] for row in (first.files[0], first.files[-1])] if first.files else (prefix, prefix)
+    )
+    common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*keys, strict=False)))
+    cuts, last = [], keys[-1]
+    for at in range(len(prefix), len(last)):
+        kinds = [kind for kind in _ALPHABETS if last[at] in kind]
+        if kinds and (at >= common or last[at].isdigit()) and len(cuts) < MAX_STRETCHES:
+            cuts += [last[:at] + letter for letter in kinds[0] if letter > last[at]]
+    return sorted(cuts)
 
 
 def _refusal(status: int, body: bytes) -> botocore.exceptions.ClientError:

@@ -50,6 +50,31 @@ def test_it_lists_what_botocore_lists_in_its_order(s3, monkeypatch, keys, size, 
     s3.delete_bucket(Bucket=name)
 
 
+@pytest.mark.parametrize("name", ["IMG_{:06d}.jpg", "{:08x}.jpg", "DSC{:d}.JPG", "é {:04d} (copy).png"])
+def test_a_folder_without_folders_is_cut_too(s3, monkeypatch, name):
+    monkeypatch.setattr(module, "PAGE", 10)
+    bucket = f"flat-{abs(hash(name))}"
+    s3.create_bucket(Bucket=bucket)
+    numbers = [n * 12_345_679 % 4_000_000_000 for n in range(150)] if "x" in name else range(150)
+    for number in numbers:
+        s3.put_object(Bucket=bucket, Key=f"p/{name.format(number)}", Body=b"")
+    stretches, one = [], Bucket._stretch
+    monkeypatch.setattr(
+        Bucket,
+        "_stretch",
+        lambda self, prefix, *of: stretches.append([]) or _counted(one(self, prefix, *of), stretches[-1]),
+    )
+    assert listing(bucket, "p/") == peers_listing(s3, bucket, "p/")
+    assert max(sum(pages) for pages in stretches) <= 75  # none has nearly all of it
+    assert len(stretches) <= module.MAX_STRETCHES + 36
+
+
+def _counted(pages, sizes: list[int]):
+    for files in pages:
+        sizes.append(len(files))
+        yield files
+
+
 def test_it_may_be_left_before_its_end(s3, monkeypatch):
     monkeypatch.setattr(module, "PAGE", 5)
     monkeypatch.setattr(module, "PAGES_AHEAD", 1)
