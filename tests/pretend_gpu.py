@@ -76,7 +76,7 @@ class GpuTensor(torch.Tensor):
         made = torch.Tensor._make_wrapper_subclass(
             cls, size, strides=strides, storage_offset=inner.storage_offset(), dtype=inner.dtype, device="meta"
         )
-        made.inner = inner.detach()
+        made.inner = inner.detach() if inner.requires_grad else inner
         return made
 
     def __init__(self, inner: torch.Tensor) -> None:
@@ -309,6 +309,8 @@ def pretended() -> Iterator[Log]:
         mock.patch.object(torch.cuda, "empty_cache"),
         mock.patch.object(torch.accelerator, "current_accelerator", return_value=None),
         mock.patch.object(CausalBias, "__new__", _new_bias),
+        # in which some views of tensors like ours cannot be made
+        mock.patch.object(torch._C, "_InferenceMode", lambda on: torch.no_grad() if on else contextlib.nullcontext()),
         mock.patch.object(torch.cuda, "mem_get_info", return_value=(1 << 40, 1 << 40)),
     ]
     _log.clear()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from geoloc.devices import to_device
 from geoloc.encoders.config import ALIGNMENT, PARTS, WEIGHTS
 from geoloc.encoders.location import LOCATION_DIMENSION, LocationEncoder
 from geoloc.errors import UsageError
@@ -45,7 +46,7 @@ class Alignment(nn.Module):
     @torch.inference_mode()
     def encode_locations(self, lat: np.ndarray, lon: np.ndarray, batch: int = 4096) -> np.ndarray:
         """(n,) latitudes and longitudes in degrees to (n, d) float32, rows of unit length."""
-        coordinates = torch.from_numpy(np.stack([lat, lon], axis=1).astype(np.float32)).to(self.text_scale.device)
+        coordinates = to_device(np.stack([lat, lon], axis=1).astype(np.float32), self.text_scale.device)
         parts = [self.locations(part) for part in coordinates.split(batch)]
         return torch.cat(parts).cpu().numpy()
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from geoloc.devices import to_device
 from geoloc.encoders.geoclip import geoclip_weights
 from geoloc.geo.projections import equal_earth, mercator
 
@@ -43,8 +44,8 @@ class LocationEncoder(nn.Module):
         >>> LocationEncoder.geoclip().encode(np.array([48.85]), np.array([2.35])).shape
         (1, 512)
         """
-        coordinates = torch.from_numpy(np.stack([lat, lon], axis=1).astype(np.float32))
-        coordinates = coordinates.to(self.capsules[0].frequencies.device)
+        coordinates = np.stack([lat, lon], axis=1).astype(np.float32)
+        coordinates = to_device(coordinates, self.capsules[0].frequencies.device)
         parts = [nn.functional.normalize(self(part), dim=1) for part in coordinates.split(batch)]
         return torch.cat(parts).cpu().numpy() if parts else np.empty((0, LOCATION_DIMENSION), np.float32)
 

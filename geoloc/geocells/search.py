@@ -8,6 +8,7 @@ import numpy as np
 import safetensors.torch
 import torch
 
+from geoloc.devices import to_device
 from geoloc.errors import UsageError
 from geoloc.geocells.inference import posterior
 from geoloc.geocells.methods import Combine
@@ -49,7 +50,7 @@ class GeocellSearcher:
 
     @torch.inference_mode()
     def _extreme(self, queries: np.ndarray, k: int, largest: bool) -> tuple[np.ndarray, np.ndarray]:
-        photos = self._model.photos(torch.from_numpy(np.ascontiguousarray(queries)).to(self._lineage.device))
+        photos = self._model.photos(to_device(np.ascontiguousarray(queries), self._lineage.device))
         scores = posterior(self._model, photos, self._lineage, self._combine)
         found = scores.topk(k, dim=1, largest=largest)
         return (found.values / self._scale).cpu().numpy(), found.indices.cpu().numpy()

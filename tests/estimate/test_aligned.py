@@ -13,19 +13,22 @@ from geoloc.encoders.config import ALIGNMENT, encoder_config, lite, parse_parts
 from geoloc.encoders.image import ImageEncoder
 from geoloc.encoders.text import HashedWords
 from geoloc.errors import UsageError
+from geoloc.estimate import finder
 from geoloc.estimate.locator import Locator
 from geoloc.estimate.options import LocatorOptions
 from geoloc.estimate.retriever import Retriever
 from geoloc.index.build import write_index
 from geoloc.index.gallery import write_gallery
 from geoloc.index.reference import Referencer
+from geoloc.index.search import ExactSearcher
 from geoloc.index.store import IndexInfo
 from geoloc.photos.examine import DecodeOptions
 from geoloc.photos.load import LoadOptions, PhotoLoader
-from geoloc.ranking.choosers import Verification
+from geoloc.ranking.choosers import Density, Top1, Verification
 from geoloc.schema import MANIFEST
 from geoloc.storage import Folder
 from geoloc.toy.models import write_clip
+from tests.pretend_gpu import pretended
 
 
 @pytest.fixture(scope="module")
@@ -144,3 +147,22 @@ def test_parts_that_there_are_not(models):
         parse_parts("image+gps", models)
     with pytest.raises(UsageError, match="encoder lite has one part only"):
         parse_parts("image", lite())
+
+
+@pytest.mark.parametrize("chooser", [Top1(), Density(), Verification()])
+def test_an_archives_answers_on_a_gpu_are_the_cpus(models, batch, tmp_path, chooser, monkeypatch):
+    """On a pretended one, in bfloat16."""
+    folder, _, _ = write(models[0], batch, tmp_path)
+    options = LocatorOptions(models[0], (folder,), chooser=chooser, candidates=5)
+    expected = Locator.load(options).locate(batch)
+    monkeypatch.setattr(finder, "GpuSearcher", lambda vectors, devices: ExactSearcher(vectors))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pretended() as log:
+        locator = Locator.load(options, "cuda")
+        log.clear()
+        found = locator.locate(batch)
+        assert log.waiting_copies() == []
+        assert len(log.waits) <= 2  # the vectors, and the candidates' cosines
+    assert found["status"].to_pylist() == expected["status"].to_pylist()
+    for name in ("estimate_lat", "estimate_lon"):
+        assert (np.isclose(found[name].to_numpy(), expected[name].to_numpy(), atol=1e-6)).mean() > 0.8
