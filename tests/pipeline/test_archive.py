@@ -545,6 +545,7 @@ def test_a_source_out_of_reach_stops_the_run(options, tmp_path):
     assert len(results(options)) == 2_000
 
 
+@pytest.mark.slow
 def test_what_was_forbidden_is_tried_again(options, toy, tmp_path):
     folder = tmp_path / "locked"
     shutil.copytree(toy / "archive", folder)

@@ -85,6 +85,7 @@ def test_a_ranker_that_cannot_be_used(options, tmp_path, change, match):
         geotag_archive(with_recipe(options, output=str(tmp_path / "out"), **change))
 
 
+@pytest.mark.slow
 def test_a_gate_lets_those_pass_that_promise_something(options, tmp_path):
     """It applies to the run that is there, and to no other."""
     settings = json.loads(Folder(options.output).read("run.json"))["settings"]["method"]

@@ -68,6 +68,7 @@ def test_the_record_repeats_the_run(run, toy, tmp_path):
         geotag_archive(ArchiveOptions(again.source, again.output, other))
 
 
+@pytest.mark.slow
 def test_recipes_are_compared_over_shared_features(run, toy, toy_index, tmp_path):
     """Each says what the archive job says by it; the third party's beside the one it is made from."""
     recipes = ("lite", RECIPE)
