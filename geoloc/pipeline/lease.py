@@ -23,6 +23,7 @@ from pathlib import Path
 
 from geoloc.errors import UsageError
 from geoloc.storage import Folder, NoConditionsError
+from geoloc.threads import beside
 
 log = logging.getLogger("geoloc")
 
@@ -92,9 +93,9 @@ def leased(folder: Folder, wait_minutes: float = 0) -> Iterator[Folder]:
     term = _acquire(terms, mine, 60 * wait_minutes)
     for before in range(_terms(terms)[1], term):
         terms.delete(_name(before))
-    fence, stop = Fence(terms, term, mine["token"]), threading.Event()
+    fence = Fence(terms, term, mine["token"])
 
-    def beat() -> None:
+    def beat(stop: threading.Event) -> None:
         beats = 0
         while not stop.wait(BEAT_S):
             beats += 1
@@ -102,13 +103,10 @@ def leased(folder: Folder, wait_minutes: float = 0) -> Iterator[Folder]:
                 fence()
                 terms.write(_name(term), json.dumps(mine | {"beats": beats}).encode(), durable=False)
 
-    thread = threading.Thread(target=beat, daemon=True, name="lease")
-    thread.start()
     try:
-        yield replace(folder, fence=fence)
+        with beside(beat, "lease"):
+            yield replace(folder, fence=fence)
     finally:
-        stop.set()
-        thread.join()
         with suppress(Exception):  # whoever comes next sees that nobody renews it
             last, holder = _last(terms)
             if (last, holder.get("token")) == (term, mine["token"]):

@@ -17,6 +17,7 @@ from geoloc.errors import UsageError
 from geoloc.pipeline.lease import holder_of
 from geoloc.pipeline.run import SUCCESS
 from geoloc.storage import Folder, S3Options, describe
+from geoloc.threads import beside
 
 log = logging.getLogger("geoloc")
 
@@ -28,22 +29,16 @@ TELL_S = 10
 @contextmanager
 def told(folder: Folder, phase: str, read: Callable[[], dict] = dict) -> Iterator[None]:
     """Meanwhile the folder says so, and every TELL_S what ``read`` gives then."""
-    stop = threading.Event()
 
-    def tell() -> None:
+    def tell(stop: threading.Event) -> None:
         while True:
             with suppress(Exception):  # it is for those who look on: the work goes on without it
                 folder.write(STATUS, json.dumps({"phase": phase} | read()).encode(), durable=False)
             if stop.wait(TELL_S):
                 return
 
-    thread = threading.Thread(target=tell, daemon=True, name="status")
-    thread.start()
-    try:
+    with beside(tell, "status"):
         yield
-    finally:
-        stop.set()
-        thread.join()
     folder.delete(STATUS)
 
 

@@ -19,6 +19,7 @@ from geoloc.pipeline.options import ClusterOptions
 from geoloc.pipeline.run import check_same
 from geoloc.recipes.stage import Stage
 from geoloc.storage import Folder
+from geoloc.threads import beside
 
 if TYPE_CHECKING:
     from ray.train import Result
@@ -243,14 +244,8 @@ class Diary:
 @contextlib.contextmanager
 def watched(folder: Folder, steps: int, describe: Callable[[dict], str]) -> Iterator[None]:
     """Meanwhile, show the progress that the first worker writes down; ``describe`` its newest point."""
-    stop = threading.Event()
-    thread = threading.Thread(target=_watch, args=(folder, steps, describe, stop), daemon=True)
-    thread.start()
-    try:
+    with beside(functools.partial(_watch, folder, steps, describe), "training"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _watch(folder: Folder, steps: int, describe: Callable[[dict], str], stop: threading.Event) -> None:
