@@ -238,7 +238,7 @@ def _open_store(bucket: str, options: FetchOptions) -> S3Store:
         region=region,
         skip_signature=s3.anonymous,
         request_payer=s3.requester_pays,
-        credential_provider=None if s3.anonymous else Boto3CredentialProvider(s3.session()),
+        credential_provider=None if s3.anonymous else credentials_of(s3),
         client_options={
             "allow_http": (endpoint or "").startswith("http://"),
             "timeout": "60s",
@@ -254,6 +254,11 @@ def _open_store(bucket: str, options: FetchOptions) -> S3Store:
             },
         },
     )
+
+
+def credentials_of(s3: S3Options) -> Boto3CredentialProvider:
+    """Asked for anew before botocore would change them, ten minutes before they expire: it, and nobody else, knows when that is."""
+    return Boto3CredentialProvider(s3.session(), ttl=timedelta(minutes=8))
 
 
 def _is_odd(key: str) -> bool:

@@ -7,13 +7,16 @@ import time
 import urllib.parse
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
+import boto3
 import pytest
+from botocore.credentials import RefreshableCredentials
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geoloc.errors import PhotoError
-from geoloc.photos.fetch import Fetcher, FetchOptions
+from geoloc.photos.fetch import Fetcher, FetchOptions, credentials_of
 from geoloc.photos.metadata import Sidecar
 from geoloc.photos.sources import Source
 from geoloc.storage import S3Options, local_etag
@@ -312,3 +315,22 @@ def test_odd_keys_are_listed_as_they_are(s3):
 @functools.cache
 def _odd_keys_fetcher() -> Fetcher:
     return Fetcher(FetchOptions())
+
+
+def test_credentials_are_asked_for_anew_before_they_expire(monkeypatch):
+    """botocore changes them ten minutes before, and whoever asks it has the new ones."""
+    asked = []
+
+    def refresh() -> dict:
+        asked.append(1)
+        expires = (datetime.now(UTC) + timedelta(minutes=20)).isoformat()
+        return {"access_key": f"key-{len(asked)}", "secret_key": "s", "token": "t", "expiry_time": expires}
+
+    own = RefreshableCredentials.create_from_metadata(refresh(), refresh, "test")
+    monkeypatch.setattr(boto3.session.Session, "get_credentials", lambda self: own)
+    provider = credentials_of(S3Options())
+    first = provider()
+    assert first["access_key_id"] == "key-1"
+    assert first["expires_at"] - datetime.now(UTC) < timedelta(minutes=10)
+    own._expiry_time = datetime.now(UTC) + timedelta(minutes=9)  # eleven minutes later
+    assert provider()["access_key_id"] == "key-2"
