@@ -11,6 +11,7 @@ from geoloc.pipeline.run import Run
 from geoloc.pipeline.tasks import each_of
 from geoloc.recipes.method import RESULTS
 from geoloc.results.export import Export, describe_export
+from geoloc.results.iceberg import write_table
 from geoloc.results.options import FORMATS, ExportOptions
 from geoloc.results.parts import Each, Parts
 from geoloc.results.report import write_report
@@ -78,6 +79,11 @@ def publish(run: Run, options: ExportOptions, summary: Summary, each: Each = map
             export = Export(ExportOptions(**made[name]), run.folder, record["root"], calibrated)
             if name in options.export or export.is_there(name):
                 log.info("%s", describe_export(name, export.write(name, run.parts, each)))
+    if options.table:
+        made["table"] = {"table": options.table}
+    if "table" in made:
+        name = made["table"]["table"]
+        log.info("Table %s: %s rows", name, f"{write_table(name, run.parts):,}")
     run.write_record(exports=made)
     write_report(run.folder, run.parts, summary, record, each)
     log.info("Report: %s/report.html", run.folder.uri)

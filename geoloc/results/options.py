@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from geoloc.errors import UsageError
+from geoloc.results.iceberg import check_table
 
 Names = Literal["photo.jpg.xmp", "photo.xmp"]
 FORMATS = ("geojson", "csv", "xmp")
@@ -15,6 +16,9 @@ MAX_RADIUS_KM = {"uncalibrated": 25.0, "calibrated": 200.0}
 class ExportOptions:
     export: tuple[Literal["geojson", "csv", "xmp"], ...] = ()
     """Also write the results as geojson, as csv for exiftool, or as xmp sidecars."""
+    table: str | None = None
+    """Also write all results to this table of Apache Iceberg, CATALOG.NAMESPACE.TABLE, of a catalog that pyiceberg's configuration
+    names; readers see it change at once."""
     export_max_radius_km: float | None = None
     """Export no estimate whose radius is larger, km (default: 25, or 200 with --calibration)."""
     overwrite_unreadable_gps: bool = False
@@ -30,6 +34,8 @@ class ExportOptions:
         for name in self.export:
             if name not in FORMATS:
                 raise UsageError(f"--export {name}: there is {', '.join(FORMATS)}")
+        if self.table is not None:
+            check_table(self.table)
         if self.export_max_radius_km is not None and self.export_max_radius_km <= 0:
             raise UsageError(f"--export-max-radius-km {self.export_max_radius_km:g}: must be above 0")
 
