@@ -16,9 +16,6 @@ MAX_RADIUS_KM = {"uncalibrated": 25.0, "calibrated": 200.0}
 class ExportOptions:
     export: tuple[Literal["geojson", "csv", "xmp"], ...] = ()
     """Also write the results as geojson, as csv for exiftool, or as xmp sidecars."""
-    table: str | None = None
-    """Also write all results to this table of Apache Iceberg, CATALOG.NAMESPACE.TABLE, of a catalog that pyiceberg's configuration
-    names; readers see it change at once."""
     export_max_radius_km: float | None = None
     """Export no estimate whose radius is larger, km (default: 25, or 200 with --calibration)."""
     overwrite_unreadable_gps: bool = False
@@ -28,6 +25,9 @@ class ExportOptions:
     SOURCE; paths are relative where that is a bucket)."""
     xmp_names: Names = "photo.jpg.xmp"
     """How sidecars are called."""
+    table: str | None = None
+    """Also write all results to this table of Apache Iceberg, CATALOG.NAMESPACE.TABLE, of a catalog that pyiceberg's configuration
+    names; readers see it change at once."""
 
     def check(self) -> None:
         """Raises UsageError."""
