@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from geoloc.errors import UsageError
 from geoloc.photos.changes import KNOWN, Changes
+from geoloc.photos.partition import in_stretches
 from geoloc.schema import LISTING, MANIFEST
 from geoloc.storage import Folder, NoConditionsError
 
@@ -92,7 +93,7 @@ class Manifest:
     ) -> Listed:
         term = self.folder.fence.term if self.folder.fence else 0
         first_id, parts, prefix = self.rows, [], f"{self.generations:04d}-{term:06d}"
-        for table in _in_parts(tables):
+        for table in in_stretches(tables, PART_ROWS):
             part = Part(f"{prefix}-{len(parts):05d}.parquet", first_id, table.num_rows)
             table = table.add_column(0, "id", pa.array(np.arange(first_id, first_id + table.num_rows)))
             if "replaces" not in table.column_names:
@@ -172,16 +173,3 @@ class Manifest:
 
 def _table(batch: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches([batch])
-
-
-def _in_parts(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    waiting, rows = [], 0
-    for table in tables:
-        waiting.append(table)
-        rows += table.num_rows
-        while rows >= PART_ROWS:
-            table = pa.concat_tables(waiting)
-            yield table.slice(0, PART_ROWS)
-            waiting, rows = [table.slice(PART_ROWS)], rows - PART_ROWS
-    if rows:
-        yield pa.concat_tables(waiting)

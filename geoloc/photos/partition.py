@@ -28,7 +28,7 @@ class Partition:
         """By the ``key`` of each row's ``uri``."""
         with ExitStack() as stack:
             files = [stack.enter_context(pa.ipc.new_file(str(path), schema)) for path in self._paths]
-            for table in buffered(tables):
+            for table in in_stretches(tables, BUFFER_ROWS):
                 number = np.array([zlib.crc32(key(uri).encode()) for uri in table["uri"].to_pylist()]) % len(files)
                 order = np.argsort(number, kind="stable")
                 table, bounds = table.take(order), np.searchsorted(number[order], np.arange(len(files) + 1))
@@ -43,14 +43,15 @@ class Partition:
             path.unlink()
 
 
-def buffered(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows, BUFFER_ROWS at least at a time, but for the last."""
-    waiting, rows = [], 0
+def in_stretches(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The same rows, so many at a time, but for the last."""
+    waiting, count = [], 0
     for table in tables:
         waiting.append(table)
-        rows += table.num_rows
-        if rows >= BUFFER_ROWS:
-            yield pa.concat_tables(waiting).combine_chunks()
-            waiting, rows = [], 0
-    if rows:
+        count += table.num_rows
+        while count >= rows:
+            table = pa.concat_tables(waiting)
+            yield table.slice(0, rows).combine_chunks()
+            waiting, count = [table.slice(rows)], count - rows
+    if count:
         yield pa.concat_tables(waiting).combine_chunks()

@@ -5,24 +5,23 @@ import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import botocore.exceptions
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from geoloc.errors import UsageError
-from geoloc.photos import images_in_tables, sidecars, tables, tars
+from geoloc.photos import images_in_tables, local, sidecars, tables, tars
 from geoloc.photos.bucket import Bucket
 from geoloc.photos.formats import is_photo, left_out_text, suffix_of
 from geoloc.photos.images_in_tables import ImageTable
 from geoloc.photos.inventory import Inventory, is_inventory
 from geoloc.photos.selection import ListingOptions, TakeoutCopies, litter
 from geoloc.schema import LISTING
-from geoloc.storage import Folder, S3Options, describe, is_s3, local_etag, path_of, split_s3, uri_of
+from geoloc.storage import Folder, S3Options, describe, is_s3, path_of, split_s3, uri_of
 
 BATCH_ROWS = 8_192
 TARS_AT_ONCE = 8
@@ -78,7 +77,7 @@ class Source:
     s3: S3Options = field(default_factory=S3Options)
     options: ListingOptions = field(default_factory=ListingOptions)
     found: Found = field(default_factory=Found)
-    _folders_like_tars: set[str] = field(default_factory=set)
+    _folders_like_tars: set[str] = field(default_factory=set, init=False, repr=False)
     """Folders of a bucket that have photos and are called like a tar beside them, which come first."""
 
     @functools.cached_property
@@ -220,12 +219,12 @@ class Source:
     def _folder(self) -> Iterator[dict]:
         root = Folder(self.uri).uri
         if self._is_tar and os.path.isfile(path_of(root)):
-            return self._photos_with_sidecars([[_file(path_of(root))]])
+            return self._photos_with_sidecars([[local.file_row(path_of(root))]])
         if os.path.isfile(path_of(root)):
-            return self._one(uri_of(path_of(root)), self._files_beside(path_of(root)))
+            return self._one(uri_of(path_of(root)), local.files_beside(path_of(root)))
         if not os.path.isdir(path_of(root)):
             raise UsageError(f"SOURCE {self.uri}: no such folder")
-        return self._photos_with_sidecars(_walk(path_of(root), self._unread))
+        return self._photos_with_sidecars(local.walk(path_of(root), self._unread))
 
     def _unread(self, _: OSError) -> None:
         self.found.unread_folders += 1
@@ -240,11 +239,6 @@ class Source:
         for row in (file for file in files if file["uri"] == uri):
             self._claim(row, beside)
             yield row
-
-    @staticmethod
-    def _files_beside(path: str) -> Files:
-        folder = os.path.dirname(path)
-        return [_file(os.path.join(folder, name)) for name in sorted(os.listdir(folder))]
 
     def _bucket(self) -> Iterator[dict]:
         bucket, key = split_s3(self.uri)
@@ -318,10 +312,10 @@ class Source:
             elif is_s3(row["uri"]) or "://" in row["uri"]:
                 yield row
             else:
-                row |= _file(path_of(row["uri"])) | {"uri": row["uri"]}
+                row |= local.file_row(path_of(row["uri"])) | {"uri": row["uri"]}
                 folder = os.path.dirname(path_of(row["uri"]))
                 if folder not in folders:
-                    folders = {folder: _sidecars_in(folder)}  # rows of one folder mostly come together
+                    folders = {folder: local.sidecars_in(folder)}  # rows of one folder mostly come together
                 self._claim(row, folders[folder])
                 yield row
 
@@ -330,41 +324,6 @@ def _absolute(root: str, uri: str) -> str:
     uri = uri.removeprefix("file://")
     uri = os.path.expanduser(uri) if uri.startswith("~") else uri
     return uri if "://" in uri or uri.startswith("/") else f"{root.rstrip('/')}/{uri}"
-
-
-def _walk(root: str, unread: Callable[[OSError], None]) -> Iterator[list[dict]]:
-    """The files of a folder and of those in it, each visited once, so that a loop of links ends."""
-    seen = set()
-    for folder, subfolders, names in os.walk(root, onerror=unread, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        subfolders.sort()
-        files = [_file(os.path.join(folder, name)) for name in sorted(names)]
-        for file in files:
-            if "size" not in file and not is_photo(file["uri"]):  # a link to a folder that is not there now
-                unread(OSError(file["uri"]))
-        yield files
-
-
-def _file(path: str) -> dict:
-    row = {"uri": uri_of(path)}
-    try:
-        status = os.stat(path)
-    except OSError:  # a dangling link: it will fail when it is fetched, with its reason
-        return row
-    modified = datetime.fromtimestamp(status.st_mtime, UTC)
-    return row | {"size": status.st_size, "etag": local_etag(status), "modified": modified}
-
-
-def _sidecars_in(folder: str) -> dict[str, dict]:
-    try:
-        names = sorted(name for name in os.listdir(folder) if suffix_of(name) in sidecars.SUFFIXES)
-    except OSError:
-        return {}
-    return {name.lower(): _file(os.path.join(folder, name)) for name in names}
 
 
 def _by_folder(entries: Iterable[dict]) -> Iterator[list[dict]]:
