@@ -207,9 +207,9 @@ def _finish(
 ) -> int:
     with told(run.folder, "checking that every photo has its result"):
         missing = run.reconcile()
-    if not missing:
-        if put_together := run.compact(with_geometry):
+        if not missing and (put_together := run.compact(with_geometry)):
             log.info("Small files of results that were put together: %s", f"{put_together:,}")
+    if not missing:
         with told(run.folder, "letting photos locate each other"):
             locate_each_other(run, confidence, options.context, company)
     each = each_of(run.manifest.rows)

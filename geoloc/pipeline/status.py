@@ -24,6 +24,7 @@ log = logging.getLogger("geoloc")
 STATUS = "status.json"
 """Of a run's folder, while it works; gone when it has ended by itself."""
 TELL_S = 10
+AGAIN = "the same command goes on from there"
 
 
 @contextmanager
@@ -96,9 +97,6 @@ def describe_status(found: dict) -> list[str]:
         shares = ", ".join(f"{100 * lane['done'] / max(1, lane['to_do']):.0f} %" for lane in lanes)
         lines.append(f"{len(lanes)} lanes: {shares}")
     return lines + ([f"It was cut off: {AGAIN}"] if state == "stopped" else [])
-
-
-AGAIN = "the same command goes on from there"
 
 
 def _json(folder: Folder, name: str) -> dict | None:

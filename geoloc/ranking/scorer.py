@@ -73,9 +73,8 @@ class GeoRankerScorer:
         """bfloat16 on a GPU, float32 elsewhere. Raises UsageError where there is no such model or adapter."""
         model = load_base(options.model, torch.bfloat16 if device == "cuda" else torch.float32, device)
         if options.adapter:
-            with_adapter(
-                model, options.adapter
-            ).merge_adapter()  # into the model's own tensors: half the launches of q, k and v
+            # into the model's own tensors: half the launches of q, k and v
+            with_adapter(model, options.adapter).merge_adapter()
         cache = int(options.cache_gb * 2**30)
         return cls(model.eval(), options.model, options.prompt, device, threads, cache_bytes=cache, **others)
 
@@ -100,9 +99,8 @@ class GeoRankerScorer:
             self._ahead.submit(self._cache.clear).result()  # what it holds may not have been encoded
             raise
         scored = [answer for answer in answers if not isinstance(answer, PhotoError)]
-        scores = (
-            torch.cat(scored).cpu().numpy() if scored else np.zeros(0)
-        )  # the only time that the device is waited for
+        # the only time that the device is waited for
+        scores = torch.cat(scored).cpu().numpy() if scored else np.zeros(0)
         of_scored = iter(np.split(scores, np.cumsum([len(one) for one in scored])[:-1]))
         return [answer if isinstance(answer, PhotoError) else _checked(next(of_scored)) for answer in answers]
 
