@@ -28,15 +28,15 @@ from geoloc.context.locating import locate_collection
 from geoloc.context.parameters import of_json, to_json
 from geoloc.context.reasons import reasons
 from geoloc.context.together import RADII_KM
-from geoloc.estimate.confidence import ANSWERED, Confidence
-from geoloc.geo.places import places
+from geoloc.estimate.confidence import Confidence
 from geoloc.pipeline.job_options import Context
 from geoloc.pipeline.progress import Progress
 from geoloc.pipeline.run import HOUSEHOLDS_FILE, Run
 from geoloc.pipeline.tasks import AT_ONCE, Cluster, here, value
 from geoloc.results.geoparquet import with_geometry
+from geoloc.results.joint import TOLD, alone, rows_of, up_to_date
 from geoloc.results.parts import Parts
-from geoloc.schema import CLOCKS, CLOCKS_FILE, CONFIDENCES, JOINT, RESULT
+from geoloc.schema import CLOCKS, CLOCKS_FILE, CONFIDENCES, RESULT
 from geoloc.storage import Folder
 
 log = logging.getLogger("geoloc")
@@ -49,16 +49,6 @@ GROWTH = 1.25
 """What was learned of an archive serves until it has grown by this."""
 STATE_FILE = "context/state.json"
 """In the run's folder: what was learned. HOUSEHOLDS_FILE: a fingerprint of each household whose answers are in the results."""
-
-_TOLD = pa.schema(
-    {
-        "id": pa.int64(),
-        "same": pa.bool_(),  # nothing of its household has changed: the row stays as it is
-        **{name: pa.float64() for name in ("estimate_lat", "estimate_lon", "radius_km", "confidence", "gps_doubt")},
-        **dict.fromkeys(CONFIDENCES.values(), pa.float64()),
-        "because": pa.string(),
-    }
-)
 
 
 def locate_each_other(run: Run, confidence: Confidence, context: Context, company: CompanyOptions) -> None:
@@ -267,7 +257,7 @@ def _learn(company: CompanyOptions, scale: float, *tables: pa.Table) -> dict[str
 
 
 def _locate(shared: tuple, *tables: pa.Table) -> list:
-    """The rows of some households, from each group of files: _TOLD for each group, and _Sums."""
+    """The rows of some households, from each group of files: TOLD for each group, and _Sums."""
     company, scale, parameters, salt, before, groups = shared
     rows = pa.concat_tables(tables)
     group = np.repeat(np.arange(groups), [table.num_rows for table in tables])
@@ -300,7 +290,7 @@ def _locate(shared: tuple, *tables: pa.Table) -> list:
             "met": len({meeting.chain for meeting in together.meetings}),
             "tracked": len({meeting.chain for meeting in together.meetings if meeting.with_chain < 0}),
         }
-    everything = pa.concat_tables([_TOLD.empty_table(), *told], promote_options="default")
+    everything = pa.concat_tables([TOLD.empty_table(), *told], promote_options="default")
     at = group[np.argsort(ids)][np.searchsorted(np.sort(ids), everything["id"].to_numpy())]
     new = _with_told(now.filter(pa.array(~same)), rows, everything)
     summed = _Sums(rows.num_rows, now.filter(pa.array(same)), new, pa.concat_tables(clocks), sums, cameras)
@@ -310,7 +300,7 @@ def _locate(shared: tuple, *tables: pa.Table) -> list:
 def _unchanged(before: pa.Table, now: pa.Table) -> np.ndarray:
     """(h,) households that are as they were, and whose rows are as they were written then."""
     keys = [(before[name].to_numpy(), now[name].to_numpy()) for name in HOUSEHOLDS.names]
-    at, there = _rows_of(keys[0][1], np.sort(keys[0][0]))
+    at, there = rows_of(keys[0][1], np.sort(keys[0][0]))
     order = np.argsort(keys[0][0])
     return there & np.all([was[order][at] == value for was, value in keys[1:]], axis=0) if len(order) else there
 
@@ -340,7 +330,7 @@ def _told(collection: Collection, together: Together, heard: np.ndarray, photos:
         **{name: within[threshold] for threshold, name in CONFIDENCES.items()},
         "because": pa.array(reasons(collection, together, photos["uri"], heard), pa.string()),
     }
-    return pa.table(columns).select(_TOLD.names).cast(_TOLD)
+    return pa.table(columns).select(TOLD.names).cast(TOLD)
 
 
 def _change(parts: Parts, confidence: Confidence, names: list[str], *told: pa.Table) -> int:
@@ -349,7 +339,7 @@ def _change(parts: Parts, confidence: Confidence, names: list[str], *told: pa.Ta
     written = 0
     for name in names:
         before = parts.read(name)
-        after = _up_to_date(before, joint, confidence)
+        after = up_to_date(before, joint, confidence)
         if not after.equals(before):
             parts.write(name, after)
             written += 1
@@ -358,75 +348,8 @@ def _change(parts: Parts, confidence: Confidence, names: list[str], *told: pa.Ta
 
 def _take_back(parts: Parts, confidence: Confidence, name: str) -> bool:
     before = parts.read(name)
-    after = with_geometry(_alone(before, confidence))
+    after = with_geometry(alone(before, confidence))
     if after.equals(before):
         return False
     parts.write(name, after)
     return True
-
-
-def _up_to_date(before: pa.Table, joint: pa.Table, confidence: Confidence) -> pa.Table:
-    at, said = _rows_of(before["id"].to_numpy(), joint["id"].to_numpy())
-    same = said & joint["same"].to_numpy()[at] if len(joint) else said
-    after = with_geometry(_with_joint(_alone(before, confidence), joint, at, said & ~same, confidence))
-    if not same.any():
-        return after
-    both = pa.concat_tables([after, before.select(after.column_names).cast(after.schema)])
-    rows = np.arange(before.num_rows)
-    return both.take(pa.array(np.where(same, rows + before.num_rows, rows)))
-
-
-def _rows_of(ids: np.ndarray, sorted_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each is, and whether it is there."""
-    if not len(sorted_ids):
-        return np.zeros(len(ids), np.int64), np.zeros(len(ids), bool)
-    at = np.minimum(np.searchsorted(sorted_ids, ids), len(sorted_ids) - 1)
-    return at, sorted_ids[at] == ids
-
-
-def _alone(table: pa.Table, confidence: Confidence) -> pa.Table:
-    """As before any photo had a say on another."""
-    told = table["because"].null_count < table.num_rows
-    for name in JOINT:
-        field = table.schema.field(name)
-        table = table.set_column(table.schema.get_field_index(name), field, pa.nulls(table.num_rows, field.type))
-    return confidence.renew(table) if told else table
-
-
-def _with_joint(table: pa.Table, joint: pa.Table, at: np.ndarray, said: np.ndarray, confidence: Confidence) -> pa.Table:
-    """Rows of RESULT, those of which something is ``said`` with it."""
-    if not said.any():
-        return table
-    values = {
-        name: joint[name].to_numpy(zero_copy_only=False)[at]
-        for name in joint.column_names
-        if name not in ("id", "same")
-    }
-    status = np.array(table["status"].to_pylist(), object)
-    moved, kept = said & np.isin(status, ANSWERED), said & (status == "kept")
-    new = {name: table[name].to_numpy(zero_copy_only=False).copy() for name in _CHANGED}
-    for name, before in _ALONE.items():
-        new[name] = np.where(moved, table[before].to_numpy(zero_copy_only=False), np.nan)
-    for name in ("estimate_lat", "estimate_lon", "radius_km", "confidence", *CONFIDENCES.values()):
-        new[name] = np.where(moved, values[name], new[name])
-    status[moved] = np.where(
-        confidence.is_sure({name: values[name][moved] for name in CONFIDENCES.values()}), "located", "uncertain"
-    )
-    answered = moved & (status == "located")
-    for axis in ("lat", "lon"):
-        new[axis] = np.where(answered, new[f"estimate_{axis}"], np.where(moved, np.nan, new[axis]))
-    new |= {"status": status, "because": np.where(moved, values["because"], None)}
-    new["gps_doubt"] = np.where(kept, values["gps_doubt"], np.nan)
-    columns = {name: table[name] for name in table.column_names}
-    columns |= {name: pa.array(values, RESULT.field(name).type, from_pandas=True) for name, values in new.items()}
-    columns["place"] = places().lookup(new["lat"], new["lon"])
-    return pa.table(columns)
-
-
-_ALONE = {
-    "alone_lat": "estimate_lat",
-    "alone_lon": "estimate_lon",
-    "alone_radius_km": "radius_km",
-    "alone_confidence": "confidence",
-}
-_CHANGED = ("lat", "lon", "estimate_lat", "estimate_lon", "radius_km", "confidence", *CONFIDENCES.values())
