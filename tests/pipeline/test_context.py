@@ -19,7 +19,7 @@ from geoloc.pipeline.archive import geotag_archive
 from geoloc.pipeline.context import JointStage, Memory
 from geoloc.pipeline.job_options import ArchiveOptions, TrackOptions
 from geoloc.recipes.options import RecipeOptions
-from geoloc.results.joint import alone
+from geoloc.results import joint
 from geoloc.results.parts import Parts
 from geoloc.schema import JOINT, RESULT
 from geoloc.storage import Folder
@@ -230,7 +230,7 @@ def test_rows_that_were_written_anew_are_told_again(tmp_path):
     told(folder, parts, 160)
     whole = all_rows(parts)
     name = parts.names()[0]
-    parts.write(name, alone(parts.read(name), Confidence(5.0)))
+    parts.write(name, joint.alone(parts.read(name), Confidence(5.0)))
     assert told(folder, parts, 160) == 1
     assert all_rows(parts).equals(whole)
 
